@@ -1,0 +1,71 @@
+package v1alpha1
+
+// Types of conditions, and the reasons that each can have.
+const (
+	// ConditionAccepted says, on a PodNetwork and on a RouteMode, whether podnet acts on the object.
+	ConditionAccepted = "Accepted"
+	// ReasonAccepted: the object is in force.
+	ReasonAccepted = "Accepted"
+	// ReasonNotServed: a PodNetwork that is not named default; this version serves one network.
+	ReasonNotServed = "NotServed"
+	// ReasonInvalidSelector: a label selector of the object does not parse.
+	ReasonInvalidSelector = "InvalidSelector"
+
+	// ConditionReady says, on a PodNetwork, whether every node carries pods.
+	ConditionReady = "Ready"
+	// ReasonAllNodesReady: every node's agent has programmed the network.
+	ReasonAllNodesReady = "AllNodesReady"
+	// ReasonNodesNotReady: some nodes' agents have not; the message names the first few.
+	ReasonNodesNotReady = "NodesNotReady"
+	// ReasonNoNodes: the cluster has no node yet.
+	ReasonNoNodes = "NoNodes"
+
+	// ConditionExhausted says, on a PodNetwork, whether nodes wait for a block that no range has.
+	ConditionExhausted = "Exhausted"
+	// ReasonBlocksFree: every node has its blocks.
+	ReasonBlocksFree = "BlocksFree"
+	// ReasonNoFreeBlock: nodes wait for a block; the message counts blocks and names the first few nodes.
+	ReasonNoFreeBlock = "NoFreeBlock"
+
+	// ConditionSubnetsConflict says, on a PodNetwork, whether NodeSubnets contradict each other or the ranges.
+	ConditionSubnetsConflict = "SubnetsConflict"
+	// ReasonNoConflict: no two NodeSubnets overlap, and all lie within ranges.
+	ReasonNoConflict = "NoConflict"
+	// ReasonOverlap: NodeSubnets overlap; the older one is served, the younger refused.
+	ReasonOverlap = "Overlap"
+	// ReasonOutsideRanges: a NodeSubnet lies in no range of its network and is refused.
+	ReasonOutsideRanges = "OutsideRanges"
+
+	// ConditionProgrammed says, on a NodeNetwork, whether the node's kernel is as the objects ask.
+	ConditionProgrammed = "Programmed"
+	// ReasonProgrammed: it is.
+	ReasonProgrammed = "Programmed"
+	// ReasonNoNetwork: there is no PodNetwork named default yet.
+	ReasonNoNetwork = "NoNetwork"
+	// ReasonNoBlock: the node holds no block yet; the message says how many blocks the ranges have.
+	ReasonNoBlock = "NoBlock"
+	// ReasonNoEndpoint: the node has no address that other nodes could send to.
+	ReasonNoEndpoint = "NoEndpoint"
+	// ReasonModuleMissing: the kernel lacks a module; the message names it.
+	ReasonModuleMissing = "ModuleMissing"
+	// ReasonKernelError: the kernel refused a change; the message says which and why.
+	ReasonKernelError = "KernelError"
+	// ReasonDegraded: the node carries pods, yet some of what was asked could not be done.
+	ReasonDegraded = "Degraded"
+
+	// ConditionClear says, on a NodeNetwork, whether nothing on the node is in the network's way.
+	ConditionClear = "Clear"
+	// ReasonNothingFound: nothing is.
+	ReasonNothingFound = "NothingFound"
+	// ReasonFindings: something is; see status.findings.
+	ReasonFindings = "Findings"
+
+	// ConditionRemoved says, on a NodeNetwork, that the agent took all that podnet made off the node, as an uninstall asks.
+	ConditionRemoved = "Removed"
+	// ReasonUninstall: an uninstall asked for it.
+	ReasonUninstall = "Uninstall"
+)
+
+// UninstallAnnotation on the PodNetwork named default asks every agent to take
+// podnet off its node. It is set by the uninstall hook of the chart.
+const UninstallAnnotation = "podnet.dev/uninstall"

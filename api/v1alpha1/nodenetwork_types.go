@@ -1,0 +1,191 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// BlockStatus says how much of a block its pods use.
+type BlockStatus struct {
+	// cidr is the block.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=43
+	CIDR string `json:"cidr,omitempty"`
+
+	// addressesTotal is the number of addresses that pods can get.
+	//
+	// +optional
+	AddressesTotal *int64 `json:"addressesTotal,omitempty"`
+
+	// addressesUsed is the number of addresses that pods have.
+	//
+	// +optional
+	AddressesUsed *int64 `json:"addressesUsed,omitempty"`
+}
+
+// PathException is a block of another node whose path differs from what was asked.
+type PathException struct {
+	// node is the other node.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// cidr is the other node's block.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=43
+	CIDR string `json:"cidr,omitempty"`
+
+	// message says what was asked, what is used instead, and why.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+}
+
+// PathsStatus counts the paths from this node to the blocks of others.
+type PathsStatus struct {
+	// routed is the number of blocks reached through the underlay directly.
+	//
+	// +optional
+	Routed *int32 `json:"routed,omitempty"`
+
+	// overlay is the number of blocks reached through the tunnel.
+	//
+	// +optional
+	Overlay *int32 `json:"overlay,omitempty"`
+
+	// down is the number of blocks that cannot be reached.
+	//
+	// +optional
+	Down *int32 `json:"down,omitempty"`
+
+	// exceptions are the first few blocks whose path is not the one asked for.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	Exceptions []PathException `json:"exceptions,omitempty"`
+}
+
+// Finding is something on the node that is, or may come, in the network's way.
+type Finding struct {
+	// type names the kind of finding, such as ForwardDrop.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Type string `json:"type,omitempty"`
+
+	// message says what was found and what to do about it.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// NodeNetworkStatus is what a node's agent found and did.
+type NodeNetworkStatus struct {
+	// conditions: Programmed, Clear, Removed.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// endpoints are the node's own addresses that the agent chose, at most one of
+	// each family, to which other nodes send packets for its pods.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:MaxLength=39
+	Endpoints []string `json:"endpoints,omitempty"`
+
+	// interface is the name of the interface that holds the first of endpoints.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface,omitempty"`
+
+	// mtu is the largest IP packet, in bytes, that pods of this node send.
+	//
+	// +optional
+	MTU *int32 `json:"mtu,omitempty"`
+
+	// blocks are the blocks that the node holds.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MaxItems=256
+	Blocks []BlockStatus `json:"blocks,omitempty"`
+
+	// pods is the number of pods attached on this node.
+	//
+	// +optional
+	Pods *int32 `json:"pods,omitempty"`
+
+	// paths counts the paths to the blocks of other nodes.
+	//
+	// +optional
+	Paths PathsStatus `json:"paths,omitempty,omitzero"`
+
+	// findings are the things on the node that are, or may come, in the way.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Findings []Finding `json:"findings,omitempty"`
+
+	// agentVersion is the version of the agent that wrote this status.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	AgentVersion string `json:"agentVersion,omitempty"`
+}
+
+// NodeNetwork is what the agent of the node of the same name reports. Its status
+// is written by that agent alone, and no agent watches it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=nnet,categories=podnet
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].reason`
+// +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
+// +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.blocks[*].cidr`
+// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`
+// +kubebuilder:printcolumn:name="Routed",type=integer,JSONPath=`.status.paths.routed`
+// +kubebuilder:printcolumn:name="Overlay",type=integer,JSONPath=`.status.paths.overlay`
+// +kubebuilder:printcolumn:name="Down",type=integer,JSONPath=`.status.paths.down`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NodeNetwork struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// status is what the node's agent found and did.
+	//
+	// +optional
+	Status NodeNetworkStatus `json:"status,omitempty,omitzero"`
+}
+
+// NodeNetworkList is a list of NodeNetworks.
+//
+// +kubebuilder:object:root=true
+type NodeNetworkList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []NodeNetwork `json:"items"`
+}

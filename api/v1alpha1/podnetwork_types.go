@@ -1,0 +1,303 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DefaultPodNetwork is the name of the one PodNetwork that this version serves.
+const DefaultPodNetwork = "default"
+
+// RangeState says whether new blocks are taken from a range.
+//
+// +kubebuilder:validation:Enum=Active;Draining
+type RangeState string
+
+const (
+	// RangeActive gives blocks to nodes.
+	RangeActive RangeState = "Active"
+	// RangeDraining gives no new blocks; those in use stay until their pods have gone.
+	RangeDraining RangeState = "Draining"
+)
+
+// Attachment is the way in which a pod hangs on its node.
+//
+// +kubebuilder:validation:Enum=PointToPoint;Bridge
+type Attachment string
+
+const (
+	// PointToPoint gives each pod a veth pair of its own and a host route.
+	PointToPoint Attachment = "PointToPoint"
+	// Bridge puts the pods of a node on one shared L2 segment.
+	Bridge Attachment = "Bridge"
+)
+
+// Mode is the kind of path that packets between two nodes take.
+//
+// +kubebuilder:validation:Enum=Auto;Routed;Overlay
+type Mode string
+
+const (
+	// ModeAuto prefers routed paths where they are proven, else the overlay.
+	// Until paths can be proven it means Overlay.
+	ModeAuto Mode = "Auto"
+	// ModeRouted hands pod packets to the underlay as they are.
+	ModeRouted Mode = "Routed"
+	// ModeOverlay carries pod packets inside a tunnel between nodes.
+	ModeOverlay Mode = "Overlay"
+)
+
+// Encapsulation is the tunnel protocol of the overlay.
+//
+// +kubebuilder:validation:Enum=VXLAN
+type Encapsulation string
+
+// EncapsulationVXLAN is VXLAN, RFC 7348.
+const EncapsulationVXLAN Encapsulation = "VXLAN"
+
+// Range is a range of pod addresses out of which nodes get their blocks.
+//
+// +kubebuilder:validation:XValidation:rule="isCIDR(self.cidr)",message="cidr must be a CIDR like 10.244.0.0/16 or fd00:10:244::/48"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || cidr(self.cidr) == cidr(self.cidr).masked()",message="cidr has bits set beyond its prefix length: write its first address, such as 10.244.0.0/16 instead of 10.244.3.7/16"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || string(cidr(self.cidr)) == self.cidr",message="cidr must be written in its shortest form, in lower case, such as fd00:10:244::/48"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || !has(self.nodePrefixLength) || self.nodePrefixLength >= cidr(self.cidr).prefixLength()",message="nodePrefixLength is smaller than the range's own prefix length: a node's block would be larger than the range"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || has(self.nodePrefixLength) || cidr(self.cidr).prefixLength() <= (cidr(self.cidr).ip().family() == 4 ? 24 : 64)",message="the range is smaller than one block of the default length (/24 for IPv4, /64 for IPv6): set nodePrefixLength"
+// +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || !has(self.nodePrefixLength) || self.nodePrefixLength <= (cidr(self.cidr).ip().family() == 4 ? 30 : 126)",message="nodePrefixLength must leave room for pods: at most 30 for IPv4 and 126 for IPv6"
+type Range struct {
+	// cidr is the range in its shortest form, such as 10.244.0.0/16 or fd00:10:244::/48.
+	// It never changes.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=43
+	CIDR string `json:"cidr,omitempty"`
+
+	// nodePrefixLength is the prefix length of the block that one node gets.
+	// Without it, 24 for IPv4 and 64 for IPv6. It never changes.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=8
+	// +kubebuilder:validation:Maximum=126
+	NodePrefixLength *int32 `json:"nodePrefixLength,omitempty"`
+
+	// state says whether new blocks are taken from the range. Draining stops that;
+	// a range may be removed once it is Draining and no block of it is in use.
+	//
+	// +optional
+	// +kubebuilder:default=Active
+	State RangeState `json:"state,omitempty"`
+
+	// nodeSelector restricts the range to nodes with these labels. Without it, any
+	// node may draw from the range.
+	//
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+}
+
+// Overlay describes the tunnel between nodes. It never changes: the nodes would
+// not understand each other while it did.
+type Overlay struct {
+	// encapsulation is the tunnel's protocol.
+	//
+	// +optional
+	// +kubebuilder:default=VXLAN
+	Encapsulation Encapsulation `json:"encapsulation,omitempty"`
+
+	// vni is the VXLAN network identifier (RFC 7348, section 5).
+	//
+	// +optional
+	// +kubebuilder:default=7466
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=16777215
+	VNI int32 `json:"vni,omitempty"`
+
+	// port is the UDP port on which nodes take VXLAN packets.
+	//
+	// +optional
+	// +kubebuilder:default=4789
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+}
+
+// Masquerade says which packets that leave the cluster get their node's address.
+type Masquerade struct {
+	// enabled gives packets from pods to addresses outside every range the address
+	// of their node. Turn it off where the outside world routes pod addresses.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// excludeCIDRs are destinations to which pods keep their own address.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="each of excludeCIDRs must be a CIDR like 192.168.0.0/16"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",message="a CIDR of excludeCIDRs has bits set beyond its prefix length"
+	ExcludeCIDRs []string `json:"excludeCIDRs,omitempty"`
+}
+
+// PodNetworkSpec says what the network shall be.
+//
+// +kubebuilder:validation:XValidation:rule="self.attachment == oldSelf.attachment",message="attachment cannot change on a live network: the pods that run keep the one that they were born with. Make the cluster's PodNetwork anew"
+// +kubebuilder:validation:XValidation:rule="self.overlay == oldSelf.overlay",message="overlay cannot change on a live network: nodes with different settings would not reach each other"
+type PodNetworkSpec struct {
+	// ranges are the pod addresses of the network, of one family or both. Add one
+	// to grow; set one to Draining, and remove it once empty, to shrink.
+	//
+	// +required
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.all(b, a.cidr == b.cidr || !isCIDR(a.cidr) || !isCIDR(b.cidr) || !cidr(a.cidr).containsCIDR(cidr(b.cidr))))",message="two of the ranges overlap"
+	Ranges []Range `json:"ranges,omitempty"`
+
+	// attachment is the way in which pods hang on their node. It never changes.
+	//
+	// +optional
+	// +kubebuilder:default=PointToPoint
+	Attachment Attachment `json:"attachment,omitempty"`
+
+	// routeMode is the path between nodes that no RouteMode selects.
+	//
+	// +optional
+	// +kubebuilder:default=Auto
+	RouteMode Mode `json:"routeMode,omitempty"`
+
+	// overlay describes the tunnel. It never changes.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Overlay Overlay `json:"overlay,omitempty,omitzero"`
+
+	// mtu is the largest IP packet, in bytes, that pods may send. 0 means that of
+	// the node's interface.
+	//
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self == 0 || self >= 1280",message="mtu must be 0 (detect it) or at least 1280, the least that IPv6 asks for"
+	MTU *int32 `json:"mtu,omitempty"`
+
+	// masquerade says which packets that leave the cluster get their node's address.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Masquerade Masquerade `json:"masquerade,omitempty,omitzero"`
+
+	// blockQuarantineSeconds is how long a block rests, after its node has gone,
+	// before another node may get it.
+	//
+	// +optional
+	// +kubebuilder:default=120
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	BlockQuarantineSeconds *int32 `json:"blockQuarantineSeconds,omitempty"`
+}
+
+// RangeStatus says how much of a range is in use.
+type RangeStatus struct {
+	// cidr is the range.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=43
+	CIDR string `json:"cidr,omitempty"`
+
+	// state is the range's state as the manager last saw it.
+	//
+	// +optional
+	State RangeState `json:"state,omitempty"`
+
+	// blocksTotal is the number of blocks that the range has.
+	//
+	// +optional
+	BlocksTotal *int64 `json:"blocksTotal,omitempty"`
+
+	// blocksAllocated is the number of blocks that nodes hold, those that rest before release included.
+	//
+	// +optional
+	BlocksAllocated *int64 `json:"blocksAllocated,omitempty"`
+
+	// blocksFree is the number of blocks that nodes can still get.
+	//
+	// +optional
+	BlocksFree *int64 `json:"blocksFree,omitempty"`
+}
+
+// PodNetworkStatus says what the network is.
+type PodNetworkStatus struct {
+	// conditions: Accepted, Ready, Exhausted, SubnetsConflict.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// ranges says how much of each range is in use.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	// +kubebuilder:validation:MaxItems=64
+	Ranges []RangeStatus `json:"ranges,omitempty"`
+
+	// nodesTotal is the number of nodes of the cluster.
+	//
+	// +optional
+	NodesTotal *int32 `json:"nodesTotal,omitempty"`
+
+	// nodesReady is the number of nodes whose agent has programmed the network.
+	//
+	// +optional
+	NodesReady *int32 `json:"nodesReady,omitempty"`
+}
+
+// PodNetwork is one flat network of pods. This version serves one, named default.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pnet,categories=podnet
+// +kubebuilder:printcolumn:name="Ranges",type=string,JSONPath=`.spec.ranges[*].cidr`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.routeMode`
+// +kubebuilder:printcolumn:name="Attachment",type=string,JSONPath=`.spec.attachment`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodesTotal`
+// +kubebuilder:printcolumn:name="NodesReady",type=integer,JSONPath=`.status.nodesReady`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="oldSelf.spec.ranges.all(o, self.spec.ranges.exists(n, n.cidr == o.cidr) || (has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)))",message="a range can be removed only when it is Draining and its status says that no block of it is allocated: set its state to Draining first and wait"
+// +kubebuilder:validation:XValidation:rule="self.spec.ranges.all(n, oldSelf.spec.ranges.all(o, n.cidr != o.cidr || (has(n.nodePrefixLength) ? (has(o.nodePrefixLength) && n.nodePrefixLength == o.nodePrefixLength) : !has(o.nodePrefixLength))))",message="nodePrefixLength of a range never changes: add another range and drain this one"
+type PodNetwork struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec says what the network shall be.
+	//
+	// +required
+	Spec PodNetworkSpec `json:"spec,omitempty,omitzero"`
+
+	// status says what it is.
+	//
+	// +optional
+	Status PodNetworkStatus `json:"status,omitempty,omitzero"`
+}
+
+// PodNetworkList is a list of PodNetworks.
+//
+// +kubebuilder:object:root=true
+type PodNetworkList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []PodNetwork `json:"items"`
+}

@@ -1,0 +1,86 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RouteModeSpec says which path the packets between two sets of nodes take.
+type RouteModeSpec struct {
+	// between selects the nodes: with one selector, every pair of nodes that it
+	// selects; with two, every pair of one node of each, in both directions. An
+	// empty selector selects every node.
+	//
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Between []metav1.LabelSelector `json:"between,omitempty"`
+
+	// mode is the path that packets between those nodes take.
+	//
+	// +required
+	Mode Mode `json:"mode,omitempty"`
+
+	// priority decides between RouteModes that select the same pair of nodes: the
+	// highest wins, then the older object, then the name that sorts first.
+	//
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=-1000000
+	// +kubebuilder:validation:Maximum=1000000
+	Priority *int32 `json:"priority,omitempty"`
+}
+
+// RouteModeStatus says what became of a RouteMode.
+type RouteModeStatus struct {
+	// conditions: Accepted.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// nodesSelected is the number of nodes that a selector of between selects.
+	//
+	// +optional
+	NodesSelected *int32 `json:"nodesSelected,omitempty"`
+}
+
+// RouteMode says which path the packets between two sets of nodes take.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=rmode,categories=podnet
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodesSelected`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RouteMode struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the object's metadata.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty,omitzero"`
+
+	// spec says which path packets take.
+	//
+	// +required
+	Spec RouteModeSpec `json:"spec,omitempty,omitzero"`
+
+	// status says what became of it.
+	//
+	// +optional
+	Status RouteModeStatus `json:"status,omitempty,omitzero"`
+}
+
+// RouteModeList is a list of RouteModes.
+//
+// +kubebuilder:object:root=true
+type RouteModeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RouteMode `json:"items"`
+}
