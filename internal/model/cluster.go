@@ -1,0 +1,265 @@
+// Package model holds the values that flow through podnet: what the cluster
+// asks for (Cluster), what one node's kernel shall be (State), and their parts.
+// It holds no behaviour beyond comparing and printing, and uses no library: how
+// values are obtained, computed and applied is left to the other packages.
+package model
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Mode is the kind of path asked for between two nodes.
+type Mode string
+
+// The modes, named as in the API.
+const (
+	ModeAuto    Mode = "Auto"
+	ModeRouted  Mode = "Routed"
+	ModeOverlay Mode = "Overlay"
+)
+
+// Attachment is the way in which a pod hangs on its node.
+type Attachment string
+
+// The attachments, named as in the API.
+const (
+	PointToPoint Attachment = "PointToPoint"
+	Bridge       Attachment = "Bridge"
+)
+
+// BlockState says what becomes of a block.
+type BlockState string
+
+// The states, named as in the API.
+const (
+	BlockActive   BlockState = "Active"
+	BlockDraining BlockState = "Draining"
+	BlockReleased BlockState = "Released"
+)
+
+// Cluster is all that a node's agent knows: what the API asks for, what the
+// node is, and which pods hang on it.
+type Cluster struct {
+	// Network is nil as long as there is no PodNetwork named default.
+	Network *Network
+	// Blocks of all nodes, this one's included, in any order.
+	Blocks []Block
+	// RouteModes in any order.
+	RouteModes []RouteMode
+	// Host is what was found on this node.
+	Host Host
+	// Pods are the pods attached on this node, in any order.
+	Pods []Pod
+}
+
+// Network is the PodNetwork.
+type Network struct {
+	Ranges     []netip.Prefix
+	Attachment Attachment
+	// Mode is for pairs of nodes that no RouteMode selects.
+	Mode Mode
+	// VNI is the VXLAN network identifier, 24 bits.
+	VNI uint32
+	// Port is the UDP port on which nodes take VXLAN packets.
+	Port uint16
+	// MTU is the largest IP packet in bytes that pods may send; 0 means that of
+	// the node's interface.
+	MTU int
+	// Masquerade gives packets from pods to addresses outside Ranges and
+	// MasqueradeExclude the address of the node.
+	Masquerade        bool
+	MasqueradeExclude []netip.Prefix
+}
+
+// Block is a NodeSubnet: a block of pod addresses held by a node.
+type Block struct {
+	// Name is the name of the object.
+	Name string
+	CIDR netip.Prefix
+	// Node is the name of the node that holds the block.
+	Node string
+	// Endpoints are the node's own addresses, at most one of each family.
+	Endpoints []netip.Addr
+	State     BlockState
+	// Labels are those labels of the node that RouteModes use.
+	Labels map[string]string
+	// Created decides between blocks that overlap: the older one is served.
+	Created time.Time
+}
+
+// Endpoint returns the block's endpoint of the family of addr, and whether it has one.
+func (b Block) Endpoint(is4 bool) (netip.Addr, bool) {
+	return endpointOf(b.Endpoints, is4)
+}
+
+func endpointOf(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == is4 })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return addrs[i], true
+}
+
+// RouteMode says which path the packets between two sets of nodes take.
+type RouteMode struct {
+	Name string
+	// Between holds one selector, for every pair of nodes that it selects, or
+	// two, for every pair of one node of each, in both directions.
+	Between  []Selector
+	Mode     Mode
+	Priority int32
+	Created  time.Time
+}
+
+// Selector selects nodes by their labels: every requirement must hold. An empty
+// selector selects every node.
+type Selector []Requirement
+
+// Operator is the operator of a Requirement, named as in Kubernetes' label selectors.
+type Operator string
+
+// The operators of Kubernetes' label selectors.
+const (
+	In           Operator = "In"
+	NotIn        Operator = "NotIn"
+	Exists       Operator = "Exists"
+	DoesNotExist Operator = "DoesNotExist"
+)
+
+// Requirement is one condition on the labels of a node.
+type Requirement struct {
+	Key      string
+	Operator Operator
+	Values   []string
+}
+
+// Matches says whether labels fulfil every requirement. As in Kubernetes, NotIn
+// holds where the key is absent.
+func (s Selector) Matches(labels map[string]string) bool {
+	for _, r := range s {
+		value, present := labels[r.Key]
+		var holds bool
+		switch r.Operator {
+		case In:
+			holds = present && slices.Contains(r.Values, value)
+		case NotIn:
+			holds = !present || !slices.Contains(r.Values, value)
+		case Exists:
+			holds = present
+		case DoesNotExist:
+			holds = !present
+		}
+		if !holds {
+			return false
+		}
+	}
+	return true
+}
+
+// Host is what was found on the node.
+type Host struct {
+	// Node is the node's name.
+	Node string
+	// Endpoints are the addresses that were chosen, at most one of each family.
+	Endpoints []Endpoint
+	// Routes are the unicast routes of the main table that are not podnet's: the
+	// way to other nodes' endpoints is read from them.
+	Routes []UnderlayRoute
+	// VXLAN says whether the kernel can make VXLAN devices.
+	VXLAN bool
+	// BridgeNetfilter says whether br_netfilter is loaded, without which policy
+	// and services do not see packets between pods of one bridge.
+	BridgeNetfilter bool
+	// IPv6 says whether the kernel has IPv6 and it is not turned off.
+	IPv6 bool
+	// AcceptRA are the names of endpoint interfaces on which router advertisements
+	// were accepted before IPv6 forwarding was turned on (accept_ra of 1).
+	AcceptRA []string
+}
+
+// Endpoint returns the host's endpoint of a family, and whether it has one.
+func (h Host) Endpoint(is4 bool) (Endpoint, bool) {
+	i := slices.IndexFunc(h.Endpoints, func(e Endpoint) bool { return e.Addr.Is4() == is4 })
+	if i < 0 {
+		return Endpoint{}, false
+	}
+	return h.Endpoints[i], true
+}
+
+// HostLink is an interface of the node that is not podnet's.
+type HostLink struct {
+	Name string
+	Up   bool
+	// MTU is the largest IP packet in bytes.
+	MTU int
+	// Addrs are its addresses with the prefix lengths of their networks, without
+	// link-local, temporary and tentative ones.
+	Addrs []netip.Prefix
+}
+
+// EndpointOptions say which addresses of the node others shall send to. The
+// zero value leaves the choice to the rule.
+type EndpointOptions struct {
+	// Interface is a regular expression that the whole name of the interface must match.
+	Interface string
+	// CIDRs restrict the addresses; one prefix per family decides that family.
+	CIDRs []netip.Prefix
+	// NodeIPs are the addresses that Kubernetes knows the node by (InternalIP).
+	NodeIPs []netip.Addr
+}
+
+// Endpoint is an address of the node to which other nodes send, and its interface.
+type Endpoint struct {
+	Addr netip.Addr
+	// Link is the name of the interface.
+	Link string
+	// MTU is the interface's largest IP packet in bytes.
+	MTU int
+}
+
+// UnderlayRoute is a route of the node that is not podnet's.
+type UnderlayRoute struct {
+	Dst netip.Prefix
+	// Via is the gateway; invalid where Dst is on the link.
+	Via  netip.Addr
+	Link string
+	// Metric is the priority of the route: of two for one Dst the lower is used.
+	Metric int
+}
+
+// Pod is a pod's attachment to this node.
+type Pod struct {
+	// ContainerID and IfName are the key of the attachment (CNI specification).
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+	// Namespace, Name and UID are the pod's, as the runtime gave them.
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
+	// Netns is the path of the pod's network namespace as the runtime gave it.
+	Netns      string     `json:"netns"`
+	Attachment Attachment `json:"attachment"`
+	// HostLink is the name of the veth's end on the node.
+	HostLink string `json:"hostLink"`
+	// HostMAC and PodMAC are the addresses of the veth's ends.
+	HostMAC MAC `json:"hostMAC"`
+	PodMAC  MAC `json:"podMAC"`
+	// Addrs are the pod's addresses, one of each family at most.
+	Addrs []netip.Addr `json:"addrs"`
+	// Blocks are the blocks that Addrs were taken from, index by index.
+	Blocks    []netip.Prefix `json:"blocks"`
+	MTU       int            `json:"mtu"`
+	HostPorts []HostPort     `json:"hostPorts,omitempty"`
+}
+
+// HostPort is a port of the node that leads to a port of a pod.
+type HostPort struct {
+	// HostIP restricts the port to one address of the node; invalid means all.
+	HostIP netip.Addr `json:"hostIP,omitzero"`
+	Host   uint16     `json:"host"`
+	Pod    uint16     `json:"pod"`
+	// Protocol is tcp, udp or sctp.
+	Protocol string `json:"protocol"`
+}
