@@ -4,5 +4,6 @@
 // them is left to the controllers and the agent.
 //
 // +kubebuilder:object:generate=true
+// +kubebuilder:ac:generate=true
 // +groupName=podnet.dev
 package v1alpha1

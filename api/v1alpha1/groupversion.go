@@ -9,6 +9,9 @@ import (
 // GroupVersion is the group and version of every kind in this package.
 var GroupVersion = schema.GroupVersion{Group: "podnet.dev", Version: "v1alpha1"}
 
+// SchemeGroupVersion is GroupVersion under the name that generated code asks for.
+var SchemeGroupVersion = GroupVersion
+
 var schemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
 
 // AddToScheme registers the kinds of this package with a scheme.

@@ -154,6 +154,8 @@ type NodeNetworkStatus struct {
 // NodeNetwork is what the agent of the node of the same name reports. Its status
 // is written by that agent alone, and no agent watches it.
 //
+// +genclient
+// +genclient:nonNamespaced
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=nnet,categories=podnet

@@ -48,6 +48,7 @@ type NodeSubnetSpec struct {
 	// again under its name is not taken for the one that it replaces.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	NodeUID types.UID `json:"nodeUID,omitempty"`
 
@@ -89,6 +90,8 @@ type NodeSubnetSpec struct {
 // which makes creating it the lock on the block: 10.244.3.0-24 for 10.244.3.0/24,
 // and for IPv6 all 32 digits without colons.
 //
+// +genclient
+// +genclient:nonNamespaced
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=nsub,categories=podnet
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`

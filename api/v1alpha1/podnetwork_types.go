@@ -261,6 +261,8 @@ type PodNetworkStatus struct {
 
 // PodNetwork is one flat network of pods. This version serves one, named default.
 //
+// +genclient
+// +genclient:nonNamespaced
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=pnet,categories=podnet

@@ -49,6 +49,8 @@ type RouteModeStatus struct {
 
 // RouteMode says which path the packets between two sets of nodes take.
 //
+// +genclient
+// +genclient:nonNamespaced
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=rmode,categories=podnet
