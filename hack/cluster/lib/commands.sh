@@ -1,0 +1,204 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # "here", "repo" and "state" are set by the script that sources this file.
+# What the user asks for: up, down, status, and ways to look inside.
+
+# Says for the whole machine which checkout a cluster of this name belongs to.
+owner_file=/run/$CLUSTER_NAME-cluster.owner
+
+# What a node has for itself, besides the tmpfs on its /run.
+node_folders="/etc/cni/net.d /opt/cni/bin /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/log"
+
+lock() {
+	mkdir -p "$state"
+	exec 9>"$state/lock"
+	flock -n 9 || die "another up or down is at work in $repo"
+}
+
+# check_owner refuses to touch the cluster of another checkout, as long as both exist.
+check_owner() {
+	local owner
+	[ -f "$owner_file" ] || return 0
+	owner=$(cat "$owner_file")
+	[ "$owner" != "$repo" ] && [ -d "$owner/.cluster" ] && [ -n "$(cluster_pids)" ] || return 0
+	die "a cluster named $CLUSTER_NAME runs for the checkout in $owner: run its hack/cluster/cluster down first," \
+		"or set CLUSTER_NAME to another name here"
+}
+
+is_up() { [ -s "$state/kubeconfig" ] && [ -d "$state/pids" ] && [ -z "$(dead_processes)" ]; }
+
+need_up() {
+	[ -d "$state/pids" ] || die "the cluster is down; start it with: hack/cluster/cluster up"
+	[ "$(cat "$state/name")" = "$CLUSTER_NAME" ] || die "this checkout's cluster is named $(cat "$state/name")"
+}
+
+cmd_up() {
+	need_root
+	need_packages
+	local nodes=${NODES:-3} began
+	[[ $nodes =~ ^[1-9][0-9]?$ ]] || die "NODES is to be a number from 1 to 99, not \"$nodes\""
+	lock
+	check_owner
+	if [ -f "$state/name" ] && [ "$(cat "$state/name")" != "$CLUSTER_NAME" ] && is_up; then
+		die "this checkout's cluster is up under the name $(cat "$state/name")"
+	fi
+	if is_up; then
+		[ "$(cat "$state/nodes/count")" -eq "$nodes" ] ||
+			die "the cluster is up with $(cat "$state/nodes/count") nodes; for $nodes, run down first"
+		say "the cluster is already up, with $nodes nodes"
+		return
+	fi
+	mapfile -t components < <(cluster_components)
+	build_components "${components[@]}"
+	build_images
+	if [ -d "$state/pids" ] || [ -n "$(cluster_cgroups)" ]; then
+		say "removing what is left of an earlier cluster"
+		clean
+	fi
+
+	began=$(now_ms)
+	make_state "$nodes"
+	start_network
+	make_pki
+	start_cluster
+	say "$nodes nodes are up after $((($(now_ms) - began) / 1000)) s; they stay NotReady until a pod network is installed"
+	say "next: export KUBECONFIG=$state/kubeconfig PATH=$state/bin:\$PATH, then kubectl get nodes"
+}
+
+make_state() {
+	local folder
+	rm -rf "$state/logs"
+	mkdir -p "$state"/{logs,pids,nodes}
+	say "$CLUSTER_NAME" >"$state/name"
+	say "$repo" >"$owner_file"
+	say "$1" >"$state/nodes/count"
+	for folder in $node_folders; do
+		make_mountpoint "$folder"
+		say "$folder" >>"$state/nodes/mountpoints"
+	done
+}
+
+# make_mountpoint FOLDER. A node mounts over it, so it must exist on the machine too; `down` removes what was made here.
+make_mountpoint() {
+	[ ! -d "$1" ] || return 0
+	make_mountpoint "$(dirname "$1")"
+	mkdir "$1"
+	say "$1" >>"$state/made-folders"
+}
+
+start_network() {
+	local node
+	for node in fabric outside host $(node_names); do make_cgroup "$cgroup_top/$node"; done
+	start_fabric
+	start_outside
+	for node in $(node_names); do
+		make_cgroup "$cgroup_top/$node/system"
+		start_node "$node"
+	done
+}
+
+start_cluster() {
+	local node import
+	start_etcd
+	start_apiserver
+	start_forward
+	for node in $(node_names); do start_containerd "$node"; done
+	# While the API server starts, which takes the longest.
+	(
+		for node in $(node_names); do
+			await_containerd "$node"
+			import_images "$node"
+		done
+	) &
+	import=$!
+	wait_for 60 "the API server's readiness" "$state/logs/kube-apiserver.log" kubectl get --raw /readyz
+	start_controller_manager
+	start_scheduler
+	wait "$import"
+	for node in $(node_names); do
+		start_kubelet "$node"
+		start_proxy "$node"
+	done
+	# The first requests may come before the API server has made the default roles and namespaces.
+	wait_for 30 "the application of CoreDNS" "$state/logs/kube-apiserver.log" apply_dns
+	wait_for 60 "the registration of all nodes" "$state/logs/kubelet-node1.log" nodes_registered
+	if [ -n "$(dead_processes)" ]; then
+		die "these ended: $(dead_processes | tr '\n' ' '); see $state/logs"
+	fi
+}
+
+# clean removes everything that `up` makes but the logs. Network namespaces, links and mounts go with the last process in
+# them.
+clean() {
+	kill_cluster
+	remove_cgroups
+	if [ -f "$state/made-folders" ]; then
+		local folder
+		tac "$state/made-folders" | while read -r folder; do
+			[ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty "$folder"
+		done
+	fi
+	rm -rf --one-file-system "$state"/{nodes,pids,pki,name,api-address,kubeconfig,kubeconfig-inside,made-folders}
+	rm -f "$owner_file"
+}
+
+cmd_down() {
+	need_root
+	! inside_cluster || die "leave the cluster's shell first: down would end it too"
+	lock
+	check_owner
+	if [ ! -d "$state/pids" ] && [ -z "$(cluster_cgroups)" ]; then
+		say "the cluster is down"
+		return
+	fi
+	clean
+	say "the cluster is down; its logs are in $state/logs"
+}
+
+inside_cluster() { grep -q "/$cgroup_top/" "/proc/$$/cgroup"; }
+
+cmd_status() {
+	if [ ! -d "$state/pids" ]; then
+		say "the cluster is down"
+		return 1
+	fi
+	local file name dead=0
+	for file in "$state"/pids/*; do
+		name=$(basename "$file")
+		if pid_of "$name" >/dev/null; then
+			printf '%-26s pid %s\n' "$name" "$(pid_of "$name")"
+		else
+			printf '%-26s ended; see %s\n' "$name" "$state/logs/$name.log"
+			dead=1
+		fi
+	done
+	kubectl get nodes -o wide || dead=1
+	[ $dead -eq 0 ] || die "the cluster is not whole; up makes it anew"
+}
+
+# enter GROUP NAMESPACES NAME COMMAND… runs a command as if it had been started there, in this folder. It joins the
+# cluster's cgroup, so that `down` ends what it leaves running.
+enter() {
+	local group=$1 namespaces=$2 name=$3 pid
+	shift 3
+	need_root
+	need_up
+	pid=$(pid_of "$name") || die "there is no running $name; see: hack/cluster/cluster status"
+	join_cgroup "$group"
+	# shellcheck disable=SC2086 # the namespaces are several arguments
+	exec nsenter --target "$pid" $namespaces -- env -C "$PWD" "PATH=$state/bin:$PATH" \
+		"KUBECONFIG=$state/kubeconfig-inside" "$@"
+}
+
+cmd_exec() {
+	[ $# -ge 2 ] || die "name a node and a command"
+	local node=$1
+	shift
+	enter "$node/system" "--net --mount --uts" "$node" "$@"
+}
+
+cmd_shell() { cmd_exec "${1:-node1}" "${SHELL:-bash}"; }
+
+cmd_outside() {
+	[ $# -ge 1 ] || die "name a command"
+	enter outside --net outside "$@"
+}
