@@ -12,9 +12,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # The tool's module is the folder of that name, or the one whose tool directives list it.
 module=$here/$name
 if [[ ! -f $module/go.mod ]]; then
-  gomod=$(grep -lE "^(tool|	)[[:space:]]*[^[:space:]]+/$name\$" "$here"/*/go.mod | head -n 1) || true
-  [[ -n $gomod ]] || { echo "build.sh: no module in hack/tools provides the tool '$name'" >&2; exit 1; }
-  module=$(dirname "$gomod")
+	gomod=$(grep -lE "^(tool|	)[[:space:]]*[^[:space:]]+/$name\$" "$here"/*/go.mod | head -n 1) || true
+	[[ -n $gomod ]] || { echo "build.sh: no module in hack/tools provides the tool '$name'" >&2; exit 1; }
+	module=$(dirname "$gomod")
 fi
 cd "$module"
 export CGO_ENABLED=0 GOWORK=off GOFLAGS=-mod=readonly
@@ -29,13 +29,13 @@ cache=${PODNET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/podnet}
 target=$cache/$(basename "$module")-$key
 
 if [[ ! -x $target/$name ]]; then
-  mkdir -p "$cache"
-  temporary=$(mktemp -d "$cache/.build-XXXXXX")
-  trap 'rm -rf "$temporary"' EXIT
-  echo "building $name from hack/tools/$(basename "$module"), once for each version of it" >&2
-  go build -trimpath -ldflags='-s -w' -o "$temporary/" "$packages" >&2
-  chmod 755 "$temporary"
-  # One rename makes the folder appear whole. If another build won the race, its result is as good.
-  mv -T "$temporary" "$target" 2>/dev/null || [[ -x $target/$name ]]
+	mkdir -p "$cache"
+	temporary=$(mktemp -d "$cache/.build-XXXXXX")
+	trap 'rm -rf "$temporary"' EXIT
+	echo "building $name from hack/tools/$(basename "$module"), once for each version of it" >&2
+	go build -trimpath -ldflags='-s -w' -o "$temporary/" "$packages" >&2
+	chmod 755 "$temporary"
+	# One rename makes the folder appear whole. If another build won the race, its result is as good.
+	mv -T "$temporary" "$target" 2>/dev/null || [[ -x $target/$name ]]
 fi
 echo "$target/$name"

@@ -1,0 +1,142 @@
+# What one does here. `make help` lists it; CONTRIBUTING.md tells the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Nodes of the local cluster.
+NODES ?= 3
+# Tiers of tests that `make test` leaves out, by name.
+SKIP_TIERS ?=
+# More flags for every `go test`, such as TESTFLAGS='-run TestDrain -v'.
+TESTFLAGS ?=
+
+TIERS := unit envtest netns cluster
+CLUSTER := hack/cluster/cluster
+
+##@ General
+
+.PHONY: help
+help: ## Show this.
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: clean
+clean: ## Remove what the targets below build in this tree.
+	rm -rf bin
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Make everything that is made from API types and markers.
+	@controller_gen=$$(hack/tools/build.sh controller-gen)
+	crd_ref_docs=$$(hack/tools/build.sh crd-ref-docs)
+	set -x
+	rm -rf api/v1alpha1/applyconfiguration config/crd/bases
+	"$$controller_gen" object:headerFile=hack/boilerplate.go.txt \
+		applyconfiguration:headerFile=hack/boilerplate.go.txt paths=./api/v1alpha1
+	"$$controller_gen" crd paths=./api/v1alpha1 output:crd:dir=config/crd/bases
+	mkdir -p docs/reference
+	"$$crd_ref_docs" --log-level=WARN --renderer=markdown --config=hack/tools/crd-ref-docs.yaml \
+		--source-path=api/v1alpha1 --output-path=docs/reference/api.md
+	hack/tools/chart-crds.sh
+	"$$controller_gen" rbac:roleName=podnet-manager paths=./controllers/... output:rbac:dir=config/rbac
+
+.PHONY: fmt
+fmt: ## Format the Go code and sort its imports.
+	"$$(hack/tools/build.sh golangci-lint)" fmt
+
+.PHONY: lint
+lint: ## Run the linters, the import rules among them.
+	"$$(hack/tools/build.sh golangci-lint)" run
+
+.PHONY: verify
+verify: ## Check generated files, modules, lint, scripts, chart; changes nothing.
+	hack/verify.sh
+
+.PHONY: vulncheck
+vulncheck: ## Look the dependencies up in the Go vulnerability database (needs the internet).
+	hack/vulncheck.sh
+
+##@ Build
+
+.PHONY: build
+build: ## Build every command into bin/.
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: image
+image: ## Build the container image.
+	hack/make-image.sh
+
+##@ Test
+
+.PHONY: test
+test: ## Run every tier below; SKIP_TIERS="netns cluster" leaves tiers out.
+	@for tier in $(SKIP_TIERS); do
+		[[ " $(TIERS) " == *" $$tier "* ]] || { echo "SKIP_TIERS names '$$tier'; the tiers are: $(TIERS)" >&2; exit 2; }
+	done
+	summary=() failed=0
+	for tier in $(TIERS); do
+		start=$$SECONDS
+		if [[ " $(SKIP_TIERS) " == *" $$tier "* ]]; then
+			result="SKIPPED, as SKIP_TIERS asks: nothing of it was tested"
+		elif echo "=== test-$$tier" && $(MAKE) --no-print-directory "test-$$tier"; then
+			result=passed
+		else
+			result=FAILED failed=1
+		fi
+		summary+=("$$(printf 'test-%-8s %s (%d s)' "$$tier" "$$result" $$((SECONDS - start)))")
+	done
+	printf '=== %s\n' "$${summary[@]}"
+	exit $$failed
+
+.PHONY: test-unit
+test-unit: ## Tests that need nothing but Go (and gcc, for the race detector).
+	@hack/tools/need.sh gcc
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) $$(go list ./... | grep -v /test/)
+
+.PHONY: test-envtest
+test-envtest: ## Tests against an API server and etcd.
+	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
+	export KUBEBUILDER_ASSETS
+	set -x
+	go test -count=1 $(TESTFLAGS) ./test/envtest/...
+
+.PHONY: test-netns
+test-netns: ## Tests against the kernel, in network namespaces (as root).
+	@hack/tools/need.sh ip nft
+	[[ $$(id -u) == 0 ]] || { echo "test-netns makes network namespaces: run it as root, or leave it out by SKIP_TIERS=netns." >&2; exit 1; }
+	unshare --net --mount true || { echo "test-netns cannot make namespaces here, see above: run it where it can, or leave it out by SKIP_TIERS=netns." >&2; exit 1; }
+	set -x
+	go test -count=1 $(TESTFLAGS) ./test/netns/...
+
+.PHONY: test-cluster
+test-cluster: cluster-up ## Tests against a whole cluster (as root).
+	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster/...
+
+.PHONY: bench
+bench: ## Benchmarks (as root).
+	go test -run='^$$' -bench=. -benchmem -timeout=60m $(TESTFLAGS) ./internal/... ./agent/... ./test/bench/...
+
+.PHONY: conformance
+conformance: ## The conformance suites of Kubernetes and of network-policy-api (as root).
+	hack/conformance.sh
+
+##@ Local cluster
+
+.PHONY: cluster-up
+cluster-up: ## Start a cluster of NODES=3 nodes, namespaces on this machine (as root).
+	$(CLUSTER) up --nodes $(NODES)
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and remove what it left.
+	$(CLUSTER) down
+
+.PHONY: cluster-shell
+cluster-shell: ## Open a shell with kubectl set up for it.
+	$(CLUSTER) shell
+
+.PHONY: quickstart
+quickstart: ## A cluster with podnet on it, from nothing (as root).
+	hack/quickstart.sh
