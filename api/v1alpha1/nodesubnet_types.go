@@ -28,6 +28,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="network never changes"
 // +kubebuilder:validation:XValidation:rule="self.node == oldSelf.node",message="node never changes: a block is given back and taken anew"
 // +kubebuilder:validation:XValidation:rule="self.cidr == oldSelf.cidr",message="cidr never changes"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.nodeUID) || (has(self.nodeUID) && self.nodeUID == oldSelf.nodeUID)",message="nodeUID never changes once it is set: a block is given back and taken anew"
 // +kubebuilder:validation:XValidation:rule="oldSelf.state != 'Released' || self.state == 'Released'",message="a released block cannot be taken back: it rests, and is then given anew"
 type NodeSubnetSpec struct {
 	// network is the PodNetwork that the block belongs to.
@@ -71,6 +72,7 @@ type NodeSubnetSpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=39
 	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",message="each of endpoints must be an IP address"
+	// +kubebuilder:validation:XValidation:rule="self.size() < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",message="endpoints holds at most one address of each family"
 	Endpoints []string `json:"endpoints,omitempty"`
 
 	// state says what becomes of the block.
@@ -88,7 +90,8 @@ type NodeSubnetSpec struct {
 
 // NodeSubnet is one block of addresses held by one node. Its name is its CIDR,
 // which makes creating it the lock on the block: 10.244.3.0-24 for 10.244.3.0/24,
-// and for IPv6 all 32 digits without colons.
+// and for IPv6 all 32 digits without colons. The rule for IPv6 stands in a
+// ValidatingAdmissionPolicy, as the API server refuses it here for its cost.
 //
 // +genclient
 // +genclient:nonNamespaced

@@ -19,7 +19,8 @@ import (
 //
 // NodeSubnet is one block of addresses held by one node. Its name is its CIDR,
 // which makes creating it the lock on the block: 10.244.3.0-24 for 10.244.3.0/24,
-// and for IPv6 all 32 digits without colons.
+// and for IPv6 all 32 digits without colons. The rule for IPv6 stands in a
+// ValidatingAdmissionPolicy, as the API server refuses it here for its cost.
 type NodeSubnetApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is the object's metadata.
