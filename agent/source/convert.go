@@ -1,0 +1,96 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// network turns a PodNetwork into values. What the API server's validation lets
+// through converts; an error says which field did not.
+func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
+	out := &model.Network{
+		Attachment: model.Attachment(n.Spec.Attachment),
+		Mode:       model.Mode(n.Spec.RouteMode),
+		VNI:        uint32(n.Spec.Overlay.VNI),  //nolint:gosec // 24 bits by validation.
+		Port:       uint16(n.Spec.Overlay.Port), //nolint:gosec // 16 bits by validation.
+		Masquerade: n.Spec.Masquerade.Enabled == nil || *n.Spec.Masquerade.Enabled,
+	}
+	if n.Spec.MTU != nil {
+		out.MTU = int(*n.Spec.MTU)
+	}
+	for _, r := range n.Spec.Ranges {
+		p, err := netip.ParsePrefix(r.CIDR)
+		if err != nil {
+			return nil, fmt.Errorf("PodNetwork %s: range: %w", n.Name, err)
+		}
+		out.Ranges = append(out.Ranges, p.Masked())
+	}
+	for _, c := range n.Spec.Masquerade.ExcludeCIDRs {
+		p, err := netip.ParsePrefix(c)
+		if err != nil {
+			return nil, fmt.Errorf("PodNetwork %s: masquerade.excludeCIDRs: %w", n.Name, err)
+		}
+		out.MasqueradeExclude = append(out.MasqueradeExclude, p.Masked())
+	}
+	return out, nil
+}
+
+// block turns a NodeSubnet into a value.
+func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
+	p, err := netip.ParsePrefix(s.Spec.CIDR)
+	if err != nil {
+		return model.Block{}, fmt.Errorf("NodeSubnet %s: cidr: %w", s.Name, err)
+	}
+	b := model.Block{
+		Name:    s.Name,
+		CIDR:    p.Masked(),
+		Node:    s.Spec.Node,
+		State:   model.BlockState(s.Spec.State),
+		Labels:  s.Spec.NodeLabels,
+		Created: s.CreationTimestamp.Time,
+	}
+	for _, e := range s.Spec.Endpoints {
+		a, err := netip.ParseAddr(e)
+		if err != nil {
+			return model.Block{}, fmt.Errorf("NodeSubnet %s: endpoints: %w", s.Name, err)
+		}
+		b.Endpoints = append(b.Endpoints, a.Unmap())
+	}
+	return b, nil
+}
+
+// routeMode turns a RouteMode into a value.
+func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
+	out := model.RouteMode{Name: r.Name, Mode: model.Mode(r.Spec.Mode), Created: r.CreationTimestamp.Time}
+	if r.Spec.Priority != nil {
+		out.Priority = *r.Spec.Priority
+	}
+	var errs []error
+	for i := range r.Spec.Between {
+		// The conversion checks what the schema cannot: operators that ask for
+		// values and those that forbid them.
+		if _, err := metav1.LabelSelectorAsSelector(&r.Spec.Between[i]); err != nil {
+			errs = append(errs, fmt.Errorf("RouteMode %s: between[%d]: %w", r.Name, i, err))
+			continue
+		}
+		out.Between = append(out.Between, selector(&r.Spec.Between[i]))
+	}
+	return out, errors.Join(errs...)
+}
+
+func selector(s *metav1.LabelSelector) model.Selector {
+	var out model.Selector
+	for k, v := range s.MatchLabels {
+		out = append(out, model.Requirement{Key: k, Operator: model.In, Values: []string{v}})
+	}
+	for _, e := range s.MatchExpressions {
+		out = append(out, model.Requirement{Key: e.Key, Operator: model.Operator(e.Operator), Values: e.Values})
+	}
+	return out
+}

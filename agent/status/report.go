@@ -1,0 +1,171 @@
+// Package status tells the API server, and thereby people, what the agent found
+// and did on its node: it turns a Report into the status of the node's
+// NodeNetwork and writes it when it has changed. Deciding what to do about
+// anything is left to others.
+package status
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Bounds of what a status holds, as the API's validation has them.
+const (
+	maxExceptions = 10
+	maxFindings   = 32
+	maxMessage    = 500
+)
+
+// Report is what one pass of the agent found and did.
+type Report struct {
+	// Plan is what the node shall be.
+	Plan model.Plan
+	// Host is what was found on the node.
+	Host model.Host
+	// Pods are the pods attached on the node.
+	Pods []model.Pod
+	// Problems are those of Plan and any others, in order of importance.
+	Problems []model.Problem
+	// Findings are the things that are, or may come, in the way.
+	Findings []model.Finding
+	// Removed says that podnet was taken off the node, as an uninstall asked.
+	Removed bool
+}
+
+// Build turns a report into a status. Conditions keep their transition times
+// from previous where they did not change.
+func Build(r Report, previous []metav1.Condition, generation int64, version string) podnetv1alpha1.NodeNetworkStatus {
+	st := podnetv1alpha1.NodeNetworkStatus{
+		Conditions:   slices.Clone(previous),
+		AgentVersion: version,
+		Pods:         ptr.To(int32(len(r.Pods))), //nolint:gosec // A node has some hundred pods.
+		Paths:        paths(r.Plan.Paths),
+	}
+	for _, e := range r.Host.Endpoints {
+		st.Endpoints = append(st.Endpoints, e.Addr.String())
+	}
+	if len(r.Host.Endpoints) > 0 {
+		st.Interface = r.Host.Endpoints[0].Link
+	}
+	if r.Plan.MTU > 0 {
+		st.MTU = ptr.To(int32(r.Plan.MTU)) //nolint:gosec // At most 65535.
+	}
+	for _, b := range r.Plan.Blocks {
+		st.Blocks = append(st.Blocks, podnetv1alpha1.BlockStatus{
+			CIDR:           b.CIDR.String(),
+			AddressesTotal: ptr.To(ipam.AddressCount(b.CIDR)),
+			AddressesUsed:  ptr.To(used(b.CIDR, r.Pods)),
+		})
+	}
+	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
+		st.Findings = append(st.Findings, podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)})
+	}
+	for _, c := range []metav1.Condition{programmed(r), unobstructed(r.Findings)} {
+		c.ObservedGeneration = generation
+		meta.SetStatusCondition(&st.Conditions, c)
+	}
+	if r.Removed {
+		meta.SetStatusCondition(&st.Conditions, metav1.Condition{
+			Type: podnetv1alpha1.ConditionRemoved, Status: metav1.ConditionTrue, ObservedGeneration: generation,
+			Reason:  podnetv1alpha1.ReasonUninstall,
+			Message: "Everything that podnet made on this node was taken off it.",
+		})
+	} else {
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionRemoved)
+	}
+	return st
+}
+
+func programmed(r Report) metav1.Condition {
+	c := metav1.Condition{
+		Type: podnetv1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue,
+		Reason: podnetv1alpha1.ReasonProgrammed, Message: "The node's kernel is as the objects ask.",
+	}
+	if r.Removed {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, podnetv1alpha1.ReasonUninstall, "podnet was taken off this node."
+		return c
+	}
+	if len(r.Problems) == 0 {
+		return c
+	}
+	c.Reason = podnetv1alpha1.ReasonDegraded
+	// A fatal problem gives the reason; the message holds them all.
+	if i := slices.IndexFunc(r.Problems, func(p model.Problem) bool { return p.Fatal }); i >= 0 {
+		c.Status, c.Reason = metav1.ConditionFalse, r.Problems[i].Reason
+	}
+	messages := make([]string, 0, len(r.Problems))
+	for _, p := range r.Problems {
+		messages = append(messages, p.Message)
+	}
+	c.Message = clip(strings.Join(messages, " "))
+	return c
+}
+
+func unobstructed(findings []model.Finding) metav1.Condition {
+	if len(findings) == 0 {
+		return metav1.Condition{
+			Type: podnetv1alpha1.ConditionClear, Status: metav1.ConditionTrue,
+			Reason: podnetv1alpha1.ReasonNothingFound, Message: "Nothing on the node is in the network's way.",
+		}
+	}
+	types := make([]string, 0, len(findings))
+	for _, f := range findings {
+		types = append(types, f.Type)
+	}
+	return metav1.Condition{
+		Type: podnetv1alpha1.ConditionClear, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonFindings,
+		Message: clip(fmt.Sprintf("Found on the node: %s. See status.findings.", strings.Join(slices.Compact(types), ", "))),
+	}
+}
+
+func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
+	var routed, overlay, down int32
+	var out podnetv1alpha1.PathsStatus
+	for _, p := range choices {
+		switch p.Path {
+		case model.PathRouted:
+			routed++
+		case model.PathOverlay:
+			overlay++
+		case model.PathDown:
+			down++
+		}
+		if p.Message != "" && len(out.Exceptions) < maxExceptions {
+			out.Exceptions = append(out.Exceptions, podnetv1alpha1.PathException{
+				Node: p.Node, CIDR: p.Block.String(), Message: clip(p.Message),
+			})
+		}
+	}
+	out.Routed, out.Overlay, out.Down = &routed, &overlay, &down
+	return out
+}
+
+func used(block netip.Prefix, pods []model.Pod) int64 {
+	var n int64
+	for _, p := range pods {
+		for _, a := range p.Addrs {
+			if block.Contains(a) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// clip keeps a message within the API's bounds.
+func clip(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage-len(" …")], "") + " …"
+}

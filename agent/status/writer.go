@@ -1,0 +1,145 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// FieldOwner owns the fields of NodeNetwork.status in server-side apply.
+const FieldOwner = "podnet-agent"
+
+// writeInterval is the least time between two writes, so that a burst of pods
+// does not become a burst of writes to the API server.
+const writeInterval = time.Second
+
+// Writer writes the status of one node's NodeNetwork.
+type Writer struct {
+	// Reader reads uncached: an agent watches no NodeNetworks.
+	Reader   client.Reader
+	Client   client.Client
+	Recorder events.EventRecorder
+	Node     string
+	Version  string
+
+	reports chan Report
+}
+
+// NewWriter returns a Writer; set its fields before Run.
+func NewWriter(w Writer) *Writer {
+	w.reports = make(chan Report, 1)
+	return &w
+}
+
+// Report hands over what the newest pass found. It never blocks: of reports that
+// were not written yet only the newest counts. It is for one caller at a time.
+func (w *Writer) Report(r Report) {
+	select {
+	case <-w.reports:
+	default:
+	}
+	w.reports <- r
+}
+
+// Run writes reports as they come until ctx ends. What could not be written is
+// tried again.
+func (w *Writer) Run(ctx context.Context) error {
+	var written *podnetv1alpha1.NodeNetworkStatus
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-w.reports:
+			st, err := w.write(ctx, r, written)
+			if err != nil {
+				log.FromContext(ctx).Info("cannot write the status yet, trying again", "reason", err.Error())
+				w.again(r)
+			} else {
+				written = st
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(writeInterval):
+		}
+	}
+}
+
+// again puts a report back unless a newer one waits.
+func (w *Writer) again(r Report) {
+	select {
+	case w.reports <- r:
+	default:
+	}
+}
+
+// write writes the report unless it says what was written already, and returns
+// the status that the object has now.
+func (w *Writer) write(ctx context.Context, r Report, written *podnetv1alpha1.NodeNetworkStatus) (*podnetv1alpha1.NodeNetworkStatus, error) {
+	var previous []metav1.Condition
+	var generation int64
+	if written != nil {
+		previous = written.Conditions
+		st := Build(r, previous, observed(previous), w.Version)
+		if equality.Semantic.DeepEqual(st, *written) {
+			return written, nil
+		}
+	}
+	var nn podnetv1alpha1.NodeNetwork
+	if err := w.Reader.Get(ctx, client.ObjectKey{Name: w.Node}, &nn); err != nil {
+		return nil, fmt.Errorf("read NodeNetwork %s: %w", w.Node, err)
+	}
+	previous, generation = nn.Status.Conditions, nn.Generation
+	st := Build(r, previous, generation, w.Version)
+	if equality.Semantic.DeepEqual(st, nn.Status) {
+		return &st, nil
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
+	if err != nil {
+		return nil, fmt.Errorf("encode status: %w", err)
+	}
+	apply := &unstructured.Unstructured{Object: map[string]any{"status": content}}
+	apply.SetGroupVersionKind(podnetv1alpha1.GroupVersion.WithKind("NodeNetwork"))
+	apply.SetName(w.Node)
+	err = w.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply), client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if err != nil {
+		return nil, fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
+	}
+	w.event(&nn, previous, st.Conditions)
+	return &st, nil
+}
+
+// event tells of a condition that changed its reason, good or bad.
+func (w *Writer) event(nn *podnetv1alpha1.NodeNetwork, before, after []metav1.Condition) {
+	for _, c := range after {
+		was := meta.FindStatusCondition(before, c.Type)
+		if was != nil && was.Reason == c.Reason {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		if c.Status != metav1.ConditionTrue || c.Reason == podnetv1alpha1.ReasonDegraded {
+			kind = corev1.EventTypeWarning
+		}
+		w.Recorder.Eventf(nn, nil, kind, c.Reason, "Report"+c.Type, "%s", c.Message)
+	}
+}
+
+func observed(conditions []metav1.Condition) int64 {
+	if len(conditions) == 0 {
+		return 0
+	}
+	return conditions[0].ObservedGeneration
+}

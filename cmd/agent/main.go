@@ -1,0 +1,115 @@
+// Command agent runs on every node and makes its kernel carry the pod network.
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/version"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	return command().ExecuteContext(ctrl.SetupSignalHandler())
+}
+
+// options are the agent's flags.
+type options struct {
+	node          string
+	nodeIPs       []string
+	nodeInterface string
+	nodeCIDRs     []string
+	stateDir      string
+	pluginDir     string
+	cniBinDir     string
+	cniConfDir    string
+	metrics       string
+	probes        string
+	fullInterval  time.Duration
+	logLevel      string
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "agent",
+		Short:         "Makes a node's kernel carry podnet's pod network",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version.Version,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level, err := zapcore.ParseLevel(o.logLevel)
+			if err != nil {
+				return fmt.Errorf("--log-level: %w", err)
+			}
+			ctrl.SetLogger(zap.New(zap.Level(level)))
+			endpoints, err := o.endpoints()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), o, endpoints)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default $NODE_NAME)")
+	f.StringSliceVar(&o.nodeIPs, "node-ips", split(os.Getenv("HOST_IPS")), "addresses that Kubernetes knows this node by (default $HOST_IPS)")
+	f.StringVar(&o.nodeInterface, "node-interface", "", "regular expression for the interface whose addresses other nodes shall use; empty: that of --node-ips")
+	f.StringSliceVar(&o.nodeCIDRs, "node-cidr", nil, "networks out of which this node's address shall be chosen; for each family given, only these")
+	f.StringVar(&o.stateDir, "state-dir", "/run/podnet", "folder for the socket and the record of attachments; it must not survive a reboot")
+	f.StringVar(&o.pluginDir, "plugin-dir", "/opt/podnet/cni", "folder that holds the CNI binaries to install")
+	f.StringVar(&o.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "the runtime's folder for CNI binaries")
+	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the runtime's folder for CNI configuration")
+	f.StringVar(&o.metrics, "metrics-bind-address", "0", "address for metrics, such as 127.0.0.1:19083; 0 turns them off")
+	f.StringVar(&o.probes, "health-probe-bind-address", "127.0.0.1:19082", "address for /healthz and /readyz; 0 turns them off")
+	f.DurationVar(&o.fullInterval, "full-interval", 30*time.Second, "time between passes over the whole of the node when nothing changes")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// endpoints checks the flags that choose the node's address.
+func (o options) endpoints() (model.EndpointOptions, error) {
+	out := model.EndpointOptions{Interface: o.nodeInterface}
+	if o.node == "" {
+		return out, fmt.Errorf("--node-name (or $NODE_NAME) must name this node")
+	}
+	for _, s := range o.nodeIPs {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return out, fmt.Errorf("--node-ips: %w", err)
+		}
+		out.NodeIPs = append(out.NodeIPs, a.Unmap())
+	}
+	for _, s := range o.nodeCIDRs {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return out, fmt.Errorf("--node-cidr: %w", err)
+		}
+		out.CIDRs = append(out.CIDRs, p.Masked())
+	}
+	return out, nil
+}
+
+func (o options) socket() string      { return filepath.Join(o.stateDir, "cni.sock") }
+func (o options) attachments() string { return filepath.Join(o.stateDir, "attachments") }
+func (o options) sysctls() string     { return filepath.Join(o.stateDir, "sysctls.json") }
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+}
