@@ -127,7 +127,7 @@ conformance: ## The conformance suites of Kubernetes and of network-policy-api (
 
 .PHONY: cluster-up
 cluster-up: ## Start a cluster of NODES=3 nodes, namespaces on this machine (as root).
-	$(CLUSTER) up --nodes $(NODES)
+	NODES=$(NODES) $(CLUSTER) up
 
 .PHONY: cluster-down
 cluster-down: ## Stop it and remove what it left.
