@@ -36,7 +36,7 @@ const (
 )
 
 // State is what podnet makes of a node's kernel: as wanted (internal/plan), or
-// as found (agent/kernel). The order of its lists has no meaning.
+// as found (agent/kernel). The order of its lists has no meaning, but for Sysctls.
 type State struct {
 	Links      []Link
 	Addresses  []Address
@@ -44,8 +44,11 @@ type State struct {
 	Rules      []Rule
 	Neighbours []Neighbour
 	FDB        []FDBEntry
-	Sysctls    []Sysctl
-	Firewall   []Table
+	// Sysctls are in the order in which they must be set: turning IPv6 forwarding
+	// on, for one, makes the kernel forget what router advertisements said unless
+	// accept_ra was set before.
+	Sysctls  []Sysctl
+	Firewall []Table
 }
 
 // MAC is an Ethernet address.
@@ -270,8 +273,9 @@ type Plan struct {
 	Paths []PathChoice
 	// Problems in the order of their discovery.
 	Problems []Problem
-	// Blocks are this node's blocks that are served, sorted: the first Active one
-	// of a family gives the node its own address.
+	// Blocks are this node's blocks that are served, the oldest first: the first
+	// Active one of a family gives the node its own address, which then stays
+	// when blocks are added.
 	Blocks []Block
 	// MTU is that of new pods in bytes.
 	MTU int
