@@ -81,7 +81,9 @@ start_forward() {
 
 start_containerd() {
 	local node=$1 config=$state/nodes/$1/containerd.toml
-	# Everything that a distribution would not set either stays at its default, the CNI loopback plugin included.
+	# What a distribution would not set either stays at its default, the need of a CNI plugin for loopback included. Except
+	# that pods do not go before the machine's own processes when memory runs out, which inside a container or a small
+	# virtual machine even root may not ask for.
 	cat >"$config" <<-CONFIG
 		version = 3
 		root = "/var/lib/containerd"
@@ -92,6 +94,9 @@ start_containerd() {
 
 		[plugins.'io.containerd.cri.v1.images'.pinned_images]
 		  sandbox = "$agnhost_image"
+
+		[plugins.'io.containerd.cri.v1.runtime']
+		  restrict_oom_score_adj = true
 	CONFIG
 	# containerd finds its shim in PATH.
 	spawn_in "$node" "containerd-$node" env "PATH=$state/bin:$PATH" "$(binary containerd)" --config "$config"
