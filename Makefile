@@ -94,7 +94,8 @@ test: ## Run every tier below; SKIP_TIERS="netns cluster" leaves tiers out.
 .PHONY: test-unit
 test-unit: ## Tests that need nothing but Go (and gcc, for the race detector).
 	@hack/tools/need.sh gcc
-	CGO_ENABLED=1 go test -race $(TESTFLAGS) $$(go list ./... | grep -v /test/)
+	packages=$$(go list ./... | grep -v /test/)
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) $$packages
 
 .PHONY: test-envtest
 test-envtest: ## Tests against an API server and etcd.
