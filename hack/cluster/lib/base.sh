@@ -51,12 +51,14 @@ flock util-linux
 getent libc-bin
 ip iproute2
 iperf iperf
+iperf3 iperf3
 iptables iptables
 mount mount
 nc netcat-openbsd
 nft nftables
 nsenter util-linux
 openssl openssl
+ping iputils-ping
 runc runc
 socat socat
 ss iproute2

@@ -24,7 +24,8 @@ check_owner() {
 		"or set CLUSTER_NAME to another name here"
 }
 
-is_up() { [ -s "$state/kubeconfig" ] && [ -d "$state/pids" ] && [ -z "$(dead_processes)" ]; }
+# is_up is true once `up` has come to its end, and as long as nothing has ended since.
+is_up() { [ -f "$state/up" ] && [ -z "$(dead_processes)" ]; }
 
 need_up() {
 	[ -d "$state/pids" ] || die "the cluster is down; start it with: hack/cluster/cluster up"
@@ -60,6 +61,7 @@ cmd_up() {
 	start_network
 	make_pki
 	start_cluster
+	touch "$state/up"
 	say "$nodes nodes are up after $((($(now_ms) - began) / 1000)) s; they stay NotReady until a pod network is installed"
 	say "next: export KUBECONFIG=$state/kubeconfig PATH=$state/bin:\$PATH, then kubectl get nodes"
 }
@@ -137,7 +139,7 @@ clean() {
 			[ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty "$folder"
 		done
 	fi
-	rm -rf --one-file-system "$state"/{nodes,pids,pki,name,api-address,kubeconfig,kubeconfig-inside,made-folders}
+	rm -rf --one-file-system "$state"/{up,nodes,pids,pki,name,api-address,kubeconfig,kubeconfig-inside,made-folders}
 	rm -f "$owner_file"
 }
 

@@ -12,8 +12,8 @@ agnhost_tags=(
 	registry.k8s.io/pause:3.10.2
 )
 
-# Programs that specs run in a shell. dash is /bin/sh: busybox's own shell prefers its applets to what PATH finds.
-agnhost_programs=(bash curl dash dig getent iperf nc socat ss)
+# Programs that specs and our own tests run in a shell. dash is /bin/sh: busybox's own shell prefers its applets to what PATH finds.
+agnhost_programs=(bash curl dash dig getent ip iperf iperf3 nc socat ss)
 
 coredns_image() { say "registry.k8s.io/coredns/coredns:$(pinned coredns github.com/coredns/coredns)"; }
 

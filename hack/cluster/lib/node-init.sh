@@ -16,10 +16,6 @@ mount --rbind "$folder/cgroup" /sys/fs/cgroup
 umount -R "$folder/cgroup"
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
 
-# As systemd sets it up on a real node: mounts made in a container or by the kubelet are seen in the whole node. Not
-# sooner, as the unmounting above would then reach its copy too; and the node is cut off from the machine's mounts by now.
-mount --make-rshared /
-
 mount -t tmpfs -o mode=755 tmpfs /run
 
 while read -r at; do
@@ -40,6 +36,11 @@ kernel_setting kernel/panic 10
 kernel_setting kernel/panic_on_oops 1
 kernel_setting kernel/keys/root_maxkeys 1000000
 kernel_setting kernel/keys/root_maxbytes 25000000
+
+# As systemd sets it up on a real node: mounts made in a container or by the kubelet are seen in the whole node. The node
+# is cut off from the machine's mounts by then. Not sooner: each mount made above would be a peer of what it shows, and
+# what is mounted below the one would appear below the other too.
+mount --make-rshared /
 
 touch "$folder/ready"
 exec -a "podnet-cluster-$node" sleep infinity
