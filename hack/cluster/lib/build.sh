@@ -20,14 +20,16 @@ ctr containerd github.com/containerd/containerd/v2/cmd/ctr
 containerd-shim-runc-v2 containerd github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 coredns coredns github.com/coredns/coredns
 helm helm helm.sh/helm/v4/cmd/helm
-e2e kubernetes k8s.io/kubernetes/test/e2e
+e2e e2e k8s.io/kubernetes/test/e2e
+ginkgo e2e github.com/onsi/ginkgo/v2/ginkgo
 LIST
 }
 
 component_names() { component_table | cut -d' ' -f1; }
 
-# The end-to-end suite takes minutes to build and only conformance runs need it, so it is built when it is named.
-default_components() { component_names | grep -vx e2e; }
+# Kubernetes' end-to-end suite takes minutes to build and only conformance runs need it, so it is built when it is named.
+# Its module is one of its own, as it needs more than the cluster does.
+default_components() { component_names | grep -vxE 'e2e|ginkgo'; }
 
 # What `up` runs.
 cluster_components() { default_components | grep -vx helm; }
@@ -47,7 +49,7 @@ pinned() {
 # Programs that report a version take it from the linker.
 ldflags_of() {
 	case $1 in
-	kubernetes) say "-s -w -X k8s.io/component-base/version.gitVersion=$(pinned kubernetes k8s.io/kubernetes)" ;;
+	kubernetes | e2e) say "-s -w -X k8s.io/component-base/version.gitVersion=$(pinned "$1" k8s.io/kubernetes)" ;;
 	helm) say "-s -w -X helm.sh/helm/v4/internal/version.version=$(pinned helm helm.sh/helm/v4)" ;;
 	*) say "-s -w" ;;
 	esac
