@@ -1,0 +1,132 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// OpenBook reads the records in a folder, which it makes if need be. A record
+// that makes no sense is logged and set aside: the addresses that can be read
+// from it stay taken until its attachment is released.
+func OpenBook(ctx context.Context, dir string) (*Book, error) {
+	return openBook(ctx, dir, osDisk{})
+}
+
+func openBook(ctx context.Context, dir string, d disk) (*Book, error) {
+	b := &Book{
+		dir:     dir,
+		disk:    d,
+		pods:    map[Key]model.Pod{},
+		damaged: map[string][]netip.Addr{},
+		cursors: map[netip.Prefix]netip.Addr{},
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of attachments: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the folder of attachments: %w", err)
+	}
+	for _, entry := range entries {
+		if err := b.load(ctx, entry.Name()); err != nil {
+			return nil, fmt.Errorf("load attachments: %w", err)
+		}
+	}
+	return b, nil
+}
+
+// load takes one file of the folder into the book.
+func (b *Book) load(ctx context.Context, name string) error {
+	if strings.HasPrefix(name, temporaryPrefix) {
+		// It was never renamed, so nobody heard of what it records.
+		return b.disk.remove(b.path(name))
+	}
+	content, err := os.ReadFile(b.path(name))
+	if err != nil {
+		return err
+	}
+	logger := log.FromContext(ctx).WithValues("file", b.path(name))
+	if name == cursorsName {
+		if err := json.Unmarshal(content, &b.cursors); err != nil {
+			logger.Error(err, "cannot read which addresses were given last: addresses may be given again sooner than they need to")
+			b.cursors = map[netip.Prefix]netip.Addr{}
+		}
+		return nil
+	}
+	if hostLink, found := strings.CutSuffix(name, damagedSuffix); found {
+		b.damaged[hostLink] = append(b.damaged[hostLink], salvage(content)...)
+		return nil
+	}
+	hostLink, found := strings.CutSuffix(name, recordSuffix)
+	if !found {
+		logger.Info("a file among the attachments is not podnet's, leaving it alone")
+		return nil
+	}
+	pod, err := parseRecord(content, hostLink)
+	if err == nil {
+		b.pods[KeyOf(pod)] = pod
+		return nil
+	}
+	addrs := salvage(content)
+	logger.Error(err, "cannot read the record of an attachment, setting it aside: its addresses stay taken until the pod is deleted",
+		"addresses", addrs)
+	b.damaged[hostLink] = append(b.damaged[hostLink], addrs...)
+	if err := os.Rename(b.path(name), b.path(hostLink+damagedSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	return nil
+}
+
+// parseRecord reads a record and checks that it is whole.
+func parseRecord(content []byte, hostLink string) (model.Pod, error) {
+	var pod model.Pod
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	if err := decoder.Decode(&pod); err != nil {
+		return model.Pod{}, fmt.Errorf("decode: %w", err)
+	}
+	if decoder.More() {
+		return model.Pod{}, errors.New("something follows the record")
+	}
+	if KeyOf(pod).HostLink() != hostLink || pod.HostLink != hostLink {
+		return model.Pod{}, fmt.Errorf("it is the record of container %q, link %q", pod.ContainerID, pod.HostLink)
+	}
+	if len(pod.Addrs) == 0 || len(pod.Addrs) != len(pod.Blocks) {
+		return model.Pod{}, fmt.Errorf("it has %d addresses of %d blocks", len(pod.Addrs), len(pod.Blocks))
+	}
+	for i, addr := range pod.Addrs {
+		if !pod.Blocks[i].Contains(addr) {
+			return model.Pod{}, fmt.Errorf("address %s is not of block %s", addr, pod.Blocks[i])
+		}
+	}
+	return pod, nil
+}
+
+var (
+	addrsOfRecord = regexp.MustCompile(`"addrs"\s*:\s*\[([^\]]*)`)
+	quoted        = regexp.MustCompile(`"([^"]*)"`)
+)
+
+// salvage returns what addresses can be read from a damaged record.
+func salvage(content []byte) []netip.Addr {
+	var addrs []netip.Addr
+	for _, list := range addrsOfRecord.FindAllSubmatch(content, -1) {
+		for _, text := range quoted.FindAllSubmatch(list[1], -1) {
+			if addr, err := netip.ParseAddr(string(text[1])); err == nil {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	return addrs
+}

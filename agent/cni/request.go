@@ -1,0 +1,144 @@
+package cni
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/podnet/podnet/agent/cni/protocol"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// config is what the agent reads of the network configuration.
+type config struct {
+	RuntimeConfig struct {
+		PortMappings []portMapping `json:"portMappings"`
+	} `json:"runtimeConfig"`
+	PrevResult json.RawMessage `json:"prevResult"`
+	// ValidAttachments is nil where the runtime does not say which are valid.
+	ValidAttachments []types.GCAttachment `json:"cni.dev/valid-attachments"`
+}
+
+// portMapping is an element of the capability portMappings (CNI conventions).
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+func parseConfig(request protocol.Request) (config, error) {
+	var conf config
+	if err := json.Unmarshal(request.Config, &conf); err != nil {
+		return config{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode the network configuration: %v", err), "")
+	}
+	return conf, nil
+}
+
+// keyOfRequest returns the key of the attachment that a request is about.
+func keyOfRequest(request protocol.Request) (Key, error) {
+	if request.ContainerID == "" || request.IfName == "" {
+		return Key{}, types.NewError(types.ErrInvalidEnvironmentVariables, "the request names no container or no interface", "")
+	}
+	return Key{ContainerID: request.ContainerID, IfName: request.IfName}, nil
+}
+
+// parsePod returns the pod that a request is about, without the addresses and
+// what else the node decides.
+func parsePod(request protocol.Request) (model.Pod, error) {
+	key, err := keyOfRequest(request)
+	if err != nil {
+		return model.Pod{}, err
+	}
+	conf, err := parseConfig(request)
+	if err != nil {
+		return model.Pod{}, err
+	}
+	ports, err := hostPorts(conf.RuntimeConfig.PortMappings)
+	if err != nil {
+		return model.Pod{}, types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	args := parseArgs(request.Args)
+	return model.Pod{
+		ContainerID: key.ContainerID,
+		IfName:      key.IfName,
+		Namespace:   args["K8S_POD_NAMESPACE"],
+		Name:        args["K8S_POD_NAME"],
+		UID:         args["K8S_POD_UID"],
+		Netns:       netnsPath(request.Netns),
+		HostLink:    key.HostLink(),
+		HostMAC:     model.DeriveMAC(key.ContainerID + "/" + key.IfName + "/host"),
+		PodMAC:      model.DeriveMAC(key.ContainerID + "/" + key.IfName + "/pod"),
+		HostPorts:   ports,
+	}, nil
+}
+
+// parseArgs reads CNI_ARGS: pairs of name=value between semicolons.
+func parseArgs(args string) map[string]string {
+	values := map[string]string{}
+	for pair := range strings.SplitSeq(args, ";") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			values[name] = value
+		}
+	}
+	return values
+}
+
+// netnsPath returns the path by which the agent reaches a network namespace:
+// /var/run of its image is not the host's, whereas /run is mounted.
+func netnsPath(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		return "/run/" + rest
+	}
+	return path
+}
+
+// hostPorts reads port mappings. Those without a port of the host are left out,
+// as are repeated ones.
+func hostPorts(mappings []portMapping) ([]model.HostPort, error) {
+	var ports []model.HostPort
+	for _, m := range mappings {
+		if m.HostPort == 0 {
+			continue
+		}
+		port, err := m.hostPort()
+		if err != nil {
+			return nil, fmt.Errorf("read the port mapping of host port %d: %w", m.HostPort, err)
+		}
+		if !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
+	}
+	return ports, nil
+}
+
+func (m portMapping) hostPort() (model.HostPort, error) {
+	const most = 1<<16 - 1
+	if m.HostPort < 1 || m.HostPort > most || m.ContainerPort < 1 || m.ContainerPort > most {
+		return model.HostPort{}, fmt.Errorf("ports are between 1 and %d, not %d and %d", most, m.HostPort, m.ContainerPort)
+	}
+	port := model.HostPort{Host: uint16(m.HostPort), Pod: uint16(m.ContainerPort), Protocol: strings.ToLower(m.Protocol)}
+	switch port.Protocol {
+	case "":
+		port.Protocol = "tcp"
+	case "tcp", "udp", "sctp":
+	default:
+		return model.HostPort{}, fmt.Errorf("protocol %q is none of tcp, udp and sctp", m.Protocol)
+	}
+	if m.HostIP == "" {
+		return port, nil
+	}
+	addr, err := netip.ParseAddr(m.HostIP)
+	if err != nil {
+		return model.HostPort{}, fmt.Errorf("parse hostIP: %w", err)
+	}
+	// 0.0.0.0 and :: stand for all addresses of the node.
+	if addr = addr.Unmap(); !addr.IsUnspecified() {
+		port.HostIP = addr
+	}
+	return port, nil
+}

@@ -1,0 +1,203 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/agent/cni/protocol"
+	"github.com/podnet/podnet/internal/model"
+)
+
+const (
+	// requestTimeout is a little less than podnet-cni's, so that it gets an answer.
+	requestTimeout = 50 * time.Second
+	// undoTimeout bounds the removal of what a failed ADD made.
+	undoTimeout = 20 * time.Second
+	// shutdownTimeout lets requests that are under way end before the agent does.
+	shutdownTimeout = 10 * time.Second
+	// maxRequest bounds a request in bytes: the kernel bounds none on a socket.
+	maxRequest = 16 << 20
+)
+
+// ErrLimitedConnectivity is wrapped by the error of Network.Serving where not
+// only new pods are concerned: pods that are attached may not reach others.
+var ErrLimitedConnectivity = errors.New("attached pods may have limited connectivity")
+
+// Serving is what new pods get.
+type Serving struct {
+	// Blocks are the blocks of the node from which addresses are taken, in order
+	// of preference. A pod gets one address of each family that is among them,
+	// and the family that comes first is its primary one.
+	Blocks     []netip.Prefix
+	Attachment model.Attachment
+	// MTU is the largest IP packet in bytes that pods may send.
+	MTU int
+}
+
+// Network is the node's part of the pod network, as far as attachments need it.
+type Network interface {
+	// Serving returns what new pods get, or an error, a sentence for the user, that
+	// says why none can be attached now.
+	Serving() (Serving, error)
+	// Attach makes a pod's link and returns when its addresses, routes and firewall
+	// elements are in the kernel. What is there already is left alone.
+	Attach(ctx context.Context, pod model.Pod) error
+	// Detach removes them. It succeeds where they, or the pod's network namespace,
+	// are gone.
+	Detach(ctx context.Context, pod model.Pod) error
+}
+
+// Checker finds out whether a pod's attachment is whole.
+type Checker interface {
+	// CheckAttached returns an error that says what of the attachment is missing.
+	CheckAttached(ctx context.Context, pod model.Pod) error
+}
+
+// ServerConfig is what a Server needs.
+type ServerConfig struct {
+	// Socket is the path of the Unix socket; protocol.DefaultSocket by default.
+	Socket  string
+	Book    *Book
+	Network Network
+	Checker Checker
+}
+
+// Server serves the verbs of the CNI specification to podnet-cni.
+type Server struct {
+	ServerConfig
+	keys keyLocks
+}
+
+// NewServer returns a Server. It serves nothing before Run.
+func NewServer(config ServerConfig) (*Server, error) {
+	if config.Book == nil || config.Network == nil || config.Checker == nil {
+		return nil, errors.New("make CNI server: Book, Network and Checker are needed")
+	}
+	if config.Socket == "" {
+		config.Socket = protocol.DefaultSocket
+	}
+	return &Server{ServerConfig: config}, nil
+}
+
+// Run serves until ctx ends, lets the requests that are under way end, and
+// leaves the socket's file: the next agent replaces it, and until then the kernel
+// refuses connections at once.
+func (s *Server) Run(ctx context.Context) error {
+	listener, err := listen(s.Socket)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.Socket, err)
+	}
+	// Requests outlast ctx: each ends by itself, within requestTimeout.
+	base := context.WithoutCancel(ctx)
+	server := &http.Server{
+		Handler:           s.handler(),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: requestTimeout,
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve on %s: %w", s.Socket, err)
+	case <-ctx.Done():
+	}
+	shutdown, cancel := context.WithTimeout(base, shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(shutdown); err != nil {
+		return fmt.Errorf("end the requests on %s: %w", s.Socket, errors.Join(err, server.Close()))
+	}
+	return nil
+}
+
+// listen returns a listener on a socket that only root can use. The socket takes
+// its name once it has its mode and listens, in place of a former agent's.
+func listen(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, err
+	}
+	fresh := socket + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	// What it would unlink at the end may be the socket of the next agent.
+	listener.SetUnlinkOnClose(false)
+	err = os.Chmod(fresh, 0o600)
+	if err == nil {
+		err = os.Rename(fresh, socket)
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for verb, serve := range map[protocol.Verb]func(context.Context, protocol.Request) (any, error){
+		protocol.Add:    s.add,
+		protocol.Del:    s.del,
+		protocol.Check:  s.check,
+		protocol.GC:     s.gc,
+		protocol.Status: s.status,
+	} {
+		mux.HandleFunc("POST "+verb.Path(), func(w http.ResponseWriter, r *http.Request) {
+			s.serve(w, r, verb, serve)
+		})
+	}
+	return mux
+}
+
+// serve decodes a request, has it served, and encodes the answer.
+func (*Server) serve(w http.ResponseWriter, r *http.Request, verb protocol.Verb, serve func(context.Context, protocol.Request) (any, error)) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	var request protocol.Request
+	var answer any
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&request)
+	if err != nil {
+		err = types.NewError(types.ErrDecodingFailure, fmt.Sprintf("decode the request of podnet-cni: %v", err), "")
+	} else {
+		answer, err = serve(ctx, request)
+	}
+	logger := log.FromContext(ctx).WithValues("verb", verb, "containerID", request.ContainerID)
+	status := http.StatusOK
+	if err != nil {
+		logger.Info("cannot serve a CNI request", "reason", err.Error())
+		status, answer = http.StatusServiceUnavailable, cniError(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		logger.Error(err, "cannot answer a CNI request")
+	}
+}
+
+// cniError returns err as the CNI specification has errors.
+func cniError(err error) *types.Error {
+	var e *types.Error
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &refused):
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	default:
+		return types.NewError(types.ErrInternal, err.Error(), "")
+	}
+}

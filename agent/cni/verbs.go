@@ -1,0 +1,217 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/agent/cni/protocol"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// done is the answer where the specification has none.
+type done struct{}
+
+// add attaches a pod. Its addresses are recorded before its link is made, so
+// that a crash leaves at worst a record without a link, which DEL removes.
+func (s *Server) add(ctx context.Context, request protocol.Request) (any, error) {
+	pod, err := parsePod(request)
+	if err != nil {
+		return nil, err
+	}
+	if pod.Netns == "" {
+		return nil, types.NewError(types.ErrInvalidNetNS, "the request names no network namespace", "")
+	}
+	defer s.keys.lock(pod.HostLink)()
+	serving, err := s.Network.Serving()
+	if err != nil {
+		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	}
+	pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
+
+	recorded, exists := s.Book.Get(KeyOf(pod))
+	if exists && sameRequest(recorded, pod) {
+		// A runtime repeats an ADD that it has no answer to. The attachment may be
+		// in use, so that it is not removed where it cannot be made whole.
+		if err := s.Network.Attach(ctx, recorded); err != nil {
+			return nil, fmt.Errorf("attach %s again: %w", describe(recorded), err)
+		}
+		return newResult(recorded, request.Netns), nil
+	}
+	if err := s.detach(ctx, pod); err != nil {
+		return nil, fmt.Errorf("remove what an earlier attachment of %s left: %w", describe(pod), err)
+	}
+	reserved, err := s.Book.Reserve(pod, serving.Blocks)
+	if err != nil {
+		return nil, fmt.Errorf("cannot attach %s: %w", describe(pod), err)
+	}
+	if err := s.Network.Attach(ctx, reserved); err != nil {
+		err = fmt.Errorf("attach %s: %w", describe(reserved), err)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		return nil, errors.Join(err, s.detach(undo, reserved))
+	}
+	return newResult(reserved, request.Netns), nil
+}
+
+// sameRequest says whether a recorded attachment is what a pod asks for.
+func sameRequest(recorded, pod model.Pod) bool {
+	return recorded.Netns == pod.Netns && recorded.Namespace == pod.Namespace && recorded.Name == pod.Name &&
+		slices.Equal(recorded.HostPorts, pod.HostPorts)
+}
+
+// describe names a pod in errors.
+func describe(pod model.Pod) string {
+	if pod.Name == "" {
+		return "container " + pod.ContainerID
+	}
+	return fmt.Sprintf("pod %s/%s", pod.Namespace, pod.Name)
+}
+
+// del detaches a pod.
+func (s *Server) del(ctx context.Context, request protocol.Request) (any, error) {
+	key, err := keyOfRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	pod := model.Pod{ContainerID: key.ContainerID, IfName: key.IfName, HostLink: key.HostLink(), Netns: netnsPath(request.Netns)}
+	defer s.keys.lock(pod.HostLink)()
+	if err := s.detach(ctx, pod); err != nil {
+		return nil, err
+	}
+	return done{}, nil
+}
+
+// detach removes the link of the attachment with the pod's host link, then its
+// record: until the link is gone its addresses must not be given again. It
+// succeeds where there is neither. The caller holds the attachment's lock.
+func (s *Server) detach(ctx context.Context, pod model.Pod) error {
+	recorded, exists := s.Book.Get(KeyOf(pod))
+	switch {
+	case exists:
+		pod = recorded
+	case !slices.Contains(s.Book.Damaged(), pod.HostLink):
+		return nil
+	}
+	if err := s.Network.Detach(ctx, pod); err != nil {
+		return fmt.Errorf("detach %s: %w", describe(pod), err)
+	}
+	return s.Book.release(pod.HostLink)
+}
+
+// check says whether a pod's attachment is as ADD left it.
+func (s *Server) check(ctx context.Context, request protocol.Request) (any, error) {
+	key, err := keyOfRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := parseConfig(request)
+	if err != nil {
+		return nil, err
+	}
+	defer s.keys.lock(key.HostLink())()
+	pod, exists := s.Book.Get(key)
+	if !exists {
+		return nil, types.NewError(types.ErrUnknownContainer, fmt.Sprintf("interface %s of container %s is not attached", key.IfName, key.ContainerID), "")
+	}
+	if err := checkPrevResult(conf.PrevResult, pod); err != nil {
+		return nil, fmt.Errorf("check %s: %w", describe(pod), err)
+	}
+	if err := s.Checker.CheckAttached(ctx, pod); err != nil {
+		return nil, fmt.Errorf("check %s: %w", describe(pod), err)
+	}
+	return done{}, nil
+}
+
+// gc detaches the pods that the runtime does not know. Where it does not say
+// which it knows, all stay: not known is not empty.
+func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) {
+	conf, err := parseConfig(request)
+	if err != nil {
+		return nil, err
+	}
+	if conf.ValidAttachments == nil {
+		return done{}, nil
+	}
+	valid := map[string]bool{}
+	for _, a := range conf.ValidAttachments {
+		valid[Key{ContainerID: a.ContainerID, IfName: a.IfName}.HostLink()] = true
+	}
+	err = s.collect(ctx, func(pod model.Pod) bool { return valid[pod.HostLink] })
+	if err != nil {
+		return nil, err
+	}
+	return done{}, nil
+}
+
+// Sweep detaches the pods whose network namespace is gone and whose link went
+// with it. Runtimes that do not call GC leave such attachments behind when they
+// lose track of a pod, by a crash or a removal by hand.
+func (s *Server) Sweep(ctx context.Context) error {
+	return s.collect(ctx, func(pod model.Pod) bool {
+		// The link is asked too, since a namespace that cannot be seen from the
+		// agent's image may be there all the same.
+		_, netnsErr := os.Stat(pod.Netns)
+		_, linkErr := net.InterfaceByName(pod.HostLink)
+		return pod.Netns == "" || !errors.Is(netnsErr, fs.ErrNotExist) || linkErr == nil
+	})
+}
+
+// collect detaches the pods that are not to be kept. Those with a request under
+// way are left alone.
+func (s *Server) collect(ctx context.Context, keep func(model.Pod) bool) error {
+	pods := s.Book.Pods()
+	for _, hostLink := range s.Book.Damaged() {
+		pods = append(pods, model.Pod{HostLink: hostLink})
+	}
+	var errs []error
+	for _, pod := range pods {
+		unlock, ok := s.keys.tryLock(pod.HostLink)
+		if !ok {
+			continue
+		}
+		if !keep(pod) {
+			log.FromContext(ctx).Info("detaching a pod that is no more", "pod", describe(pod), "link", pod.HostLink, "addresses", pod.Addrs)
+			errs = append(errs, s.detach(ctx, pod))
+		}
+		unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// status says whether pods can be attached.
+func (s *Server) status(context.Context, protocol.Request) (any, error) {
+	serving, err := s.Network.Serving()
+	if err == nil && len(serving.Blocks) == 0 {
+		err = &RefusedError{Sentence: noBlock}
+	}
+	if err != nil {
+		code := types.ErrPluginNotAvailable
+		if errors.Is(err, ErrLimitedConnectivity) {
+			code = types.ErrLimitedConnectivity
+		}
+		return nil, types.NewError(code, err.Error(), "")
+	}
+	if err := touch(protocol.ServedPath(s.Socket)); err != nil {
+		return nil, fmt.Errorf("record that pods can be attached: %w", err)
+	}
+	return done{}, nil
+}
+
+// touch sets the time of a file's last change to now, and makes it if need be.
+func touch(path string) error {
+	now := time.Now()
+	err := os.Chtimes(path, now, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.WriteFile(path, nil, recordMode)
+	}
+	return err
+}
