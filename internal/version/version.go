@@ -6,12 +6,19 @@ import "runtime/debug"
 
 // Version is the version of podnet. A release sets it by
 // -ldflags "-X github.com/podnet/podnet/internal/version.Version=v1.2.3".
-var Version = fromBuild()
+var Version string
 
 // development is the version of a binary that was built from a working tree.
 const development = "v0.1.0-dev"
 
-// fromBuild is the version that `go install …@version` wrote into the binary.
+// The linker sets only variables that the program does not initialise, hence this function.
+func init() {
+	if Version == "" {
+		Version = fromBuild()
+	}
+}
+
+// fromBuild is the version that the Go tool wrote into the binary.
 func fromBuild() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
