@@ -76,8 +76,8 @@ type ServerConfig struct {
 
 // Server serves the verbs of the CNI specification to podnet-cni.
 type Server struct {
-	ServerConfig
-	keys keyLocks
+	config ServerConfig
+	keys   keyLocks
 }
 
 // NewServer returns a Server. It serves nothing before Run.
@@ -88,16 +88,16 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.Socket == "" {
 		config.Socket = protocol.DefaultSocket
 	}
-	return &Server{ServerConfig: config}, nil
+	return &Server{config: config}, nil
 }
 
 // Run serves until ctx ends, lets the requests that are under way end, and
 // leaves the socket's file: the next agent replaces it, and until then the kernel
 // refuses connections at once.
 func (s *Server) Run(ctx context.Context) error {
-	listener, err := listen(s.Socket)
+	listener, err := listen(s.config.Socket)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.Socket, err)
+		return fmt.Errorf("listen on %s: %w", s.config.Socket, err)
 	}
 	// Requests outlast ctx: each ends by itself, within requestTimeout.
 	base := context.WithoutCancel(ctx)
@@ -110,13 +110,13 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serve on %s: %w", s.Socket, err)
+		return fmt.Errorf("serve on %s: %w", s.config.Socket, err)
 	case <-ctx.Done():
 	}
 	shutdown, cancel := context.WithTimeout(base, shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(shutdown); err != nil {
-		return fmt.Errorf("end the requests on %s: %w", s.Socket, errors.Join(err, server.Close()))
+		return fmt.Errorf("end the requests on %s: %w", s.config.Socket, errors.Join(err, server.Close()))
 	}
 	return nil
 }
@@ -178,6 +178,10 @@ func (*Server) serve(w http.ResponseWriter, r *http.Request, verb protocol.Verb,
 	logger := log.FromContext(ctx).WithValues("verb", verb, "containerID", request.ContainerID)
 	status := http.StatusOK
 	if err != nil {
+		if verb == protocol.Status {
+			// Runtimes ask every few seconds, and report the answer as the node's condition.
+			logger = logger.V(1)
+		}
 		logger.Info("cannot serve a CNI request", "reason", err.Error())
 		status, answer = http.StatusServiceUnavailable, cniError(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"time"
@@ -31,17 +30,17 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 		return nil, types.NewError(types.ErrInvalidNetNS, "the request names no network namespace", "")
 	}
 	defer s.keys.lock(pod.HostLink)()
-	serving, err := s.Network.Serving()
+	serving, err := s.config.Network.Serving()
 	if err != nil {
 		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	}
 	pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
 
-	recorded, exists := s.Book.Get(KeyOf(pod))
+	recorded, exists := s.config.Book.Get(KeyOf(pod))
 	if exists && sameRequest(recorded, pod) {
 		// A runtime repeats an ADD that it has no answer to. The attachment may be
 		// in use, so that it is not removed where it cannot be made whole.
-		if err := s.Network.Attach(ctx, recorded); err != nil {
+		if err := s.config.Network.Attach(ctx, recorded); err != nil {
 			return nil, fmt.Errorf("attach %s again: %w", describe(recorded), err)
 		}
 		return newResult(recorded, request.Netns), nil
@@ -49,11 +48,11 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	if err := s.detach(ctx, pod); err != nil {
 		return nil, fmt.Errorf("remove what an earlier attachment of %s left: %w", describe(pod), err)
 	}
-	reserved, err := s.Book.Reserve(pod, serving.Blocks)
+	reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach %s: %w", describe(pod), err)
 	}
-	if err := s.Network.Attach(ctx, reserved); err != nil {
+	if err := s.config.Network.Attach(ctx, reserved); err != nil {
 		err = fmt.Errorf("attach %s: %w", describe(reserved), err)
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
@@ -94,17 +93,17 @@ func (s *Server) del(ctx context.Context, request protocol.Request) (any, error)
 // record: until the link is gone its addresses must not be given again. It
 // succeeds where there is neither. The caller holds the attachment's lock.
 func (s *Server) detach(ctx context.Context, pod model.Pod) error {
-	recorded, exists := s.Book.Get(KeyOf(pod))
+	recorded, exists := s.config.Book.Get(KeyOf(pod))
 	switch {
 	case exists:
 		pod = recorded
-	case !slices.Contains(s.Book.Damaged(), pod.HostLink):
+	case !slices.Contains(s.config.Book.Damaged(), pod.HostLink):
 		return nil
 	}
-	if err := s.Network.Detach(ctx, pod); err != nil {
+	if err := s.config.Network.Detach(ctx, pod); err != nil {
 		return fmt.Errorf("detach %s: %w", describe(pod), err)
 	}
-	return s.Book.release(pod.HostLink)
+	return s.config.Book.release(pod.HostLink)
 }
 
 // check says whether a pod's attachment is as ADD left it.
@@ -118,14 +117,14 @@ func (s *Server) check(ctx context.Context, request protocol.Request) (any, erro
 		return nil, err
 	}
 	defer s.keys.lock(key.HostLink())()
-	pod, exists := s.Book.Get(key)
+	pod, exists := s.config.Book.Get(key)
 	if !exists {
 		return nil, types.NewError(types.ErrUnknownContainer, fmt.Sprintf("interface %s of container %s is not attached", key.IfName, key.ContainerID), "")
 	}
 	if err := checkPrevResult(conf.PrevResult, pod); err != nil {
 		return nil, fmt.Errorf("check %s: %w", describe(pod), err)
 	}
-	if err := s.Checker.CheckAttached(ctx, pod); err != nil {
+	if err := s.config.Checker.CheckAttached(ctx, pod); err != nil {
 		return nil, fmt.Errorf("check %s: %w", describe(pod), err)
 	}
 	return done{}, nil
@@ -145,51 +144,62 @@ func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) 
 	for _, a := range conf.ValidAttachments {
 		valid[Key{ContainerID: a.ContainerID, IfName: a.IfName}.HostLink()] = true
 	}
-	err = s.collect(ctx, func(pod model.Pod) bool { return valid[pod.HostLink] })
+	err = s.collect(ctx, func(_ context.Context, pod model.Pod) bool { return valid[pod.HostLink] })
 	if err != nil {
 		return nil, err
 	}
 	return done{}, nil
 }
 
-// Sweep detaches the pods whose network namespace is gone and whose link went
-// with it. Runtimes that do not call GC leave such attachments behind when they
-// lose track of a pod, by a crash or a removal by hand.
+// Sweep detaches the pods whose network namespace is gone, and their link with
+// it. Runtimes that do not call GC leave such attachments behind when they lose
+// track of a pod, by a crash or a removal by hand.
 func (s *Server) Sweep(ctx context.Context) error {
-	return s.collect(ctx, func(pod model.Pod) bool {
-		// The link is asked too, since a namespace that cannot be seen from the
-		// agent's image may be there all the same.
-		_, netnsErr := os.Stat(pod.Netns)
-		_, linkErr := net.InterfaceByName(pod.HostLink)
-		return pod.Netns == "" || !errors.Is(netnsErr, fs.ErrNotExist) || linkErr == nil
+	return s.collect(ctx, func(ctx context.Context, pod model.Pod) bool {
+		if pod.Netns == "" {
+			return true
+		}
+		// The kernel is asked too: a namespace that the agent's image does not show
+		// may be there all the same.
+		_, err := os.Stat(pod.Netns)
+		return !errors.Is(err, fs.ErrNotExist) || s.config.Checker.CheckAttached(ctx, pod) == nil
 	})
 }
 
 // collect detaches the pods that are not to be kept. Those with a request under
 // way are left alone.
-func (s *Server) collect(ctx context.Context, keep func(model.Pod) bool) error {
-	pods := s.Book.Pods()
-	for _, hostLink := range s.Book.Damaged() {
+func (s *Server) collect(ctx context.Context, keep func(context.Context, model.Pod) bool) error {
+	pods := s.config.Book.Pods()
+	for _, hostLink := range s.config.Book.Damaged() {
 		pods = append(pods, model.Pod{HostLink: hostLink})
 	}
 	var errs []error
 	for _, pod := range pods {
-		unlock, ok := s.keys.tryLock(pod.HostLink)
-		if !ok {
-			continue
-		}
-		if !keep(pod) {
-			log.FromContext(ctx).Info("detaching a pod that is no more", "pod", describe(pod), "link", pod.HostLink, "addresses", pod.Addrs)
-			errs = append(errs, s.detach(ctx, pod))
-		}
-		unlock()
+		errs = append(errs, s.collectOne(ctx, pod, keep))
 	}
 	return errors.Join(errs...)
 }
 
+func (s *Server) collectOne(ctx context.Context, pod model.Pod, keep func(context.Context, model.Pod) bool) error {
+	unlock, ok := s.keys.tryLock(pod.HostLink)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	// Since it was listed, it may have been attached anew.
+	if current, exists := s.config.Book.Get(KeyOf(pod)); exists {
+		pod = current
+	}
+	if keep(ctx, pod) {
+		return nil
+	}
+	log.FromContext(ctx).Info("detaching a pod that is no more", "pod", describe(pod), "link", pod.HostLink, "addresses", pod.Addrs)
+	return s.detach(ctx, pod)
+}
+
 // status says whether pods can be attached.
 func (s *Server) status(context.Context, protocol.Request) (any, error) {
-	serving, err := s.Network.Serving()
+	serving, err := s.config.Network.Serving()
 	if err == nil && len(serving.Blocks) == 0 {
 		err = &RefusedError{Sentence: noBlock}
 	}
@@ -200,7 +210,7 @@ func (s *Server) status(context.Context, protocol.Request) (any, error) {
 		}
 		return nil, types.NewError(code, err.Error(), "")
 	}
-	if err := touch(protocol.ServedPath(s.Socket)); err != nil {
+	if err := touch(protocol.ServedPath(s.config.Socket)); err != nil {
 		return nil, fmt.Errorf("record that pods can be attached: %w", err)
 	}
 	return done{}, nil
