@@ -1,0 +1,59 @@
+{{- define "podnet.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- with .Values.image.digest }}@{{ . }}{{ end -}}
+{{- end }}
+
+{{/* What selects the pods of a component never changes, so it holds neither release nor version. */}}
+{{- define "podnet.selectorLabels" -}}
+app.kubernetes.io/name: podnet
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Labels of every object. Call with a dict of root and component. */}}
+{{- define "podnet.labels" -}}
+{{ include "podnet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Environment that points the client library elsewhere than at the service "kubernetes". */}}
+{{- define "podnet.apiServerEnv" -}}
+{{- with .Values.kubeAPIServer }}
+{{- if .host }}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ .host | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ .port | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* For every pod that needs no privilege: what the "restricted" pod security standard asks for, and more. */}}
+{{- define "podnet.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* For the pods that must run on nodes without a working network: on the host's. */}}
+{{- define "podnet.hostPod" -}}
+hostNetwork: true
+dnsPolicy: Default
+nodeSelector:
+  {{- toYaml .Values.manager.nodeSelector | nindent 2 }}
+tolerations:
+  {{- toYaml .Values.manager.tolerations | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
