@@ -60,6 +60,14 @@ const (
 	// ReasonFindings: something is; see status.findings.
 	ReasonFindings = "Findings"
 
+	// ReasonPodnetProgrammed, on a Node's condition NetworkUnavailable=False: its agent has programmed the network.
+	ReasonPodnetProgrammed = "PodnetProgrammed"
+	// ReasonPodnetNoFreeBlock, on a Node's condition NetworkUnavailable=True: no range has a block left for the node.
+	ReasonPodnetNoFreeBlock = "PodnetNoFreeBlock"
+	// ReasonPodnetNotProgrammed, on a Node's condition NetworkUnavailable=True: the node waited for a block, has
+	// one now, and its agent has not programmed it yet.
+	ReasonPodnetNotProgrammed = "PodnetNotProgrammed"
+
 	// ConditionRemoved says, on a NodeNetwork, that the agent took all that podnet made off the node, as an uninstall asks.
 	ConditionRemoved = "Removed"
 	// ReasonUninstall: an uninstall asked for it.

@@ -8,6 +8,14 @@ import (
 // NodeSubnetFinalizer keeps a NodeSubnet until its block has rested.
 const NodeSubnetFinalizer = "podnet.dev/quarantine"
 
+// ReleasedAtAnnotation on a NodeSubnet holds the time (RFC 3339) at which the
+// manager released the block. Its rest begins then, which is later than the
+// object's deletion where a user deleted it while its node was alive.
+const ReleasedAtAnnotation = "podnet.dev/released-at"
+
+// DefaultBlockQuarantineSeconds is how long a block rests where no PodNetwork says it.
+const DefaultBlockQuarantineSeconds = 120
+
 // SubnetState says what becomes of a block.
 //
 // +kubebuilder:validation:Enum=Active;Draining;Released
