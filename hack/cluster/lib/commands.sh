@@ -4,6 +4,9 @@
 
 # Says for the whole machine which checkout a cluster of this name belongs to.
 owner_file=/run/$CLUSTER_NAME-cluster.owner
+# The folders of this machine that clusters have made, by whatever name: the last cluster to go down removes them, as a
+# node of another one may have mounted something there.
+made_folders=/run/podnet-cluster-folders
 
 # What a node has for itself, besides the tmpfs on its /run.
 node_folders="/etc/cni/net.d /opt/cni/bin /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/log"
@@ -19,7 +22,7 @@ check_owner() {
 	local owner
 	[ -f "$owner_file" ] || return 0
 	owner=$(cat "$owner_file")
-	[ "$owner" != "$repo" ] && [ -d "$owner/.cluster" ] && [ -n "$(cluster_pids)" ] || return 0
+	[ "$owner" != "$repo" ] && [ -d "$owner/$(basename "$state")" ] && [ -n "$(cluster_pids)" ] || return 0
 	die "a cluster named $CLUSTER_NAME runs for the checkout in $owner: run its hack/cluster/cluster down first," \
 		"or set CLUSTER_NAME to another name here"
 }
@@ -28,8 +31,7 @@ check_owner() {
 is_up() { [ -f "$state/up" ] && [ -z "$(dead_processes)" ]; }
 
 need_up() {
-	[ -d "$state/pids" ] || die "the cluster is down; start it with: hack/cluster/cluster up"
-	[ "$(cat "$state/name")" = "$CLUSTER_NAME" ] || die "this checkout's cluster is named $(cat "$state/name")"
+	[ -d "$state/pids" ] || die "the cluster $CLUSTER_NAME is down; start it with: hack/cluster/cluster up"
 }
 
 cmd_up() {
@@ -39,9 +41,6 @@ cmd_up() {
 	[[ $nodes =~ ^[1-9][0-9]?$ ]] || die "NODES is to be a number from 1 to 99, not \"$nodes\""
 	lock
 	check_owner
-	if [ -f "$state/name" ] && [ "$(cat "$state/name")" != "$CLUSTER_NAME" ] && is_up; then
-		die "this checkout's cluster is up under the name $(cat "$state/name")"
-	fi
 	if is_up; then
 		[ "$(cat "$state/nodes/count")" -eq "$nodes" ] ||
 			die "the cluster is up with $(cat "$state/nodes/count") nodes; for $nodes, run down first"
@@ -70,7 +69,6 @@ make_state() {
 	local folder
 	rm -rf "$state/logs"
 	mkdir -p "$state"/{logs,pids,nodes}
-	say "$CLUSTER_NAME" >"$state/name"
 	say "$repo" >"$owner_file"
 	say "$1" >"$state/nodes/count"
 	for folder in $node_folders; do
@@ -84,7 +82,7 @@ make_mountpoint() {
 	[ ! -d "$1" ] || return 0
 	make_mountpoint "$(dirname "$1")"
 	mkdir "$1"
-	say "$1" >>"$state/made-folders"
+	say "$1" >>"$made_folders"
 }
 
 start_network() {
@@ -133,14 +131,15 @@ start_cluster() {
 clean() {
 	kill_cluster
 	remove_cgroups
-	if [ -f "$state/made-folders" ]; then
+	rm -rf --one-file-system "$state"/{up,nodes,pids,pki,api-address,kubeconfig,kubeconfig-inside}
+	rm -f "$owner_file"
+	if [ -f "$made_folders" ] && ! compgen -G '/run/*-cluster.owner' >/dev/null; then
 		local folder
-		tac "$state/made-folders" | while read -r folder; do
+		tac "$made_folders" | while read -r folder; do
 			[ ! -d "$folder" ] || rmdir --ignore-fail-on-non-empty "$folder"
 		done
+		rm "$made_folders"
 	fi
-	rm -rf --one-file-system "$state"/{up,nodes,pids,pki,name,api-address,kubeconfig,kubeconfig-inside,made-folders}
-	rm -f "$owner_file"
 }
 
 cmd_down() {
