@@ -8,8 +8,8 @@
 
 cgroup_top=$CLUSTER_NAME-cluster
 
-# cgroup_roots prints where the machine has cgroup hierarchies: one each for v1 controllers, or the single one of v2.
-# Beside v1 controllers a v2 hierarchy holds no controllers, and neither kubelet nor runc looks at it.
+# cgroup_roots prints the cgroup hierarchies to use: one for each of v1's controllers, or the single one of v2. Beside v1,
+# a v2 hierarchy holds no controllers.
 cgroup_roots() {
 	if [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; then
 		say /sys/fs/cgroup
@@ -49,11 +49,12 @@ join_cgroup() {
 	done < <(cgroup_roots)
 }
 
+# cluster_cgroups prints the cluster's cgroups, children first, in every hierarchy: runc also uses a v2 one beside v1.
 cluster_cgroups() {
 	local root
 	while read -r root; do
 		[ ! -d "$root/$cgroup_top" ] || find "$root/$cgroup_top" -depth -type d
-	done < <(cgroup_roots)
+	done < <(awk '$3 ~ "^cgroup2?$" { print $2 }' /proc/mounts | sort -u)
 }
 
 # cluster_pids prints every process of the cluster.
