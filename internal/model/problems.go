@@ -11,6 +11,8 @@ const (
 	ReasonNoEndpoint = "NoEndpoint"
 	// ReasonModuleMissing says that the kernel lacks a module.
 	ReasonModuleMissing = "ModuleMissing"
+	// ReasonKernelError says that the kernel refused a change.
+	ReasonKernelError = "KernelError"
 	// ReasonDegraded says that something was not done as asked.
 	ReasonDegraded = "Degraded"
 )
