@@ -6,6 +6,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# What the binaries call themselves. Without it, what the Go tool finds in git.
+VERSION ?=
 # Nodes of the local cluster.
 NODES ?= 3
 # Tiers of tests that `make test` leaves out, by name.
@@ -42,6 +44,7 @@ generate: ## Make everything that is made from API types and markers.
 		--source-path=api/v1alpha1 --output-path=docs/reference/api.md
 	hack/tools/chart-crds.sh
 	"$$controller_gen" rbac:roleName=podnet-manager paths=./controllers/... output:rbac:dir=config/rbac
+	hack/deploy-manifests.sh
 
 .PHONY: fmt
 fmt: ## Format the Go code and sort its imports.
@@ -63,7 +66,7 @@ vulncheck: ## Look the dependencies up in the Go vulnerability database (needs t
 
 .PHONY: build
 build: ## Build every command into bin/.
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags="-X github.com/podnet/podnet/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: image
 image: ## Build the container image.

@@ -57,10 +57,12 @@ check_shell() {
 
 # What users apply: the chart, and the kustomization beside it.
 check_deploy() {
-	local helm kubectl
+	local helm kubectl values
 	helm=$(hack/cluster/cluster bin helm)
-	"$helm" lint --strict charts/podnet
-	"$helm" template podnet charts/podnet --namespace podnet-system >/dev/null
+	for values in charts/podnet/ci/*.yaml; do
+		"$helm" lint --strict charts/podnet --values "$values"
+		"$helm" template podnet charts/podnet --namespace podnet-system --values "$values" >/dev/null
+	done
 	kubectl=$(hack/cluster/cluster bin kubectl)
 	"$kubectl" kustomize config/default >/dev/null
 }
