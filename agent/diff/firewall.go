@@ -1,0 +1,126 @@
+package diff
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+type tableKey struct{ family, name string }
+
+// firewallOps returns the operations on the tables: what is to be put or
+// changed, and separately the deletion of tables that are no longer wanted. A
+// table whose structure is not as wanted is replaced as a whole; otherwise only
+// the elements that differ are touched.
+func firewallOps(want, have []model.Table) (change, old []Op) {
+	found := map[tableKey]model.Table{}
+	for _, t := range have {
+		found[tableKey{t.Family, t.Name}] = t
+	}
+	for _, w := range sortedTables(want) {
+		key := tableKey{w.Family, w.Name}
+		h, ok := found[key]
+		delete(found, key)
+		if !ok || !sameStructure(w, h) {
+			change = append(change, Op{Put, w})
+			continue
+		}
+		change = append(change, elementOps(w, h)...)
+	}
+	for _, h := range sortedTables(have) {
+		if _, ok := found[tableKey{h.Family, h.Name}]; ok {
+			old = append(old, Op{Delete, model.Table{Family: h.Family, Name: h.Name}})
+		}
+	}
+	return change, old
+}
+
+func sortedTables(tables []model.Table) []model.Table {
+	return slices.SortedFunc(slices.Values(tables), func(a, b model.Table) int {
+		return cmp.Or(strings.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
+	})
+}
+
+// sameStructure says whether two tables have the same sets, chains and rules.
+// Fingerprints of rules cover the declarations of the sets and chains.
+func sameStructure(a, b model.Table) bool {
+	return slices.Equal(setNames(a), setNames(b)) && slices.Equal(fingerprints(a), fingerprints(b))
+}
+
+func setNames(t model.Table) []string {
+	var names []string
+	for _, s := range t.Sets {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// fingerprints returns the rules of all chains, each chain's in their order.
+func fingerprints(t model.Table) []string {
+	var all []string
+	for _, c := range t.Chains {
+		prints := []string{c.Name}
+		for _, r := range c.Rules {
+			prints = append(prints, r.Fingerprint)
+		}
+		all = append(all, strings.Join(prints, " "))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// elementOps returns the changes of elements, set by set. What goes does so
+// before what comes: a key has one value, and prefixes of a set do not overlap.
+// Nothing lies between the two, so that they can be one transaction.
+func elementOps(want, have model.Table) []Op {
+	found := map[string]model.Set{}
+	for _, s := range have.Sets {
+		found[s.Name] = s
+	}
+	sets := slices.SortedFunc(slices.Values(want.Sets), func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
+	var ops []Op
+	for _, w := range sets {
+		put, del := elementChanges(w.Elements, found[w.Name].Elements)
+		if len(del) > 0 {
+			ops = append(ops, elementsOp(Delete, want, w, del))
+		}
+		if len(put) > 0 {
+			ops = append(ops, elementsOp(Put, want, w, put))
+		}
+	}
+	return ops
+}
+
+// elementChanges returns the elements to put and those to delete; one whose value
+// differs is among both.
+func elementChanges(want, have []model.Element) (put, del []model.Element) {
+	wanted, found := byKey(want), byKey(have)
+	for key, w := range wanted {
+		if h, ok := found[key]; !ok || !slices.Equal(h.Value, w.Value) {
+			put = append(put, w)
+		}
+	}
+	for key, h := range found {
+		if w, ok := wanted[key]; !ok || !slices.Equal(h.Value, w.Value) {
+			del = append(del, h)
+		}
+	}
+	slices.SortFunc(put, model.CompareElement)
+	slices.SortFunc(del, model.CompareElement)
+	return put, del
+}
+
+func byKey(elements []model.Element) map[string]model.Element {
+	m := make(map[string]model.Element, len(elements))
+	for _, e := range elements {
+		m[strings.Join(e.Key, " . ")] = e
+	}
+	return m
+}
+
+func elementsOp(verb Verb, t model.Table, s model.Set, elements []model.Element) Op {
+	return Op{verb, Elements{Family: t.Family, Table: t.Name, Set: s.Name, Map: s.Value != "", Elements: elements}}
+}

@@ -1,0 +1,163 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// ChooseEndpoints chooses the addresses of this node to which other nodes shall
+// send, at most one of each family. The order of links decides where nothing
+// else does, so it should be the kernel's.
+//
+// Where the options name an interface or prefixes of a family, nothing else is
+// taken. Otherwise it is the address that Kubernetes knows the node by, and if
+// that is on no interface, an address beside the other family's endpoint or on
+// the first interface that has one.
+func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.Endpoint, []model.Problem) {
+	c := chooser{options: o}
+	for _, l := range links {
+		if l.Up && l.Name != "lo" {
+			c.links = append(c.links, l)
+		}
+	}
+	if o.Interface != "" {
+		if re, err := regexp.Compile("^(?:" + o.Interface + ")$"); err == nil {
+			c.name = re
+		} else {
+			c.problem(model.ReasonDegraded, "The interface option %q is not a regular expression (%v): the endpoints are chosen as if it were not set.",
+				o.Interface, err)
+		}
+	}
+	var chosen [2]*model.Endpoint
+	for i, f := range families {
+		if c.restricted(f) {
+			chosen[i] = c.byOption(f)
+		} else {
+			chosen[i] = c.byNodeIP(f)
+		}
+	}
+	for i, f := range families {
+		if chosen[i] == nil && !c.restricted(f) {
+			chosen[i] = c.byRule(f, chosen[1-i])
+		}
+	}
+	var endpoints []model.Endpoint
+	for _, e := range chosen {
+		if e != nil {
+			endpoints = append(endpoints, *e)
+		}
+	}
+	return endpoints, c.problems
+}
+
+type chooser struct {
+	options model.EndpointOptions
+	// links are those that are up.
+	links    []model.HostLink
+	name     *regexp.Regexp
+	problems []model.Problem
+}
+
+func (c *chooser) problem(reason, format string, args ...any) {
+	c.problems = append(c.problems, model.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+// cidrs are the options' prefixes of a family.
+func (c *chooser) cidrs(f family) []netip.Prefix {
+	var of []netip.Prefix
+	for _, p := range c.options.CIDRs {
+		if p.Addr().Is4() == f.is4 {
+			of = append(of, p)
+		}
+	}
+	return of
+}
+
+func (c *chooser) restricted(f family) bool { return c.name != nil || len(c.cidrs(f)) > 0 }
+
+// byOption returns an address that the options allow, of several the one that
+// Kubernetes knows.
+func (c *chooser) byOption(f family) *model.Endpoint {
+	cidrs := c.cidrs(f)
+	var allowed []model.Endpoint
+	for _, l := range c.links {
+		if c.name != nil && !c.name.MatchString(l.Name) {
+			continue
+		}
+		for _, e := range endpointsOn(l, f) {
+			if len(cidrs) == 0 || slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Contains(e.Addr) }) {
+				allowed = append(allowed, e)
+			}
+		}
+	}
+	// An interface without addresses of a family is no fault: most clusters have one family.
+	if len(allowed) == 0 {
+		if len(cidrs) > 0 {
+			c.problem(model.ReasonNoEndpoint, "No interface of this node that may be used has an %s address within %v.", f.name, cidrs)
+		}
+		return nil
+	}
+	known := slices.IndexFunc(allowed, func(e model.Endpoint) bool { return slices.Contains(c.options.NodeIPs, e.Addr) })
+	return &allowed[max(known, 0)]
+}
+
+// byNodeIP returns the address that Kubernetes knows the node by, if it is there.
+func (c *chooser) byNodeIP(f family) *model.Endpoint {
+	for _, ip := range c.options.NodeIPs {
+		if ip.Is4() != f.is4 {
+			continue
+		}
+		for _, l := range c.links {
+			for _, p := range l.Addrs {
+				if p.Addr() == ip {
+					return &model.Endpoint{Addr: ip, Link: l.Name, MTU: l.MTU}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// byRule returns an address beside the other family's endpoint, or else the first one.
+func (c *chooser) byRule(f family, other *model.Endpoint) *model.Endpoint {
+	var found *model.Endpoint
+	for _, l := range c.links {
+		on := endpointsOn(l, f)
+		if len(on) == 0 {
+			continue
+		}
+		if other != nil && l.Name == other.Link {
+			found = &on[0]
+			break
+		}
+		if found == nil {
+			found = &on[0]
+		}
+	}
+	wrong := slices.IndexFunc(c.options.NodeIPs, func(ip netip.Addr) bool { return ip.Is4() == f.is4 })
+	switch {
+	case wrong < 0:
+	case found == nil:
+		c.problem(model.ReasonNoEndpoint, "Kubernetes knows this node by %s (InternalIP), which none of its interfaces has, and there is no other %s address.",
+			c.options.NodeIPs[wrong], f.name)
+	default:
+		c.problem(model.ReasonDegraded, "Kubernetes knows this node by %s (InternalIP), which none of its interfaces has: "+
+			"%s of %s is used instead. Correct the kubelet's --node-ip.", c.options.NodeIPs[wrong], found.Addr, found.Link)
+	}
+	return found
+}
+
+// endpointsOn returns a link's global addresses of a family.
+func endpointsOn(l model.HostLink, f family) []model.Endpoint {
+	var on []model.Endpoint
+	for _, p := range l.Addrs {
+		if p.Addr().Is4() == f.is4 && p.Addr().IsGlobalUnicast() {
+			on = append(on, model.Endpoint{Addr: p.Addr(), Link: l.Name, MTU: l.MTU})
+		}
+	}
+	return on
+}

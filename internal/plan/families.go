@@ -1,0 +1,57 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// family is what differs between the IP families. Its index in families is that
+// of arrays which hold something for each.
+type family struct {
+	is4 bool
+	// name is the family's name in sentences.
+	name string
+	// digit ends the names of the family's sets.
+	digit string
+	// header is nft's keyword for the family's header and for its translations,
+	// and address the type of an address.
+	header  string
+	address string
+	// vxlan is the name of the VXLAN device whose outer packets are of the
+	// family, and overhead the number of bytes by which its inner IP packets are
+	// smaller than the outer ones (RFC 7348): outer IP header, UDP, VXLAN and
+	// inner Ethernet.
+	vxlan    string
+	overhead int
+	// multicast are the destinations that have no single receiver.
+	multicast string
+}
+
+var families = [2]family{
+	{
+		is4: true, name: "IPv4", digit: "4", header: "ip", address: "ipv4_addr",
+		vxlan: model.VXLANLink4, overhead: 20 + 8 + 8 + 14, multicast: "224.0.0.0/4",
+	},
+	{
+		is4: false, name: "IPv6", digit: "6", header: "ip6", address: "ipv6_addr",
+		vxlan: model.VXLANLink6, overhead: 40 + 8 + 8 + 14, multicast: "ff00::/8",
+	},
+}
+
+// familyIndex is the index in families of an address's family.
+func familyIndex(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// host is the prefix that holds one address alone.
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// sorted returns a sorted copy without repetitions.
+func sorted(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}

@@ -1,0 +1,232 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Families of nftables' tables.
+const (
+	tableInet   = "inet"
+	tableBridge = "bridge"
+)
+
+// pods matches packets from links that face pods, and podVeths those from veths
+// alone: what comes through the bridge was checked at its ports.
+const (
+	pods     = `iifname "` + model.PodLinkPrefix + `*"`
+	podVeths = pods + ` iifname != "` + model.BridgeLink + `"`
+	toPods   = `oifname "` + model.PodLinkPrefix + `*"`
+)
+
+// kubeProxyMark is the bit with which kube-proxy marks packets that it will
+// masquerade (its default, --iptables-masquerade-bit).
+const kubeProxyMark = 0x4000
+
+// firewall returns podnet's tables without the elements of pods. Rules are the
+// same however many pods and nodes there are; these are elements of sets, so
+// that a packet costs the same.
+func (v *view) firewall() []model.Table {
+	inet := model.Table{Family: tableInet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []model.Chain{
+		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
+		chain("raw-output", "filter", "output", "raw", v.rawOutput()),
+		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
+		chain("filter-output", "filter", "output", "filter", filterOutput()),
+		chain("nat-prerouting", "nat", "prerouting", "dstnat-10", v.hostPorts()),
+		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
+		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
+	}}
+	if !v.bridge {
+		return []model.Table{inet}
+	}
+	return []model.Table{bridgeTable(), inet}
+}
+
+func chain(name, kind, hook, priority string, rules []string) model.Chain {
+	c := model.Chain{Name: name, Type: kind, Hook: hook, Priority: priority}
+	for _, r := range rules {
+		c.Rules = append(c.Rules, model.FirewallRule{Text: r})
+	}
+	return c
+}
+
+func (v *view) inetSets() []model.Set {
+	var sets []model.Set
+	add := func(name string, f family, elements []model.Element) {
+		s := declare(name, f)
+		s.Elements = elements
+		sets = append(sets, s)
+	}
+	var own []netip.Prefix
+	for _, b := range v.own {
+		own = append(own, b.CIDR)
+	}
+	for i, f := range families {
+		add(setEndpoints, f, addressElements(v.endpoints[i]))
+		add(setPodSources, f, nil)
+		if !v.active[i] {
+			continue
+		}
+		add(setRanges, f, prefixElements(f, v.network.Ranges))
+		add(setBlocks, f, prefixElements(f, own))
+		add(setNoMasquerade, f, prefixElements(f, v.network.MasqueradeExclude))
+		for _, name := range []string{setHairpin, mapHostPorts, mapHostPortsIP} {
+			add(name, f, nil)
+		}
+	}
+	return sets
+}
+
+// vxlanPacket matches outer packets of this network. The network identifier
+// follows the UDP header (64 bits) and the VXLAN header's flags and reserved
+// bits (32); packets of other VXLAN networks on the same port are not podnet's.
+func (v *view) vxlanPacket(f family) string {
+	return fmt.Sprintf("meta nfproto %s udp dport %d @th,96,24 %d", nfproto(f), v.network.Port, v.network.VNI)
+}
+
+func nfproto(f family) string { return "ipv" + f.digit }
+
+// rawPrerouting drops what pods and others send in somebody else's name, and
+// keeps conntrack from following VXLAN packets.
+func (v *view) rawPrerouting() []string {
+	rules := []string{
+		// route_localnet, which a hostPort on 127.0.0.1 needs, opens the node's
+		// loopback to everything that comes in on the same link.
+		pods + " ip daddr 127.0.0.0/8 drop",
+		// A node is no host that pods could tell where its routers are.
+		pods + " icmp type redirect drop",
+		pods + " icmpv6 type { nd-router-advert, nd-redirect } drop",
+		podVeths + " iifname . ip saddr != @podsources4 drop",
+		// Neighbour discovery uses link-local and unspecified sources; nothing else may.
+		podVeths + " ip6 saddr { ::, fe80::/10 } meta l4proto != ipv6-icmp drop",
+		podVeths + " ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop",
+	}
+	for _, f := range families {
+		endpoints := f.header + " saddr %s@" + setEndpoints + f.digit
+		local := v.vxlanPacket(f) + " fib daddr type local "
+		rules = append(rules,
+			local+fmt.Sprintf(endpoints, "!= ")+" drop",
+			local+fmt.Sprintf(endpoints, "")+" notrack")
+	}
+	return rules
+}
+
+func (v *view) rawOutput() []string {
+	var rules []string
+	for _, f := range families {
+		rules = append(rules, v.vxlanPacket(f)+fmt.Sprintf(" %s daddr @%s%s notrack", f.header, setEndpoints, f.digit))
+	}
+	return rules
+}
+
+// filterForward keeps pods from sending VXLAN packets to nodes, which would take
+// them for this node's once they are masqueraded, and fits TCP's segments to the
+// path: each end's SYN to the way that it goes out.
+func (v *view) filterForward() []string {
+	var rules []string
+	for i, f := range families {
+		rules = append(rules, fmt.Sprintf("%s %s daddr @%s%s udp dport %d drop", pods, f.header, setEndpoints, f.digit, v.network.Port))
+		if v.active[i] {
+			rules = append(rules, v.toRemote(f)+" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
+		}
+	}
+	return rules
+}
+
+// filterOutput keeps the node from telling pods of a shorter way: a packet that
+// leaves by the link on which it came, as to a service whose only pod is the
+// sender, has no other. IPv6 has no parameter for it, and IPv4's holds only where
+// all links have it.
+func filterOutput() []string {
+	return []string{
+		toPods + " icmp type redirect drop",
+		toPods + " icmpv6 type nd-redirect drop",
+	}
+}
+
+// toRemote matches packets to blocks of other nodes.
+func (v *view) toRemote(f family) string {
+	return fmt.Sprintf("%[1]s daddr @%[2]s%[3]s %[1]s daddr != @%[4]s%[3]s", f.header, setRanges, f.digit, setBlocks)
+}
+
+// hostPorts leads packets to ports of the node's addresses to pods. A port of
+// one address goes before the same port of all.
+func (v *view) hostPorts() []string {
+	var rules []string
+	for i, f := range families {
+		if !v.active[i] {
+			continue
+		}
+		// Packets from ::1 cannot leave the node, whatever the parameters are.
+		match := "fib daddr type local"
+		if !f.is4 {
+			match = "ip6 daddr != ::1 " + match
+		}
+		rules = append(rules,
+			fmt.Sprintf("%s dnat %s to %s daddr . meta l4proto . th dport map @%s%s", match, f.header, f.header, mapHostPortsIP, f.digit),
+			fmt.Sprintf("%s dnat %s to meta l4proto . th dport map @%s%s", match, f.header, mapHostPorts, f.digit))
+	}
+	return rules
+}
+
+// natPostrouting changes sources, before kube-proxy's chains do.
+func (v *view) natPostrouting() []string {
+	var rules []string
+	for i, f := range families {
+		if !v.active[i] {
+			continue
+		}
+		rules = append(rules, fmt.Sprintf("%[1]s saddr . %[1]s daddr @%[2]s%[3]s masquerade fully-random", f.header, setHairpin, f.digit))
+		if f.is4 {
+			rules = append(rules, "ip saddr 127.0.0.0/8 "+toPods+" masquerade fully-random")
+		}
+		rules = append(rules, v.toRemoteSources(f, v.address[i])...)
+		if v.network.Masquerade {
+			rules = append(rules, fmt.Sprintf(
+				`%[1]s saddr @%[2]s%[3]s %[1]s daddr != @%[2]s%[3]s %[1]s daddr != @%[4]s%[3]s %[1]s daddr != %[5]s `+
+					`oifname != "lo" oifname != "%[6]s*" masquerade fully-random`,
+				f.header, setRanges, f.digit, setNoMasquerade, f.multicast, model.PodLinkPrefix))
+		}
+	}
+	return rules
+}
+
+// toRemoteSources gives what leaves for other nodes' blocks the node's own
+// address in its pod range, where its source is none of the network's or
+// kube-proxy wants another: replies then come back the same kind of way, and a
+// switch of the path keeps the connection, which it does not where the source is
+// masqueraded, as the kernel ends those when their output device changes. The
+// mark goes, so that nothing later masquerades.
+func (v *view) toRemoteSources(f family, node netip.Addr) []string {
+	if !node.IsValid() {
+		return nil
+	}
+	translate := fmt.Sprintf(" meta mark set meta mark & %#x snat %s to %s fully-random",
+		^uint32(kubeProxyMark), f.header, node)
+	return []string{
+		v.toRemote(f) + fmt.Sprintf(" %s saddr != @%s%s", f.header, setRanges, f.digit) + translate,
+		v.toRemote(f) + fmt.Sprintf(" meta mark & %#x == %#x", kubeProxyMark, kubeProxyMark) + translate,
+	}
+}
+
+// bridgeTable checks what pods send at the ports of the bridge, where the
+// sender is known: the MAC with each address, in ARP and neighbour
+// advertisements too, and nothing but IP.
+func bridgeTable() model.Table {
+	t := model.Table{Family: tableBridge, Name: model.FirewallTable, Sets: []model.Set{declareBridge(setPodMACs, family{})}}
+	for _, f := range families {
+		t.Sets = append(t.Sets, declareBridge(setPodSources, f))
+	}
+	const neighbourDiscovery = pods + " iifname . ether saddr @podmacs ip6 saddr { ::, fe80::/10 } meta l4proto ipv6-icmp accept"
+	t.Chains = []model.Chain{chain("prerouting", "filter", "prerouting", "-300", []string{
+		pods + " icmpv6 type { nd-router-advert, nd-redirect } drop",
+		pods + " iifname . ether saddr . ip saddr @podsources4 accept",
+		pods + " iifname . ether saddr . arp saddr ip @podsources4 iifname . arp saddr ether . arp saddr ip @podsources4 accept",
+		pods + " iifname . ether saddr . ip6 saddr @podsources6 accept",
+		neighbourDiscovery,
+		pods + " drop",
+	})}
+	return t
+}

@@ -1,0 +1,66 @@
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// loopback is the link that is always there. podnet's own address is the only
+// one that it ever puts there.
+const loopback = "lo"
+
+// linkMAC is the address of a link that podnet makes on a node. Every node can compute that
+// of any other.
+func linkMAC(node, device string) model.MAC { return model.DeriveMAC(node + "/" + device) }
+
+// vxlanLinks returns the node's VXLAN devices: one for each family of outer
+// packets of which the node has an endpoint. They are there also where every
+// path is routed, since another node may switch before this one does.
+func (v *view) vxlanLinks() [2]*model.Link {
+	var links [2]*model.Link
+	if !v.host.VXLAN {
+		return links
+	}
+	for i, f := range families {
+		e, ok := v.host.Endpoint(f.is4)
+		if !ok {
+			continue
+		}
+		links[i] = &model.Link{
+			Name: f.vxlan, Kind: model.LinkVXLAN, MAC: linkMAC(v.host.Node, f.vxlan), MTU: e.MTU - f.overhead,
+			VNI: v.network.VNI, Port: v.network.Port, Local: e.Addr, Underlay: e.Link,
+		}
+	}
+	return links
+}
+
+// links adds the links and their addresses.
+func (v *view) links(s *model.State) {
+	home := loopback
+	for i := len(v.vxlan) - 1; i >= 0; i-- {
+		if l := v.vxlan[i]; l != nil {
+			s.Links = append(s.Links, *l)
+			home = l.Name
+		}
+	}
+	for _, a := range v.address {
+		if a.IsValid() {
+			s.Addresses = append(s.Addresses, model.Address{Link: home, Addr: host(a)})
+		}
+	}
+	if !v.bridge {
+		return
+	}
+	s.Links = append(s.Links, model.Link{
+		Name: model.BridgeLink, Kind: model.LinkBridge, MAC: linkMAC(v.host.Node, model.BridgeLink), MTU: v.mtu,
+	})
+	for _, b := range v.own {
+		if gateway := ipam.GatewayAddress(b.CIDR); gateway.IsValid() {
+			s.Addresses = append(s.Addresses, model.Address{
+				Link: model.BridgeLink, Addr: netip.PrefixFrom(gateway, b.CIDR.Bits()),
+			})
+		}
+	}
+}

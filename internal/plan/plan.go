@@ -1,0 +1,234 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// minIPv6MTU is the smallest MTU on which the kernel runs IPv6 (RFC 8200, section 5).
+const minIPv6MTU = 1280
+
+// defaultMTU is that of pods as long as the node has no endpoint to take it from.
+const defaultMTU = 1500
+
+// Build computes what the kernel of the node c.Host.Node shall be.
+//
+// Without a network the plan is empty and has a fatal problem. That means that
+// nothing is known, and not that everything shall go: callers leave the kernel
+// as it is.
+func Build(c model.Cluster) model.Plan {
+	if c.Network == nil {
+		return model.Plan{Problems: []model.Problem{{
+			Reason: model.ReasonNoNetwork, Fatal: true,
+			Message: "There is no PodNetwork named default.",
+		}}}
+	}
+	v := newView(c)
+	var s model.State
+	v.links(&s)
+	v.ownRoutes(&s)
+	paths := v.peerRoutes(&s)
+	v.sysctls(&s)
+	s.Firewall = v.firewall()
+	addPods(&s, c)
+	s.Sort()
+	for i := range s.Firewall {
+		s.Firewall[i].Sign()
+	}
+	v.judge(paths)
+	return model.Plan{State: s, Paths: paths, Problems: v.problems, Blocks: v.own, MTU: v.mtu}
+}
+
+// view is a cluster as this node sees it: everything that more than one part of
+// the plan needs, computed once.
+type view struct {
+	network model.Network
+	host    model.Host
+	// own are this node's served blocks, the oldest first.
+	own   []model.Block
+	peers []*peer
+	// active says for which families the network has ranges that this node can serve.
+	active [2]bool
+	// address is the node's own address in its pod range, by family; invalid
+	// where it has no block.
+	address [2]netip.Addr
+	// endpoints are all nodes' endpoints, by family, sorted.
+	endpoints [2][]netip.Addr
+	// vxlan are the VXLAN devices by the family of their outer packets; nil where
+	// there is none.
+	vxlan [2]*model.Link
+	// uplinks are the interfaces to which and from which packets of other nodes'
+	// pods can go, sorted.
+	uplinks  []string
+	underlay underlay
+	modes    *modes
+	mtu      int
+	// bridge says that there is a bridge.
+	bridge   bool
+	problems []model.Problem
+}
+
+func newView(c model.Cluster) *view {
+	v := &view{network: *c.Network, host: c.Host, underlay: newUnderlay(c.Host.Routes)}
+	served, problems := serve(c)
+	v.problems = problems
+	for i, f := range families {
+		has := slices.ContainsFunc(v.network.Ranges, func(r netip.Prefix) bool { return r.Addr().Is4() == f.is4 })
+		v.active[i] = has && (f.is4 || c.Host.IPv6)
+		if has && !v.active[i] {
+			v.problem(degraded("The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6."))
+		}
+	}
+	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active[familyIndex(b.CIDR.Addr())] })
+	for _, b := range served {
+		if b.Node == c.Host.Node && b.State != model.BlockReleased {
+			v.own = append(v.own, b)
+		}
+	}
+	v.address = nodeAddresses(v.own)
+	v.endpoints = endpointsOf(c.Host, served)
+	v.peers = peersOf(c.Host.Node, served)
+	var labels map[string]string
+	if len(v.own) > 0 {
+		labels = v.own[0].Labels
+	}
+	v.modes = newModes(v.network.Mode, c.RouteModes, labels)
+	v.mtu = v.podMTU()
+	v.vxlan = v.vxlanLinks()
+	v.uplinks = v.findUplinks()
+	v.bridge = v.network.Attachment == model.Bridge ||
+		slices.ContainsFunc(c.Pods, func(p model.Pod) bool { return p.Attachment == model.Bridge })
+	v.judgeNode()
+	return v
+}
+
+func (v *view) problem(p model.Problem) { v.problems = append(v.problems, p) }
+
+// nodeAddresses returns the node's own address of each family: the base address
+// of its oldest active block, and that of a draining one only where all drain.
+func nodeAddresses(own []model.Block) [2]netip.Addr {
+	var addresses [2]netip.Addr
+	for _, state := range []model.BlockState{model.BlockActive, model.BlockDraining} {
+		for _, b := range own {
+			i := familyIndex(b.CIDR.Addr())
+			if b.State == state && !addresses[i].IsValid() {
+				addresses[i] = ipam.NodeAddress(b.CIDR)
+			}
+		}
+	}
+	return addresses
+}
+
+// podMTU is the largest packet in bytes that pods may send: what the network
+// asks for, as far as the endpoints' interfaces carry it.
+func (v *view) podMTU() int {
+	var smallest *model.Endpoint
+	for i := range v.host.Endpoints {
+		if e := &v.host.Endpoints[i]; smallest == nil || e.MTU < smallest.MTU {
+			smallest = e
+		}
+	}
+	asked := v.network.MTU
+	switch {
+	case smallest == nil && asked == 0:
+		return defaultMTU
+	case smallest == nil:
+		return asked
+	case asked > smallest.MTU:
+		v.problem(degraded("The network asks for an MTU of %d, and interface %s carries packets of at most %d bytes, which is taken instead.",
+			asked, smallest.Link, smallest.MTU))
+		return smallest.MTU
+	case asked > 0:
+		return asked
+	default:
+		return smallest.MTU
+	}
+}
+
+// judgeNode records what is wrong with the node itself.
+func (v *view) judgeNode() {
+	if len(v.own) == 0 {
+		v.problem(model.Problem{
+			Reason: model.ReasonNoBlock, Fatal: true,
+			Message: fmt.Sprintf("Node %s holds no block of pod addresses that can be served.", v.host.Node),
+		})
+	}
+	if len(v.host.Endpoints) == 0 {
+		v.problem(model.Problem{
+			Reason: model.ReasonNoEndpoint, Fatal: true,
+			Message: "This node has no address that other nodes could send to.",
+		})
+	}
+	if !v.host.VXLAN {
+		v.problem(model.Problem{
+			Reason:  model.ReasonModuleMissing,
+			Message: "The kernel cannot make VXLAN devices: there is no overlay to or from this node. Load the module with `modprobe vxlan`.",
+		})
+	}
+	if v.bridge && !v.host.BridgeNetfilter {
+		v.problem(model.Problem{
+			Reason: model.ReasonModuleMissing,
+			Message: "The module br_netfilter is not loaded: services and network policy do not see packets between pods of this node's bridge. " +
+				"Load it with `modprobe br_netfilter`.",
+		})
+	}
+	if !v.active[1] {
+		return
+	}
+	smallest := v.mtu
+	for _, l := range v.vxlan {
+		if l != nil {
+			smallest = min(smallest, l.MTU)
+		}
+	}
+	if smallest < minIPv6MTU {
+		v.problem(degraded("IPv6 needs an MTU of %d, and pods or the overlay have only %d.", minIPv6MTU, smallest))
+	}
+}
+
+// judge records that the node lacks an endpoint of a family, if paths suffer from it.
+func (v *view) judge(paths []model.PathChoice) {
+	if len(v.host.Endpoints) == 0 {
+		return
+	}
+	for i, f := range families {
+		if _, ok := v.host.Endpoint(f.is4); ok || !v.active[i] {
+			continue
+		}
+		suffering := 0
+		for _, p := range paths {
+			if p.Block.Addr().Is4() == f.is4 && p.Message != "" {
+				suffering++
+			}
+		}
+		if suffering > 0 {
+			v.problem(model.Problem{
+				Reason: model.ReasonNoEndpoint,
+				Message: fmt.Sprintf("This node has no %s address that other nodes could send to: the paths to %d blocks are not what was asked for.",
+					f.name, suffering),
+			})
+		}
+	}
+}
+
+// findUplinks returns the interfaces of the endpoints and of the next hops to
+// other nodes. They are the same on all but odd nodes.
+func (v *view) findUplinks() []string {
+	seen := map[string]bool{}
+	for _, e := range v.host.Endpoints {
+		seen[e.Link] = true
+	}
+	for _, p := range v.peers {
+		for _, endpoint := range p.endpoints {
+			if r, ok := v.underlay.lookup(endpoint); ok {
+				seen[r.Link] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}

@@ -1,0 +1,176 @@
+package plan
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// PodParts returns what one pod adds to the plan: its routes, neighbours and
+// parameters, and its elements in the firewall's sets. Its tables hold nothing
+// but sets with these elements. Build uses the same for every pod of c, so what
+// a CNI ADD makes is what the next pass wants.
+func PodParts(c model.Cluster, p model.Pod) model.State {
+	s := podParts(p, hostPortsOf(append(slices.Clone(c.Pods), p)))
+	s.Sort()
+	return s
+}
+
+// addPods adds the parts of all pods to a state that has the tables already.
+func addPods(s *model.State, c model.Cluster) {
+	taken := hostPortsOf(c.Pods)
+	type setKey struct{ family, table, set string }
+	elements := map[setKey][]model.Element{}
+	for _, p := range sortedPods(c.Pods) {
+		part := podParts(p, taken)
+		s.Routes = append(s.Routes, part.Routes...)
+		s.Neighbours = append(s.Neighbours, part.Neighbours...)
+		s.Sysctls = append(s.Sysctls, part.Sysctls...)
+		for _, t := range part.Firewall {
+			for _, set := range t.Sets {
+				key := setKey{t.Family, t.Name, set.Name}
+				elements[key] = append(elements[key], set.Elements...)
+			}
+		}
+	}
+	for i := range s.Firewall {
+		t := &s.Firewall[i]
+		for j := range t.Sets {
+			set := &t.Sets[j]
+			set.Elements = append(set.Elements, elements[setKey{t.Family, t.Name, set.Name}]...)
+		}
+	}
+}
+
+// attachment is the key of a pod's attachment.
+type attachment struct{ container, link string }
+
+func attachmentOf(p model.Pod) attachment { return attachment{p.ContainerID, p.IfName} }
+
+func sortedPods(pods []model.Pod) []model.Pod {
+	return slices.SortedFunc(slices.Values(pods), func(a, b model.Pod) int {
+		return cmp.Or(strings.Compare(a.ContainerID, b.ContainerID), strings.Compare(a.IfName, b.IfName))
+	})
+}
+
+// nodePort is a port of the node in one family.
+type nodePort struct {
+	family   int
+	ip       netip.Addr
+	protocol string
+	port     uint16
+}
+
+// hostPortsOf says which pod has which port of the node. The scheduler gives a
+// port to one pod, but a pod that goes may still be attached when the next one
+// comes, and a map of nft has one value for a key.
+func hostPortsOf(pods []model.Pod) map[nodePort]attachment {
+	taken := map[nodePort]attachment{}
+	for _, p := range sortedPods(pods) {
+		for _, port := range p.HostPorts {
+			for _, addr := range p.Addrs {
+				key, ok := nodePortOf(port, addr)
+				if _, has := taken[key]; ok && !has {
+					taken[key] = attachmentOf(p)
+				}
+			}
+		}
+	}
+	return taken
+}
+
+// nodePortOf returns the port of the node that leads to a pod's address, and
+// false where the port is restricted to an address of the other family.
+func nodePortOf(port model.HostPort, pod netip.Addr) (nodePort, bool) {
+	ip := port.HostIP
+	// The unspecified addresses are another way to write all addresses of a family.
+	if ip.IsValid() && ip.Is4() != pod.Is4() {
+		return nodePort{}, false
+	}
+	if ip.IsUnspecified() {
+		ip = netip.Addr{}
+	}
+	return nodePort{familyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
+}
+
+func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
+	var s model.State
+	link := p.HostLink
+	if p.Attachment == model.Bridge {
+		link = model.BridgeLink
+	}
+	inet, bridge := newPartial(tableInet), newPartial(tableBridge)
+	if p.Attachment == model.Bridge {
+		bridge.add(declareBridge(setPodMACs, family{}), model.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
+	}
+	for _, addr := range p.Addrs {
+		f := families[familyIndex(addr)]
+		s.Routes = append(s.Routes, model.Route{Dst: host(addr), Link: link})
+		s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link, Addr: addr, MAC: p.PodMAC})
+		if p.Attachment == model.Bridge {
+			bridge.add(declareBridge(setPodSources, f), model.Element{Key: []string{p.HostLink, p.PodMAC.String(), addr.String()}})
+		} else {
+			inet.add(declare(setPodSources, f), model.Element{Key: []string{p.HostLink, addr.String()}})
+		}
+		if addHostPorts(inet, p, addr, taken) && f.is4 && p.Attachment != model.Bridge {
+			s.Sysctls = append(s.Sysctls, routeLocalnet(link))
+		}
+	}
+	for _, t := range []*partial{bridge, inet} {
+		if len(t.table.Sets) > 0 {
+			s.Firewall = append(s.Firewall, t.table)
+		}
+	}
+	return s
+}
+
+// addHostPorts adds the elements that lead from the node's ports to one address
+// of a pod, and says whether there are any.
+func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[nodePort]attachment) bool {
+	f := families[familyIndex(addr)]
+	led := false
+	for _, port := range p.HostPorts {
+		key, ok := nodePortOf(port, addr)
+		if !ok || taken[key] != attachmentOf(p) {
+			continue
+		}
+		led = true
+		at := []string{key.protocol, strconv.Itoa(int(port.Host))}
+		to := []string{addr.String(), strconv.Itoa(int(port.Pod))}
+		if key.ip.IsValid() {
+			t.add(declare(mapHostPortsIP, f), model.Element{Key: append([]string{key.ip.String()}, at...), Value: to})
+		} else {
+			t.add(declare(mapHostPorts, f), model.Element{Key: at, Value: to})
+		}
+	}
+	if led {
+		t.add(declare(setHairpin, f), model.Element{Key: []string{addr.String(), addr.String()}})
+	}
+	return led
+}
+
+// partial is a table that holds nothing but elements of its sets.
+type partial struct {
+	table model.Table
+}
+
+func newPartial(tableFamily string) *partial {
+	return &partial{model.Table{Family: tableFamily, Name: model.FirewallTable}}
+}
+
+// add adds an element to the set that the declaration names, once.
+func (t *partial) add(declaration model.Set, element model.Element) {
+	i := slices.IndexFunc(t.table.Sets, func(s model.Set) bool { return s.Name == declaration.Name })
+	if i < 0 {
+		i = len(t.table.Sets)
+		t.table.Sets = append(t.table.Sets, declaration)
+	}
+	set := &t.table.Sets[i]
+	if !slices.ContainsFunc(set.Elements, func(x model.Element) bool { return model.CompareElement(x, element) == 0 }) {
+		set.Elements = append(set.Elements, element)
+	}
+}

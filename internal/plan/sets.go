@@ -1,0 +1,93 @@
+package plan
+
+import (
+	"net/netip"
+
+	"go4.org/netipx"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Names of the firewall's sets and maps, to which the family's digit is added.
+const (
+	// setEndpoints holds the addresses of all nodes.
+	setEndpoints = "endpoints"
+	// setRanges holds the ranges of the network, setBlocks this node's blocks of them.
+	setRanges = "ranges"
+	setBlocks = "blocks"
+	// setNoMasquerade holds the destinations outside the ranges to which pods
+	// send with their own addresses.
+	setNoMasquerade = "nomasq"
+	// setPodSources holds which link may send from which address: in the bridge
+	// table with the MAC in between.
+	setPodSources = "podsources"
+	// setHairpin holds pods that may reach themselves through a hostPort.
+	setHairpin = "hairpin"
+	// mapHostPorts leads from ports of all addresses of the node to pods,
+	// mapHostPortsIP from ports of one address.
+	mapHostPorts   = "hostports"
+	mapHostPortsIP = "hostportsip"
+	// setPodMACs, of the bridge table and of no family, holds which port may send
+	// from which MAC.
+	setPodMACs = "podmacs"
+)
+
+// declare returns a set of the inet table without elements.
+func declare(name string, f family) model.Set {
+	s := model.Set{Name: name + f.digit}
+	switch name {
+	case setEndpoints:
+		s.Key = f.address
+	case setRanges, setBlocks, setNoMasquerade:
+		s.Key, s.Interval = f.address, true
+	case setPodSources:
+		s.Key = "ifname . " + f.address
+	case setHairpin:
+		s.Key = f.address + " . " + f.address
+	case mapHostPorts:
+		s.Key, s.Value = "inet_proto . inet_service", f.address+" . inet_service"
+	case mapHostPortsIP:
+		s.Key, s.Value = f.address+" . inet_proto . inet_service", f.address+" . inet_service"
+	}
+	return s
+}
+
+// declareBridge returns a set of the bridge table without elements.
+func declareBridge(name string, f family) model.Set {
+	if name == setPodMACs {
+		return model.Set{Name: name, Key: "ifname . ether_addr"}
+	}
+	return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
+}
+
+// prefixElements writes prefixes as elements of an interval set: without
+// overlaps, which nft refuses, and as nft prints them, since what is found is
+// compared with what is wanted.
+func prefixElements(f family, prefixes []netip.Prefix) []model.Element {
+	var builder netipx.IPSetBuilder
+	for _, p := range prefixes {
+		if p.IsValid() && p.Addr().Is4() == f.is4 {
+			builder.AddPrefix(p.Masked())
+		}
+	}
+	// The only errors are those of invalid prefixes, which were left out.
+	set, _ := builder.IPSet()
+	var elements []model.Element
+	for _, p := range set.Prefixes() {
+		text := p.String()
+		if p.IsSingleIP() {
+			text = p.Addr().String()
+		}
+		elements = append(elements, model.Element{Key: []string{text}})
+	}
+	return elements
+}
+
+// addressElements writes addresses as elements of a set.
+func addressElements(addresses []netip.Addr) []model.Element {
+	var elements []model.Element
+	for _, a := range addresses {
+		elements = append(elements, model.Element{Key: []string{a.String()}})
+	}
+	return elements
+}
