@@ -1,0 +1,74 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dumpAttempts is how often a dump that changes interrupt is begun.
+const dumpAttempts = 10
+
+// complete runs a dump until it was not interrupted, and fails where it always
+// is. netlinksafe, which retries too, returns the part that it has in the end
+// (discardErrDumpInterrupted); here a part must never pass for the whole, since
+// what is missing in it would be made anew, or its deletion forgotten.
+func complete[T any](what string, dump func() ([]T, error)) ([]T, error) {
+	var err error
+	for range dumpAttempts {
+		var all []T
+		all, err = dump()
+		if err == nil {
+			return all, nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("list %s: %w", what, err)
+}
+
+// allLinks lists the links of the namespace and remembers them.
+func (p *pass) allLinks() ([]netlink.Link, error) {
+	links, err := complete("links", func() ([]netlink.Link, error) {
+		return p.h.Handle.LinkList() //nolint:forbidigo // complete retries, then fails
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		p.remember(l)
+	}
+	return links, nil
+}
+
+// allAddresses lists the addresses of both families.
+func (p *pass) allAddresses() ([]netlink.Addr, error) {
+	return complete("addresses", func() ([]netlink.Addr, error) {
+		return p.h.Handle.AddrList(nil, unix.AF_UNSPEC) //nolint:forbidigo // complete retries, then fails
+	})
+}
+
+// routes lists the routes of a table of one family.
+func (p *pass) routes(family, table int) ([]netlink.Route, error) {
+	filter := &netlink.Route{Table: table}
+	return complete(fmt.Sprintf("routes of table %d", table), func() ([]netlink.Route, error) {
+		return p.h.Handle.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE) //nolint:forbidigo // complete retries, then fails
+	})
+}
+
+// rules lists the rules of one family.
+func (p *pass) rules(family int) ([]netlink.Rule, error) {
+	return complete("rules", func() ([]netlink.Rule, error) {
+		return p.h.Handle.RuleList(family) //nolint:forbidigo // complete retries, then fails
+	})
+}
+
+// neighbours lists the neighbours of a family, or the forwarding tables for AF_BRIDGE.
+func (p *pass) neighbours(family int) ([]netlink.Neigh, error) {
+	return complete("neighbours", func() ([]netlink.Neigh, error) {
+		return p.h.Handle.NeighList(0, family) //nolint:forbidigo // complete retries, then fails
+	})
+}

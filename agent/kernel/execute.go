@@ -1,0 +1,191 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// maxErrors is the number of failed operations that Execute's error names: where
+// a link is missing, thousands of routes may fail alike.
+const maxErrors = 20
+
+// Execute performs operations in their order. After one fails it goes on with
+// those that do not need its object, and returns an error that joins, and names,
+// the first 20 failed ones; a *ModuleMissingError is among them where the kernel
+// lacks a module.
+func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
+	p, err := newPass()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	f := failures{links: map[string]bool{}}
+	for len(ops) > 0 {
+		n := elementsAhead(ops)
+		if n > 0 {
+			if err := k.changeElements(ctx, ops[:n]); err != nil {
+				f.add(fmt.Errorf("%s: %w", describeAll(ops[:n]), err))
+			}
+			ops = ops[n:]
+			continue
+		}
+		op := ops[0]
+		ops = ops[1:]
+		if err := ctx.Err(); err != nil {
+			f.add(fmt.Errorf("%s: %w", describe(op), err))
+			break
+		}
+		// Nothing can be put on a link that could not be made.
+		if name := linkOf(op.Object); f.links[name] && op.Verb == diff.Put {
+			f.skipped++
+			continue
+		}
+		if err := k.execute(ctx, p, op); err != nil {
+			f.add(fmt.Errorf("%s: %w", describe(op), err))
+			if l, ok := op.Object.(model.Link); ok {
+				f.links[l.Name] = true
+			}
+		}
+	}
+	return f.err()
+}
+
+// failures are what went wrong in an execution.
+type failures struct {
+	errs []error
+	// more counts the failures after the first ones.
+	more int
+	// links are those that could not be made, and skipped counts the operations
+	// that need one of them.
+	links   map[string]bool
+	skipped int
+}
+
+func (f *failures) add(err error) {
+	if len(f.errs) == maxErrors {
+		f.more++
+		return
+	}
+	f.errs = append(f.errs, err)
+}
+
+func (f *failures) err() error {
+	errs := f.errs
+	if f.more > 0 {
+		errs = append(errs, fmt.Errorf("%d more operations failed", f.more))
+	}
+	if f.skipped > 0 {
+		errs = append(errs, fmt.Errorf("%d operations on links that could not be made were left out", f.skipped))
+	}
+	return errors.Join(errs...)
+}
+
+// elementsAhead counts the operations on elements at the beginning of ops.
+func elementsAhead(ops []diff.Op) int {
+	for i, op := range ops {
+		if _, ok := op.Object.(diff.Elements); !ok {
+			return i
+		}
+	}
+	return len(ops)
+}
+
+func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
+	put := op.Verb == diff.Put
+	switch o := op.Object.(type) {
+	case model.Link:
+		if put {
+			return p.putLink(o)
+		}
+		return p.deleteLink(o.Name)
+	case model.Address:
+		return either(put, o, p.putAddress, p.deleteAddress)
+	case model.Route:
+		return either(put, o, p.putRoute, p.deleteRoute)
+	case model.Rule:
+		return either(put, o, p.putRule, p.deleteRule)
+	case model.Neighbour:
+		return either(put, o, p.putNeighbour, p.deleteNeighbour)
+	case model.FDBEntry:
+		return either(put, o, p.putFDB, p.deleteFDB)
+	case model.Sysctl:
+		if put {
+			return k.putSysctl(o)
+		}
+		return errors.New("a sysctl cannot be deleted")
+	case model.Table:
+		if put {
+			return k.putTable(ctx, o)
+		}
+		return k.deleteTable(ctx, o)
+	}
+	return fmt.Errorf("no operation on a %T is known", op.Object)
+}
+
+func either[T any](put bool, object T, doPut, doDelete func(T) error) error {
+	if put {
+		return doPut(object)
+	}
+	return doDelete(object)
+}
+
+// linkOf returns the name of the link that an object is on; empty for none.
+func linkOf(object any) string {
+	switch o := object.(type) {
+	case model.Address:
+		return o.Link
+	case model.Route:
+		return o.Link
+	case model.Neighbour:
+		return o.Link
+	case model.FDBEntry:
+		return o.Link
+	}
+	return ""
+}
+
+// describe names an operation and its object.
+func describe(op diff.Op) string {
+	what := fmt.Sprintf("%T", op.Object)
+	switch o := op.Object.(type) {
+	case model.Link:
+		what = fmt.Sprintf("%s link %s", o.Kind, o.Name)
+	case model.Address:
+		what = fmt.Sprintf("address %s on %s", o.Addr, o.Link)
+	case model.Route:
+		what = "route to " + o.Dst.String()
+		switch {
+		case o.Unreachable:
+			what = "unreachable " + what
+		case o.Via.IsValid():
+			what += fmt.Sprintf(" via %s on %s", o.Via, o.Link)
+		default:
+			what += " on " + o.Link
+		}
+	case model.Rule:
+		what = fmt.Sprintf("rule of priority %d to table %d", o.Priority, o.Table)
+	case model.Neighbour:
+		what = fmt.Sprintf("neighbour %s on %s", o.Addr, o.Link)
+	case model.FDBEntry:
+		what = fmt.Sprintf("forwarding entry of %s to %s on %s", o.MAC, o.Endpoint, o.Link)
+	case model.Sysctl:
+		what = fmt.Sprintf("sysctl %s=%s", o.Key, o.Value)
+	case model.Table:
+		what = fmt.Sprintf("nft table %s %s", o.Family, o.Name)
+	case diff.Elements:
+		what = fmt.Sprintf("%d elements of nft set %s of table %s %s", len(o.Elements), o.Set, o.Family, o.Table)
+	}
+	return fmt.Sprintf("%s %s", op.Verb, what)
+}
+
+// describeAll names the first of several operations that were done as one.
+func describeAll(ops []diff.Op) string {
+	if len(ops) == 1 {
+		return describe(ops[0])
+	}
+	return fmt.Sprintf("%s, and %d more in one transaction", describe(ops[0]), len(ops)-1)
+}

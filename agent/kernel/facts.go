@@ -1,0 +1,186 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+const mainTable = unix.RT_TABLE_MAIN
+
+// probeLink is the name of a device that is made, and deleted at once, to learn
+// whether the kernel can make VXLAN devices.
+const probeLink = "vxpodnetprobe"
+
+// Facts are what was found on the node, without podnet's own.
+type Facts struct {
+	// Links are the interfaces, in the kernel's order.
+	Links []model.HostLink
+	// Routes are the unicast routes of the main table. One of several next hops
+	// stands for all.
+	Routes []model.UnderlayRoute
+	// VXLAN says whether the kernel can make VXLAN devices.
+	VXLAN bool
+	// BridgeNetfilter says whether br_netfilter is loaded.
+	BridgeNetfilter bool
+	// IPv6 says whether the kernel has IPv6 and it is not turned off.
+	IPv6 bool
+	// AcceptRA are the names of the interfaces on which router advertisements are
+	// accepted as long as forwarding is off, or were before podnet turned it on.
+	AcceptRA []string
+}
+
+// Facts looks at the node.
+func (k *Kernel) Facts(_ context.Context) (Facts, error) {
+	p, err := newPass()
+	if err != nil {
+		return Facts{}, err
+	}
+	defer p.close()
+	links, err := p.allLinks()
+	if err != nil {
+		return Facts{}, err
+	}
+	own, err := p.observeRoutes()
+	if err != nil {
+		return Facts{}, err
+	}
+	addrs, err := p.allAddresses()
+	if err != nil {
+		return Facts{}, err
+	}
+	f := Facts{IPv6: hasIPv6()}
+	_, f.BridgeNetfilter, err = readSysctl("net/bridge/bridge-nf-call-iptables")
+	if err != nil {
+		return Facts{}, err
+	}
+	for _, l := range links {
+		if isOwn(l.Attrs().Alias) || l.Attrs().Name == probeLink {
+			continue
+		}
+		f.Links = append(f.Links, hostLink(l, addrs, own))
+	}
+	if f.Routes, err = p.underlayRoutes(); err != nil {
+		return Facts{}, err
+	}
+	if f.AcceptRA, err = k.acceptRA(f.Links); err != nil {
+		return Facts{}, err
+	}
+	f.VXLAN, err = k.canVXLAN(p)
+	return f, err
+}
+
+func hostLink(l netlink.Link, addrs []netlink.Addr, own []model.Route) model.HostLink {
+	found := model.HostLink{Name: l.Attrs().Name, Up: l.Attrs().Flags&net.FlagUp != 0, MTU: l.Attrs().MTU}
+	for _, a := range addrs {
+		addr := prefixOf(a.IPNet)
+		if a.LinkIndex != l.Attrs().Index || addr.Addr().IsLoopback() || addr.Addr().IsLinkLocalUnicast() ||
+			inOwnBlock(own, addr.Addr()) {
+			continue
+		}
+		// The bit means "temporary" (RFC 8981) for IPv6 alone; an IPv4 address that
+		// has it is only not the first of its network.
+		if addr.Addr().Is6() && a.Flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+			continue
+		}
+		found.Addrs = append(found.Addrs, addr)
+	}
+	return found
+}
+
+// underlayRoutes returns the routes of the main table that are not podnet's.
+func (p *pass) underlayRoutes() ([]model.UnderlayRoute, error) {
+	var out []model.UnderlayRoute
+	for _, family := range families {
+		routes, err := p.routes(family, mainTable)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			dst := prefixOf(r.Dst)
+			if r.Type != unix.RTN_UNICAST || r.Protocol == model.RouteProtocol || dst.Addr().IsLinkLocalUnicast() {
+				continue
+			}
+			found := model.UnderlayRoute{Dst: dst, Via: addrOf(r.Gw), Link: p.nameOf(r.LinkIndex), Metric: r.Priority}
+			if len(r.MultiPath) > 0 {
+				found.Via, found.Link = addrOf(r.MultiPath[0].Gw), p.nameOf(r.MultiPath[0].LinkIndex)
+			}
+			out = append(out, found)
+		}
+	}
+	return out, nil
+}
+
+// acceptRA returns the names of the links that would stop to accept router
+// advertisements when forwarding is turned on: those with accept_ra=1 and no
+// forwarding. Where podnet changed the parameter, its value from before counts.
+func (k *Kernel) acceptRA(links []model.HostLink) ([]string, error) {
+	k.mu.Lock()
+	previous, err := k.readPrevious()
+	k.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range links {
+		key := ipv6Conf(l.Name, "accept_ra")
+		if previous[key] == "1" {
+			names = append(names, l.Name)
+			continue
+		}
+		accept, there, err := readSysctl(key)
+		if err != nil {
+			return nil, err
+		}
+		forwarding, _, err := readSysctl(ipv6Conf(l.Name, "forwarding"))
+		if err != nil {
+			return nil, err
+		}
+		if there && accept == "1" && forwarding == "0" && l.Name != "lo" {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+// canVXLAN says whether the kernel can make VXLAN devices. That it can is
+// remembered; that it cannot may change when the module is loaded.
+func (k *Kernel) canVXLAN(p *pass) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.vxlan {
+		return true, nil
+	}
+	for _, l := range p.byName {
+		if l.Type() == string(model.LinkVXLAN) {
+			k.vxlan = true
+			return true, nil
+		}
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = probeLink
+	probe := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: 1<<24 - 1, SrcAddr: net.IP(netip.IPv6Loopback().AsSlice()), Port: 65535}
+	if !hasIPv6() {
+		probe.SrcAddr = net.IPv4(127, 0, 0, 1)
+	}
+	err := p.h.LinkAdd(probe)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return false, fmt.Errorf("try to make a VXLAN device: %w", err)
+	}
+	if err := p.h.LinkDel(probe); err != nil && !isGone(err) {
+		return false, fmt.Errorf("delete link %s: %w", probeLink, err)
+	}
+	k.vxlan = true
+	return true, nil
+}

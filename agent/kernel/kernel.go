@@ -1,0 +1,86 @@
+// Package kernel reads what podnet made of a node's kernel (Observe), changes it
+// by operations (Execute), gives pods their links (Attach, Detach) and tells what
+// else there is on the node (Facts, Findings). It takes podnet off the node again
+// (Remove).
+//
+// It works on the network namespace of the calling thread, step by step, and
+// keeps no picture of the kernel in memory: what is podnet's own is known by its
+// marks (see internal/model), so that a restarted agent finds it again. What the
+// kernel shall be is left to internal/plan, and the order of changes to
+// agent/diff.
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Config is what a Kernel works with.
+type Config struct {
+	// StateDir is a folder, made when needed, that lives as long as the kernel
+	// does, such as /run/podnet: the values that sysctls had before podnet changed
+	// them are kept there.
+	StateDir string
+}
+
+// Kernel is the network part of the kernel, as seen from the calling thread. Its
+// methods may be called concurrently; that two of them do not undo each other's
+// changes is up to the caller.
+type Kernel struct {
+	nft knftables.Interface
+
+	// mu guards the fields below and the file of previous values.
+	mu           sync.Mutex
+	previousFile string
+	// vxlan says that a VXLAN device could be made once.
+	vxlan bool
+}
+
+// New returns a Kernel. It fails where nft is missing or may not be run.
+func New(cfg Config) (*Kernel, error) {
+	if cfg.StateDir == "" {
+		return nil, errors.New("no folder given for the previous values of sysctls")
+	}
+	nft, err := knftables.New("", "")
+	if err != nil {
+		return nil, fmt.Errorf("look for nft: %w", err)
+	}
+	return &Kernel{nft: nft, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
+}
+
+// ModuleMissingError says that the kernel cannot do something for want of a module.
+type ModuleMissingError struct {
+	// Module is the module's name, as modprobe takes it.
+	Module string
+	Err    error
+}
+
+// Error names the module and what to do.
+func (e *ModuleMissingError) Error() string {
+	return fmt.Sprintf("the kernel has no %s devices: load its module (modprobe %s) or use a kernel that has it: %v", e.Module, e.Module, e.Err)
+}
+
+// Unwrap returns the kernel's answer.
+func (e *ModuleMissingError) Unwrap() error { return e.Err }
+
+// isOwn says whether a link's alias marks it as made by podnet.
+func isOwn(alias string) bool {
+	return alias == model.LinkAlias || isPodAlias(alias)
+}
+
+// isPodAlias says whether a link's alias marks it as the host end of a pod's link.
+func isPodAlias(alias string) bool {
+	return strings.HasPrefix(alias, model.LinkAlias+" ")
+}
+
+// podAlias is the alias of a pod's link.
+func podAlias(pod model.Pod) string {
+	return fmt.Sprintf("%s %s/%s", model.LinkAlias, pod.ContainerID, pod.IfName)
+}

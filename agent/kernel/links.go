@@ -1,0 +1,185 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// observedLink returns what a link is, if it is one of those that a State holds.
+func (p *pass) observedLink(l netlink.Link) (model.Link, bool) {
+	a := l.Attrs()
+	if a.Alias != model.LinkAlias || !slices.Contains([]string{model.BridgeLink, model.VXLANLink4, model.VXLANLink6}, a.Name) {
+		return model.Link{}, false
+	}
+	found := model.Link{Name: a.Name, Kind: model.LinkKind(l.Type())}
+	found.MAC, _ = macOf(a.HardwareAddr)
+	if a.Flags&net.FlagUp != 0 {
+		found.MTU = a.MTU
+	}
+	if v, ok := l.(*netlink.Vxlan); ok {
+		found.VNI = uint32(v.VxlanId)
+		found.Port = uint16(v.Port)
+		found.Local = addrOf(v.SrcAddr)
+		found.Underlay = p.nameOf(v.VtepDevIndex)
+	}
+	return found, true
+}
+
+// putLink makes a link, or changes the one of that name in place where the kernel
+// can; where it cannot, it makes it anew, and what was on the link is gone.
+func (p *pass) putLink(want model.Link) error {
+	existing, err := p.link(want.Name)
+	if err != nil {
+		return err
+	}
+	if existing != nil {
+		if existing.Attrs().Alias != model.LinkAlias && !isUnmarked(existing, want.Kind) {
+			return fmt.Errorf("link %s (%s, alias %q) is there already and is not podnet's: remove or rename it",
+				want.Name, existing.Type(), existing.Attrs().Alias)
+		}
+		if !p.fits(existing, want) {
+			if err := p.deleteLink(want.Name); err != nil {
+				return err
+			}
+			existing = nil
+		}
+	}
+	if existing == nil {
+		if existing, err = p.createLink(want); err != nil {
+			return err
+		}
+	}
+	return p.finishLink(existing, want)
+}
+
+// isUnmarked says whether a link looks like one that podnet was interrupted in
+// making: the alias is set by a second message, and the link is down until then.
+func isUnmarked(l netlink.Link, kind model.LinkKind) bool {
+	a := l.Attrs()
+	return a.Alias == "" && a.Flags&net.FlagUp == 0 && l.Type() == string(kind)
+}
+
+// fits says whether a link differs from what is wanted only in what can be changed.
+func (p *pass) fits(l netlink.Link, want model.Link) bool {
+	if l.Type() != string(want.Kind) {
+		return false
+	}
+	v, ok := l.(*netlink.Vxlan)
+	if !ok {
+		return true
+	}
+	underlay, err := p.index(want.Underlay)
+	return err == nil && uint32(v.VxlanId) == want.VNI && uint16(v.Port) == want.Port &&
+		addrOf(v.SrcAddr) == want.Local && v.VtepDevIndex == underlay
+}
+
+func (p *pass) createLink(want model.Link) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = want.Name
+	attrs.MTU = want.MTU
+	attrs.HardwareAddr = want.MAC[:]
+	var link netlink.Link
+	switch want.Kind {
+	case model.LinkBridge:
+		off := false
+		// Without snooping, neighbour solicitations reach a pod whether or not the
+		// bridge has seen its multicast reports: no querier is needed.
+		link = &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off, VlanFiltering: &off}
+	case model.LinkVXLAN:
+		underlay, err := p.index(want.Underlay)
+		if err != nil {
+			return nil, err
+		}
+		// No group and no remote: there is no default entry, and nothing is flooded.
+		// Outer UDP checksums are the kernel's default: sent and, over IPv6, asked for.
+		link = &netlink.Vxlan{
+			LinkAttrs: attrs, VxlanId: int(want.VNI), Port: int(want.Port),
+			SrcAddr: want.Local.AsSlice(), VtepDevIndex: underlay, Learning: false,
+		}
+	default:
+		return nil, fmt.Errorf("no links of kind %q are made", want.Kind)
+	}
+	err := p.h.LinkAdd(link)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return nil, &ModuleMissingError{Module: string(want.Kind), Err: err}
+	case errors.Is(err, unix.EEXIST) && want.Kind == model.LinkVXLAN:
+		return nil, fmt.Errorf("another VXLAN device has VNI %d and port %d: %w", want.VNI, want.Port, err)
+	case err != nil:
+		return nil, fmt.Errorf("create: %w", err)
+	}
+	p.remember(link)
+	return link, nil
+}
+
+// finishLink gives a link all that can be changed on one that exists.
+func (p *pass) finishLink(l netlink.Link, want model.Link) error {
+	if err := p.h.LinkSetAlias(l, model.LinkAlias); err != nil {
+		return fmt.Errorf("set alias: %w", err)
+	}
+	l.Attrs().Alias = model.LinkAlias
+	if err := p.h.LinkSetHardwareAddr(l, want.MAC[:]); err != nil {
+		return fmt.Errorf("set address %s: %w", want.MAC, err)
+	}
+	if err := p.h.LinkSetMTU(l, want.MTU); err != nil {
+		return fmt.Errorf("set MTU %d: %w", want.MTU, err)
+	}
+	if want.Kind == model.LinkVXLAN {
+		if err := p.noLinkLocal(l); err != nil {
+			return err
+		}
+	}
+	// What pods or other nodes send may not configure the node.
+	if err := writeIfThere(ipv6Conf(want.Name, "accept_ra"), "0"); err != nil {
+		return err
+	}
+	if err := p.h.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	return nil
+}
+
+// noLinkLocal keeps the kernel from giving a link an IPv6 link-local address.
+// Without one the kernel sends no IPv6 redirects by the link either
+// (net/ipv6/ndisc.c, ndisc_send_redirect), for which IPv6 has no sysctl.
+func (p *pass) noLinkLocal(l netlink.Link) error {
+	err := p.h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
+	// A kernel without IPv6 answers EAFNOSUPPORT or ENODEV.
+	if err != nil && hasIPv6() {
+		return fmt.Errorf("turn link-local addresses off: %w", err)
+	}
+	return nil
+}
+
+// deleteLink deletes a link if it is podnet's, and is content where it is gone.
+func (p *pass) deleteLink(name string) error {
+	l, err := p.link(name)
+	if err != nil || l == nil {
+		return err
+	}
+	if alias := l.Attrs().Alias; alias != "" && !isOwn(alias) {
+		return fmt.Errorf("link %s (alias %q) is not podnet's", name, alias)
+	}
+	p.forget(l)
+	if err := p.h.LinkDel(l); err != nil && !isGone(err) {
+		return fmt.Errorf("delete: %w", err)
+	}
+	return nil
+}
+
+func macOf(hw net.HardwareAddr) (model.MAC, bool) {
+	var m model.MAC
+	if len(hw) != len(m) {
+		return m, false
+	}
+	copy(m[:], hw)
+	return m, true
+}

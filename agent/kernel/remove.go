@@ -1,0 +1,64 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Remove takes everything that podnet made off the node, also the links of pods
+// that still run, and gives sysctls the values that they had before. It touches
+// nothing else, and may be called again after it failed.
+func (k *Kernel) Remove(ctx context.Context) error {
+	have, err := k.Observe(ctx, model.State{})
+	if err != nil {
+		return fmt.Errorf("find what to remove: %w", err)
+	}
+	var ops []diff.Op
+	// Rules first, so that no packet meets a part of the routes.
+	ops = appendDeletes(ops, have.Rules)
+	ops = appendDeletes(ops, have.Routes)
+	ops = appendDeletes(ops, have.Firewall)
+	ops = appendDeletes(ops, have.Addresses)
+	ops = appendDeletes(ops, have.Links)
+	if err := k.Execute(ctx, ops); err != nil {
+		return fmt.Errorf("remove what podnet made: %w", err)
+	}
+	if err := removePodLinks(); err != nil {
+		return err
+	}
+	return k.restoreSysctls()
+}
+
+func appendDeletes[T any](ops []diff.Op, objects []T) []diff.Op {
+	for _, o := range objects {
+		ops = append(ops, diff.Op{Verb: diff.Delete, Object: o})
+	}
+	return ops
+}
+
+// removePodLinks removes the links of all pods.
+func removePodLinks() error {
+	p, err := newPass()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	links, err := p.allLinks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		if !isPodAlias(l.Attrs().Alias) {
+			continue
+		}
+		if err := p.h.LinkDel(l); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("delete link %s: %w", l.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

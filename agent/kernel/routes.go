@@ -1,0 +1,162 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// observeRoutes finds podnet's routes of both families.
+func (p *pass) observeRoutes() ([]model.Route, error) {
+	var have []model.Route
+	for _, family := range families {
+		routes, err := p.routes(family, model.RouteTable)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			if r.Protocol != model.RouteProtocol {
+				continue
+			}
+			found := model.Route{
+				Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
+				Via: addrOf(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
+			}
+			// The kernel shows unreachable IPv6 routes on lo.
+			if !found.Unreachable {
+				found.Link = p.nameOf(r.LinkIndex)
+			}
+			have = append(have, found)
+		}
+	}
+	return have, nil
+}
+
+// putRoute makes a route in podnet's table, or replaces the one of the same
+// destination in one step.
+func (p *pass) putRoute(want model.Route) error {
+	r := &netlink.Route{
+		Dst: ipNet(want.Dst), Family: familyOf(want.Dst.Addr().Is4()), Table: model.RouteTable,
+		Protocol: model.RouteProtocol, Scope: netlink.SCOPE_UNIVERSE, MTU: want.MTU,
+	}
+	if want.Unreachable {
+		r.Type = unix.RTN_UNREACHABLE
+		return p.h.RouteReplace(r)
+	}
+	index, err := p.index(want.Link)
+	if err != nil {
+		return err
+	}
+	r.LinkIndex = index
+	switch {
+	case want.Via.IsValid():
+		r.Gw = want.Via.AsSlice()
+	case want.Dst.Addr().Is4():
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if want.OnLink {
+		r.Flags = int(netlink.FLAG_ONLINK)
+	}
+	if want.Src.IsValid() {
+		r.Src = want.Src.AsSlice()
+	}
+	return p.h.RouteReplace(r)
+}
+
+// deleteRoute deletes the route to a destination from podnet's table.
+func (p *pass) deleteRoute(gone model.Route) error {
+	err := p.h.RouteDel(&netlink.Route{
+		Dst: ipNet(gone.Dst), Family: familyOf(gone.Dst.Addr().Is4()), Table: model.RouteTable,
+		// In a deletion this scope stands for any.
+		Protocol: model.RouteProtocol, Scope: netlink.SCOPE_NOWHERE,
+	})
+	if isGone(err) {
+		return nil
+	}
+	return err
+}
+
+// observeRules finds podnet's rules of both families.
+func (p *pass) observeRules() ([]model.Rule, error) {
+	var have []model.Rule
+	for _, family := range families {
+		rules, err := p.rules(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rules {
+			if r.Priority == model.RulePriority && r.Table == model.RouteTable {
+				have = append(have, model.Rule{IPv6: family == unix.AF_INET6, Priority: r.Priority, Table: r.Table})
+			}
+		}
+	}
+	return have, nil
+}
+
+func ruleOf(r model.Rule) *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family = familyOf(!r.IPv6)
+	rule.Priority = r.Priority
+	rule.Table = r.Table
+	rule.Protocol = model.RouteProtocol
+	return rule
+}
+
+// putRule makes a rule unless there is one.
+func (p *pass) putRule(want model.Rule) error {
+	rules, err := p.rules(familyOf(!want.IPv6))
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if r.Priority == want.Priority && r.Table == want.Table {
+			return nil
+		}
+	}
+	return p.h.RuleAdd(ruleOf(want))
+}
+
+func (p *pass) deleteRule(gone model.Rule) error {
+	rule := ruleOf(gone)
+	// Without a protocol the kernel takes a rule of any.
+	rule.Protocol = 0
+	if err := p.h.RuleDel(rule); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}
+
+// addrFor makes of an address what the netlink library takes. The kernel makes no
+// route for its prefix, and does not ask others whether they have it (DAD).
+func addrFor(a model.Address) *netlink.Addr {
+	addr := &netlink.Addr{IPNet: ipNet(a.Addr), Flags: unix.IFA_F_NOPREFIXROUTE}
+	if a.Addr.Addr().Is6() {
+		addr.Flags |= unix.IFA_F_NODAD
+	}
+	return addr
+}
+
+func (p *pass) putAddress(want model.Address) error {
+	l, err := p.link(want.Link)
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		return fmt.Errorf("link %s: %w", want.Link, unix.ENODEV)
+	}
+	return p.h.AddrReplace(l, addrFor(want))
+}
+
+func (p *pass) deleteAddress(gone model.Address) error {
+	l, err := p.link(gone.Link)
+	if err != nil || l == nil {
+		return err
+	}
+	if err := p.h.AddrDel(l, addrFor(gone)); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}

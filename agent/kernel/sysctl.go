@@ -1,0 +1,188 @@
+package kernel
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// sysctlRoot is where the kernel shows its parameters: those below net are the
+// ones of the reading thread's network namespace (net/sysctl_net.c,
+// net_ctl_header_lookup).
+const sysctlRoot = "/proc/sys"
+
+// ipv6Conf is the key of an interface's IPv6 parameter.
+func ipv6Conf(link, name string) string { return "net/ipv6/conf/" + link + "/" + name }
+
+// ipv4Conf is the key of an interface's IPv4 parameter.
+func ipv4Conf(link, name string) string { return "net/ipv4/conf/" + link + "/" + name }
+
+// readSysctl returns a parameter's value, its fields parted by single spaces, and
+// whether the kernel has it.
+func readSysctl(key string) (string, bool, error) {
+	text, err := os.ReadFile(filepath.Join(sysctlRoot, key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("read sysctl %s: %w", key, err)
+	}
+	return strings.Join(strings.Fields(string(text)), " "), true, nil
+}
+
+// readSysctls returns the values of those parameters in want that the kernel has.
+func readSysctls(want []model.Sysctl) ([]model.Sysctl, error) {
+	var have []model.Sysctl
+	for _, s := range want {
+		value, there, err := readSysctl(s.Key)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			have = append(have, model.Sysctl{Key: s.Key, Value: value})
+		}
+	}
+	return have, nil
+}
+
+func writeSysctl(key, value string) error {
+	// The file is not created where it is missing: procfs has no such operation.
+	f, err := os.OpenFile(filepath.Join(sysctlRoot, key), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write sysctl %s: %w", key, err)
+	}
+	_, err = f.WriteString(value)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write sysctl %s=%s: %w", key, value, err)
+	}
+	return nil
+}
+
+// writeIfThere writes a parameter and is content where the kernel has none of that name.
+func writeIfThere(key, value string) error {
+	if err := writeSysctl(key, value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// putSysctl writes a parameter, after noting the value that it had before podnet
+// first changed it.
+func (k *Kernel) putSysctl(want model.Sysctl) error {
+	value, there, err := readSysctl(want.Key)
+	if err != nil {
+		return err
+	}
+	if !there {
+		return fmt.Errorf("the kernel has no sysctl %s", want.Key)
+	}
+	if value == want.Value {
+		return nil
+	}
+	if err := k.notePrevious(want.Key, value); err != nil {
+		return err
+	}
+	return writeSysctl(want.Key, want.Value)
+}
+
+func (k *Kernel) notePrevious(key, value string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	previous, err := k.readPrevious()
+	if err != nil {
+		return err
+	}
+	if _, noted := previous[key]; noted {
+		return nil
+	}
+	previous[key] = value
+	return k.writePrevious(previous)
+}
+
+// readPrevious returns the values that parameters had before podnet changed them.
+func (k *Kernel) readPrevious() (map[string]string, error) {
+	previous := map[string]string{}
+	text, err := os.ReadFile(k.previousFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return previous, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read previous values of sysctls: %w", err)
+	}
+	if err := json.Unmarshal(text, &previous); err != nil {
+		return nil, fmt.Errorf("read previous values of sysctls from %s: %w", k.previousFile, err)
+	}
+	return previous, nil
+}
+
+func (k *Kernel) writePrevious(previous map[string]string) error {
+	text, err := json.MarshalIndent(previous, "", "  ")
+	if err != nil {
+		return fmt.Errorf("note previous values of sysctls: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(k.previousFile), 0o700); err != nil {
+		return fmt.Errorf("note previous values of sysctls: %w", err)
+	}
+	next := k.previousFile + ".new"
+	if err := os.WriteFile(next, text, 0o600); err != nil {
+		return fmt.Errorf("note previous values of sysctls: %w", err)
+	}
+	if err := os.Rename(next, k.previousFile); err != nil {
+		return fmt.Errorf("note previous values of sysctls: %w", err)
+	}
+	return nil
+}
+
+// restoreSysctls gives parameters back the values that they had before podnet
+// changed them, and forgets these.
+func (k *Kernel) restoreSysctls() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	previous, err := k.readPrevious()
+	if err != nil {
+		return err
+	}
+	keys := slices.SortedFunc(maps.Keys(previous), restoreOrder)
+	var errs []error
+	for _, key := range keys {
+		// An interface that is gone has taken its parameters along.
+		errs = append(errs, writeIfThere(key, previous[key]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.Remove(k.previousFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget previous values of sysctls: %w", err)
+	}
+	return nil
+}
+
+// restoreOrder puts forwarding first: changing it changes other parameters
+// (net/ipv4/devinet.c, inet_forward_change; net/ipv6/addrconf.c,
+// addrconf_forward_change).
+func restoreOrder(a, b string) int {
+	forwarding := func(key string) int {
+		if strings.HasSuffix(key, "forward") || strings.HasSuffix(key, "forwarding") {
+			return 0
+		}
+		return 1
+	}
+	if d := forwarding(a) - forwarding(b); d != 0 {
+		return d
+	}
+	return strings.Compare(a, b)
+}
+
+// hasIPv6 says whether the kernel has IPv6 and it is not turned off.
+func hasIPv6() bool {
+	value, there, err := readSysctl(ipv6Conf("all", "disable_ipv6"))
+	return err == nil && there && value == "0"
+}
