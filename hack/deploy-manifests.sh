@@ -37,7 +37,7 @@ render() { # template… > manifest, without the labels that say that Helm insta
 	for template in "$@"; do
 		"$helm" template podnet "$chart" --namespace "$namespace" --values "$chart/ci/default-values.yaml" \
 			--show-only "templates/$template"
-	done | grep -vE '^ +(helm\.sh/chart|app\.kubernetes\.io/(managed-by|instance)):|^# Source: '
+	done | grep -vE '^ +(helm\.sh/chart|app\.kubernetes\.io/(managed-by|instance)):|^# Source: |^$'
 }
 mkdir -p config/manager config/agent config/rbac
 render manager/deployment.yaml >config/manager/deployment.yaml
