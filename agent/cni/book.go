@@ -62,6 +62,9 @@ type Book struct {
 
 	mu   sync.Mutex
 	pods map[Key]model.Pod
+	// leaving are the pods that are being detached. After a restart they count as
+	// attached, until the runtime repeats its request.
+	leaving map[Key]bool
 	// damaged holds, by host link, the addresses that could be read from records
 	// that were set aside. They stay taken, since the pod may be there.
 	damaged map[string][]netip.Addr
@@ -130,9 +133,9 @@ func portsMeet(a, b model.HostPort) bool {
 		(a.HostIP == b.HostIP || !a.HostIP.IsValid() || !b.HostIP.IsValid())
 }
 
-// record writes the cursors, then the record. If the record may have been
-// written although an error is reported and cannot be removed, it counts as
-// written, so that nobody else gets its addresses.
+// record writes the cursors, then the record. Where it fails and nobody can tell
+// whether the record is there, nobody else gets its addresses, and the attachment
+// counts as one that is being detached: it has to be released first.
 func (b *Book) record(pod model.Pod, cursors map[netip.Prefix]netip.Addr) error {
 	if err := b.write(cursorsName, cursors); err != nil {
 		return err
@@ -145,6 +148,7 @@ func (b *Book) record(pod model.Pod, cursors map[netip.Prefix]netip.Addr) error 
 			return err
 		}
 		err = errors.Join(err, removeErr)
+		b.leaving[KeyOf(pod)] = true
 	}
 	b.pods[KeyOf(pod)] = pod
 	return err
@@ -173,11 +177,23 @@ func (b *Book) release(hostLink string) error {
 		}
 	}
 	maps.DeleteFunc(b.pods, func(_ Key, pod model.Pod) bool { return pod.HostLink == hostLink })
+	maps.DeleteFunc(b.leaving, func(key Key, _ bool) bool { return key.HostLink() == hostLink })
 	delete(b.damaged, hostLink)
 	return nil
 }
 
-// Get returns the pod of an attachment, and whether there is one.
+// leave makes Pods no longer name an attachment, so that nobody makes anew what
+// is about to be removed from the kernel. Its addresses stay taken until Release.
+func (b *Book) leave(key Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.pods[key]; ok {
+		b.leaving[key] = true
+	}
+}
+
+// Get returns the pod of an attachment, also of one that is being detached, and
+// whether there is one.
 func (b *Book) Get(key Key) (model.Pod, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -185,16 +201,37 @@ func (b *Book) Get(key Key) (model.Pod, bool) {
 	return clone(pod), ok
 }
 
-// Pods returns the attached pods, sorted by host link.
+// Pods returns the pods that shall hang on the node, sorted by host link: not
+// those that are being detached. The link of one that was just recorded may not
+// be there yet.
 func (b *Book) Pods() []model.Pod {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.list(func(key Key) bool { return !b.leaving[key] })
+}
+
+// recorded returns all pods that have a record, sorted by host link.
+func (b *Book) recorded() []model.Pod {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.list(func(Key) bool { return true })
+}
+
+func (b *Book) list(include func(Key) bool) []model.Pod {
 	pods := make([]model.Pod, 0, len(b.pods))
-	for _, pod := range b.pods {
-		pods = append(pods, clone(pod))
+	for key, pod := range b.pods {
+		if include(key) {
+			pods = append(pods, clone(pod))
+		}
 	}
 	slices.SortFunc(pods, func(a, b model.Pod) int { return cmp.Compare(a.HostLink, b.HostLink) })
 	return pods
+}
+
+func (b *Book) isLeaving(key Key) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.leaving[key]
 }
 
 // Damaged returns the host links of attachments whose records could not be

@@ -25,9 +25,9 @@ const (
 const (
 	// networkName is the network's name in the configuration.
 	networkName = "podnet"
-	// conflistName sorts before the names that other networks use: runtimes take
+	// ConflistName is the name of podnet's CNI configuration. It sorts before the names that other networks use: runtimes take
 	// the first file.
-	conflistName = "05-podnet.conflist"
+	ConflistName = "05-podnet.conflist"
 	conflistMode = 0o600
 
 	pluginName = "podnet-cni"
@@ -95,7 +95,7 @@ func Install(ctx context.Context, config InstallConfig) error {
 	if err != nil {
 		return fmt.Errorf("install the CNI configuration: %w", err)
 	}
-	if err := ensureFile(ctx, filepath.Join(config.ConfDir, conflistName), conflist, conflistMode); err != nil {
+	if err := ensureFile(ctx, filepath.Join(config.ConfDir, ConflistName), conflist, conflistMode); err != nil {
 		return fmt.Errorf("install the CNI configuration: %w", err)
 	}
 	return nil
@@ -105,7 +105,7 @@ func Install(ctx context.Context, config InstallConfig) error {
 // configuration, so that the runtime sends no more pods.
 func Uninstall(ctx context.Context, config InstallConfig) error {
 	config.setDefaults()
-	paths := []string{filepath.Join(config.ConfDir, conflistName)}
+	paths := []string{filepath.Join(config.ConfDir, ConflistName)}
 	for _, binary := range binaries {
 		paths = append(paths, filepath.Join(config.BinDir, binary.target))
 	}

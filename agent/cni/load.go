@@ -29,6 +29,7 @@ func openBook(ctx context.Context, dir string, d disk) (*Book, error) {
 		dir:     dir,
 		disk:    d,
 		pods:    map[Key]model.Pod{},
+		leaving: map[Key]bool{},
 		damaged: map[string][]netip.Addr{},
 		cursors: map[netip.Prefix]netip.Addr{},
 	}

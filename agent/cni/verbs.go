@@ -37,7 +37,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
 
 	recorded, exists := s.config.Book.Get(KeyOf(pod))
-	if exists && sameRequest(recorded, pod) {
+	if exists && sameRequest(recorded, pod) && !s.config.Book.isLeaving(KeyOf(pod)) {
 		// A runtime repeats an ADD that it has no answer to. The attachment may be
 		// in use, so that it is not removed where it cannot be made whole.
 		if err := s.config.Network.Attach(ctx, recorded); err != nil {
@@ -100,6 +100,7 @@ func (s *Server) detach(ctx context.Context, pod model.Pod) error {
 	case !slices.Contains(s.config.Book.Damaged(), pod.HostLink):
 		return nil
 	}
+	s.config.Book.leave(KeyOf(pod))
 	if err := s.config.Network.Detach(ctx, pod); err != nil {
 		return fmt.Errorf("detach %s: %w", describe(pod), err)
 	}
@@ -169,7 +170,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 // collect detaches the pods that are not to be kept. Those with a request under
 // way are left alone.
 func (s *Server) collect(ctx context.Context, keep func(context.Context, model.Pod) bool) error {
-	pods := s.config.Book.Pods()
+	pods := s.config.Book.recorded()
 	for _, hostLink := range s.config.Book.Damaged() {
 		pods = append(pods, model.Pod{HostLink: hostLink})
 	}
