@@ -6,9 +6,11 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -58,7 +60,7 @@ type Config struct {
 	Links  Links
 	Node   Node
 	// Pods returns the pods whose links exist on the node.
-	Pods func() ([]model.Pod, error)
+	Pods func(ctx context.Context) ([]model.Pod, error)
 	// Report is told what each pass found.
 	Report func(status.Report)
 	// Serve is called after each pass that left the node able to carry pods.
@@ -180,7 +182,7 @@ func (s *Syncer) pass(ctx context.Context) (*status.Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the node: %w", err)
 	}
-	pods, err := s.cfg.Pods()
+	pods, err := s.cfg.Pods(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the attachments: %w", err)
 	}
@@ -196,15 +198,12 @@ func (s *Syncer) pass(ctx context.Context) (*status.Report, error) {
 	}
 	err = s.apply(ctx, wanted.State)
 	if err != nil {
-		report.Problems = append([]model.Problem{{Reason: kernelReason, Message: fmt.Sprintf("%v.", err), Fatal: true}}, report.Problems...)
+		report.Problems = append([]model.Problem{{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}}, report.Problems...)
 	}
 	s.cluster, s.plan, s.fatal = &cluster, &wanted, fatalOf(report.Problems)
 	report.Findings = s.look(ctx, wanted.Blocks)
 	return report, err
 }
-
-// kernelReason is the API's ReasonKernelError.
-const kernelReason = "KernelError"
 
 // apply executes the difference between what the kernel is and what it shall be.
 func (s *Syncer) apply(ctx context.Context, want model.State) error {
@@ -283,7 +282,19 @@ func (s *Syncer) Serving() (cni.Serving, error) {
 			out.Blocks = append(out.Blocks, b.CIDR)
 		}
 	}
+	// A pod's primary address is of the family that the network names first.
+	primary4 := s.cluster.Network.Ranges[0].Addr().Is4()
+	slices.SortStableFunc(out.Blocks, func(a, b netip.Prefix) int {
+		return cmp.Compare(rank(a, primary4), rank(b, primary4))
+	})
 	return out, nil
+}
+
+func rank(p netip.Prefix, primary4 bool) int {
+	if p.Addr().Is4() == primary4 {
+		return 0
+	}
+	return 1
 }
 
 // Attach implements cni.Network: it makes the pod's link, and returns when the

@@ -108,7 +108,6 @@ func (o options) endpoints() (model.EndpointOptions, error) {
 
 func (o options) socket() string      { return filepath.Join(o.stateDir, "cni.sock") }
 func (o options) attachments() string { return filepath.Join(o.stateDir, "attachments") }
-func (o options) sysctls() string     { return filepath.Join(o.stateDir, "sysctls.json") }
 
 func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })

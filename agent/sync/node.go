@@ -1,0 +1,59 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
+)
+
+// LocalNode is the node that the agent runs on. It implements Node.
+type LocalNode struct {
+	// Name is the name of the Node object.
+	Name    string
+	Options model.EndpointOptions
+	Kernel  *kernel.Kernel
+	// ConfDir is the runtime's folder for CNI configuration, Conflist the name of
+	// podnet's file in it.
+	ConfDir  string
+	Conflist string
+	// Uninstall takes the CNI configuration and binaries off the node.
+	Uninstall func(ctx context.Context) error
+}
+
+// Host returns what the node is, and what of it does not fit the options.
+func (n *LocalNode) Host(ctx context.Context) (model.Host, []model.Problem, error) {
+	facts, err := n.Kernel.Facts(ctx)
+	if err != nil {
+		return model.Host{}, nil, fmt.Errorf("read the node's interfaces and routes: %w", err)
+	}
+	endpoints, problems := plan.ChooseEndpoints(facts.Links, n.Options)
+	return model.Host{
+		Node:            n.Name,
+		Endpoints:       endpoints,
+		Routes:          facts.Routes,
+		VXLAN:           facts.VXLAN,
+		BridgeNetfilter: facts.BridgeNetfilter,
+		IPv6:            facts.IPv6,
+		AcceptRA:        facts.AcceptRA,
+	}, problems, nil
+}
+
+// Findings returns what is in the network's way on the node.
+func (n *LocalNode) Findings(ctx context.Context, own []model.Block) ([]model.Finding, error) {
+	blocks := make([]netip.Prefix, 0, len(own))
+	for _, b := range own {
+		blocks = append(blocks, b.CIDR)
+	}
+	return n.Kernel.Findings(ctx, kernel.Search{Blocks: blocks, ConfDir: n.ConfDir, Conflist: n.Conflist})
+}
+
+// Remove takes everything that podnet made off the node: first what brings new
+// pods, then the network.
+func (n *LocalNode) Remove(ctx context.Context) error {
+	return errors.Join(n.Uninstall(ctx), n.Kernel.Remove(ctx))
+}

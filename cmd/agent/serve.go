@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/status"
+	"github.com/podnet/podnet/agent/sync"
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/version"
+)
+
+// serve wires the rooms of the agent together and runs them until ctx ends.
+func serve(ctx context.Context, o options, endpoints model.EndpointOptions) error {
+	mgr, err := newManager(o)
+	if err != nil {
+		return err
+	}
+	k, err := kernel.New(kernel.Config{StateDir: o.stateDir})
+	if err != nil {
+		return err
+	}
+	book, err := cni.OpenBook(ctx, o.attachments())
+	if err != nil {
+		return err
+	}
+	installer := cni.InstallConfig{SourceDir: o.pluginDir, BinDir: o.cniBinDir, ConfDir: o.cniConfDir, Socket: o.socket()}
+	src := source.New(mgr.GetCache())
+	writer := status.NewWriter(status.Writer{
+		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
+		Node: o.node, Version: version.Version,
+	})
+	syncer := sync.New(sync.Config{
+		Source: src,
+		Kernel: k,
+		Links:  k,
+		Node: &sync.LocalNode{
+			Name: o.node, Options: endpoints, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
+			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
+		},
+		Pods: func(ctx context.Context) ([]model.Pod, error) {
+			return k.Present(ctx, book.Pods())
+		},
+		Report:       writer.Report,
+		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
+		FullInterval: o.fullInterval,
+	})
+	server, err := cni.NewServer(cni.ServerConfig{Socket: o.socket(), Book: book, Network: syncer, Checker: syncer})
+	if err != nil {
+		return err
+	}
+
+	// The CNI server does not wait for the API server: pods must be able to leave
+	// while it is away.
+	for _, r := range []manager.RunnableFunc{
+		server.Run,
+		writer.Run,
+		func(ctx context.Context) error {
+			if err := src.Watch(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
+				return err
+			}
+			return syncer.Run(ctx)
+		},
+	} {
+		if err := mgr.Add(r); err != nil {
+			return fmt.Errorf("add a part of the agent: %w", err)
+		}
+	}
+	ready := func(*http.Request) error { _, err := syncer.Serving(); return err }
+	if err := mgr.AddReadyzCheck("serving", ready); err != nil {
+		return fmt.Errorf("add the readiness check: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("add the health check: %w", err)
+	}
+	return mgr.Start(ctx)
+}
+
+func newManager(o options) (manager.Manager, error) {
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("find the API server: %w", err)
+	}
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, podnetv1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("register kinds: %w", err)
+		}
+	}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                 scheme,
+		Metrics:                metricsserver.Options{BindAddress: o.metrics},
+		HealthProbeBindAddress: o.probes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the agent: %w", err)
+	}
+	return mgr, nil
+}
