@@ -94,21 +94,28 @@ cmd_deps() {
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-# wait_for SECONDS WHAT LOG COMMAND… polls until the command succeeds. A failure names what did not happen and shows the
-# end of the log that should say why.
+# wait_for SECONDS WHAT LOG COMMAND… polls until the command succeeds. It fails after that time, or as soon as a process of
+# the cluster has ended, and shows the end of the log that should say why.
 wait_for() {
-	local seconds=$1 what=$2 log=$3
+	local seconds=$1 what=$2 log=$3 ended
 	shift 3
 	local deadline=$(($(now_ms) + seconds * 1000))
 	until "$@" >/dev/null 2>&1; do
+		ended=$(dead_processes | head -n 1)
+		if [ -n "$ended" ]; then
+			fail_with_log "$state/logs/$ended.log" "$ended has ended"
+		fi
 		if [ "$(now_ms)" -gt "$deadline" ]; then
-			warn "error: $what did not happen within $seconds s"
-			if [ -f "$log" ]; then
-				warn "the end of $log:"
-				tail -n 15 "$log" >&2
-			fi
-			exit 1
+			fail_with_log "$log" "$what did not happen within $seconds s"
 		fi
 		sleep 0.2
 	done
+}
+
+fail_with_log() {
+	if [ -f "$1" ]; then
+		warn "the end of $1:"
+		tail -n 15 "$1" >&2
+	fi
+	die "$2"
 }

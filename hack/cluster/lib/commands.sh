@@ -56,6 +56,7 @@ cmd_up() {
 	fi
 
 	began=$(now_ms)
+	allow_inotify
 	make_state "$nodes"
 	start_network
 	make_pki
@@ -63,6 +64,16 @@ cmd_up() {
 	touch "$state/up"
 	say "$nodes nodes are up after $((($(now_ms) - began) / 1000)) s; they stay NotReady until a pod network is installed"
 	say "next: export KUBECONFIG=$state/kubeconfig PATH=$state/bin:\$PATH, then kubectl get nodes"
+}
+
+# allow_inotify raises a limit that has no namespace of its own, and that a few kubelets reach: the usual 128 then fails
+# whatever program on the machine comes next.
+allow_inotify() {
+	local setting=fs.inotify.max_user_instances wanted=1024 now
+	now=$(sysctl -n "$setting")
+	[ "$now" -lt "$wanted" ] || return 0
+	sysctl -qw "$setting=$wanted"
+	say "raised $setting from $now to $wanted, for the whole machine until it restarts"
 }
 
 make_state() {
@@ -120,7 +131,9 @@ start_cluster() {
 	done
 	# The first requests may come before the API server has made the default roles and namespaces.
 	wait_for 30 "the application of CoreDNS" "$state/logs/kube-apiserver.log" apply_dns
-	wait_for 60 "the registration of all nodes" "$state/logs/kubelet-node1.log" nodes_registered
+	for node in $(node_names); do
+		wait_for 60 "the registration of $node" "$state/logs/kubelet-$node.log" node_registered "$node"
+	done
 	if [ -n "$(dead_processes)" ]; then
 		die "these ended: $(dead_processes | tr '\n' ' '); see $state/logs"
 	fi

@@ -170,7 +170,4 @@ apply_dns() {
 	sed -e "s|@IMAGE@|$(coredns_image)|" -e "s|@ADDRESS@|$dns_v4|" "$here/coredns.yaml" | kubectl apply -f - >/dev/null
 }
 
-nodes_registered() {
-	local node
-	for node in $(node_names); do kubectl get node "$node" -o name || return 1; done
-}
+node_registered() { kubectl get node "$1" -o name; }
