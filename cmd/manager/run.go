@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/podnet/podnet/controllers"
+)
+
+// runOptions are the flags of the manager itself.
+type runOptions struct {
+	leaderElect             bool
+	leaderElectionNamespace string
+	metricsAddress          string
+	probeAddress            string
+}
+
+func runCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "manager",
+		Short: "Runs podnet's controllers: blocks for nodes, and conditions for users",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := ctrl.GetConfig()
+			if err != nil {
+				return fmt.Errorf("finding the API server: %w", err)
+			}
+			return runManager(cmd.Context(), config, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the lease, so that several managers can run")
+	flags.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "namespace of the lease; empty means that of the pod")
+	flags.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address on which metrics are served by HTTPS to who may read them; 0 turns them off")
+	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 turns them off")
+	return cmd
+}
+
+func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) error {
+	warmup := true
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme: controllers.Scheme(),
+		Client: client.Options{Cache: controllers.CacheOptions()},
+		// Nobody here reads who wrote which field, and it is a large part of an object.
+		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		// A standby keeps its caches warm and can take over at once.
+		Controller:                    config.Controller{EnableWarmup: &warmup},
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "podnet-manager",
+		LeaderElectionNamespace:       o.leaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		HealthProbeBindAddress:        o.probeAddress,
+		Metrics: metricsserver.Options{
+			BindAddress:    o.metricsAddress,
+			SecureServing:  true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			// HTTP/2 lets a client reset streams faster than a server can end them (CVE-2023-44487).
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("making the manager: %w", err)
+	}
+	if err := controllers.Setup(ctx, mgr); err != nil {
+		return fmt.Errorf("setting up the controllers: %w", err)
+	}
+	if err := errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache())),
+	); err != nil {
+		return fmt.Errorf("adding probes: %w", err)
+	}
+	ctrl.Log.Info("Starting")
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the manager: %w", err)
+	}
+	return nil
+}
+
+// syncPatience is less than the second that a kubelet waits for the answer to a probe.
+const syncPatience = 500 * time.Millisecond
+
+// cachesSynced is ready once the caches hold what the API server has: a standby
+// that is ready can take over at once.
+func cachesSynced(c cache.Cache) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), syncPatience)
+		defer cancel()
+		if !c.WaitForCacheSync(ctx) {
+			return errors.New("the caches have not synced yet")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,203 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// Reasons of the Events about nodes.
+const (
+	eventNoFreeBlock    = "NoFreeBlock"
+	eventNoAddress      = "NoAddress"
+	eventBlockAllocated = "BlockAllocated"
+	eventDeletedInUse   = "DeletedInUse"
+	eventRefused        = "Refused"
+	actionAllocate      = "Allocate"
+	actionReport        = "Report"
+	actionServe         = "Serve"
+)
+
+// NodeReconciler gives each node its blocks and its NodeNetwork, and says on the
+// Node whether its network is there.
+//
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=nodes/status,verbs=patch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodenetworks,verbs=get;list;watch;create;delete
+type NodeReconciler struct {
+	client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// Events is told what users need to know.
+	Events events.EventRecorder
+	// Allocation is held while a block is chosen and created, and while the blocks
+	// of a range are counted, so that no block comes out of a range after it was
+	// reported to be draining and empty.
+	Allocation *sync.Mutex
+	Clock      clock.PassiveClock
+
+	// waiting holds the names of nodes that no range has a block for.
+	waiting sync.Map
+}
+
+// SetupWithManager adds the reconciler to a manager.
+func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	byName := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []ctrl.Request {
+		return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: o.GetName()}}}
+	})
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("node").
+		For(&corev1.Node{}, builder.WithPredicates(nodeChanged())).
+		Watches(&podnetv1alpha1.PodNetwork{}, handler.EnqueueRequestsFromMapFunc(r.allNodes), builder.WithPredicates(specChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(reportChanged())).
+		Watches(&podnetv1alpha1.NodeSubnet{}, handler.EnqueueRequestsFromMapFunc(r.holderAndWaiting), builder.WithPredicates(specChanged())).
+		// One at a time: two would race for the same lowest block and lose half of their requests.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("adding the node controller: %w", err)
+	}
+	return nil
+}
+
+// allNodes enqueues every node: a network that changed may have blocks for any of them.
+func (r *NodeReconciler) allNodes(ctx context.Context, _ client.Object) []ctrl.Request {
+	nodes := &corev1.NodeList{}
+	if err := r.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "listing nodes")
+		return nil
+	}
+	requests := make([]ctrl.Request, len(nodes.Items))
+	for i := range nodes.Items {
+		requests[i].Name = nodes.Items[i].Name
+	}
+	return requests
+}
+
+// holderAndWaiting enqueues the node that a NodeSubnet belongs to, and those that
+// wait for a block, since this may have been the one that was in their way.
+func (r *NodeReconciler) holderAndWaiting(_ context.Context, o client.Object) []ctrl.Request {
+	var requests []ctrl.Request
+	if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
+		requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: s.Spec.Node}})
+	}
+	r.waiting.Range(func(name, _ any) bool {
+		if node, ok := name.(string); ok {
+			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: node}})
+		}
+		return true
+	})
+	return requests
+}
+
+// Reconcile brings one node's blocks, NodeNetwork and condition up to date.
+func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	node := &corev1.Node{}
+	if err := r.Get(ctx, req.NamespacedName, node); err != nil {
+		r.waiting.Delete(req.Name)
+		// What a node leaves behind is the NodeSubnet controller's.
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	network, err := servedNetwork(ctx, r)
+	if err != nil || network == nil {
+		return ctrl.Result{}, err
+	}
+	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	report, reportErr := r.ensureNodeNetwork(ctx, node)
+	outcome, allocateErr := r.ensureBlocks(ctx, node)
+	if allocateErr == nil {
+		if outcome.shortage == "" {
+			r.waiting.Delete(node.Name)
+		} else {
+			r.waiting.Store(node.Name, nil)
+		}
+		allocateErr = r.setNetworkUnavailable(ctx, node, report, outcome)
+		r.announce(network, node, outcome)
+	}
+	return ctrl.Result{}, errors.Join(reportErr, allocateErr)
+}
+
+// announce tells users by Events what came out of an allocation.
+func (r *NodeReconciler) announce(network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation) {
+	for _, block := range outcome.created {
+		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, actionAllocate,
+			"Node %s got the block %s of pod addresses.", node.Name, block)
+	}
+	if outcome.shortage != "" {
+		r.Events.Eventf(node, network, corev1.EventTypeWarning, eventNoFreeBlock, actionAllocate, "%s", outcome.shortage)
+		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventNoFreeBlock, actionAllocate,
+			"Node %s waits for a block. %s", node.Name, outcome.shortage)
+	}
+}
+
+// ensureNodeNetwork makes the object on which the node's agent reports, owned by
+// the Node so that it goes with it. It returns nil until there is one for this
+// very node: that of a node which had its name before says nothing about it.
+func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Node) (*podnetv1alpha1.NodeNetwork, error) {
+	report := &podnetv1alpha1.NodeNetwork{}
+	err := r.Get(ctx, client.ObjectKeyFromObject(node), report)
+	switch {
+	case err == nil && ownedBy(report, node):
+		return report, nil
+	case err == nil && !report.DeletionTimestamp.IsZero():
+		return nil, nil //nolint:nilnil // It is on its way out, and its deletion comes back here.
+	case err == nil:
+		err = r.Delete(ctx, report, client.Preconditions{UID: &report.UID})
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			return nil, fmt.Errorf("deleting NodeNetwork %s of a former node: %w", node.Name, err)
+		}
+	case !apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+	}
+	report = &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{
+		Name: node.Name,
+		OwnerReferences: []metav1.OwnerReference{{
+			APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID,
+		}},
+	}}
+	if err := r.Create(ctx, report); err != nil {
+		return nil, fmt.Errorf("creating NodeNetwork %s: %w", node.Name, err)
+	}
+	return report, nil
+}
+
+// ownedBy says whether a NodeNetwork is that of this very node.
+func ownedBy(report *podnetv1alpha1.NodeNetwork, node *corev1.Node) bool {
+	for _, owner := range report.OwnerReferences {
+		if owner.UID == node.UID {
+			return true
+		}
+	}
+	return false
+}
+
+// carriesPods says whether the agent reports that pods of its node can talk:
+// also where something else that was asked could not be done.
+func carriesPods(report *podnetv1alpha1.NodeNetwork) bool {
+	if report == nil {
+		return false
+	}
+	programmed := apimeta.FindStatusCondition(report.Status.Conditions, podnetv1alpha1.ConditionProgrammed)
+	return programmed != nil &&
+		(programmed.Status == metav1.ConditionTrue || programmed.Reason == podnetv1alpha1.ReasonDegraded)
+}

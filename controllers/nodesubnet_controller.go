@@ -1,0 +1,243 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// refusedInterval is how often a NodeSubnet that is refused is looked at again.
+const refusedInterval = 30 * time.Second
+
+// NodeSubnetReconciler keeps in each NodeSubnet what others must know of its
+// node, and gives the block back, after a rest, when the node has gone.
+//
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodenetworks;routemodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;update;delete
+type NodeSubnetReconciler struct {
+	client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// Events is told what users need to know.
+	Events events.EventRecorder
+	Clock  clock.PassiveClock
+}
+
+// SetupWithManager adds the reconciler to a manager.
+func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	ofNode := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
+		return r.subnets(ctx, client.MatchingFields{nodeField: o.GetName()})
+	})
+	siblings := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
+		s, ok := o.(*podnetv1alpha1.NodeSubnet)
+		if !ok {
+			return nil
+		}
+		return r.subnets(ctx, client.MatchingFields{nodeField: s.Spec.Node})
+	})
+	all := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []ctrl.Request {
+		return r.subnets(ctx)
+	})
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("nodesubnet").
+		For(&podnetv1alpha1.NodeSubnet{}).
+		Watches(&podnetv1alpha1.NodeSubnet{}, siblings, builder.WithPredicates(specChanged())).
+		Watches(&corev1.Node{}, ofNode, builder.WithPredicates(nodeChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(reportChanged())).
+		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
+		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("adding the NodeSubnet controller: %w", err)
+	}
+	return nil
+}
+
+// subnets returns a request for each NodeSubnet that the options select.
+func (r *NodeSubnetReconciler) subnets(ctx context.Context, options ...client.ListOption) []ctrl.Request {
+	list := &podnetv1alpha1.NodeSubnetList{}
+	if err := r.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "listing NodeSubnets")
+		return nil
+	}
+	requests := make([]ctrl.Request, len(list.Items))
+	for i := range list.Items {
+		requests[i].Name = list.Items[i].Name
+	}
+	return requests
+}
+
+// Reconcile brings one NodeSubnet up to date with its node, or lets it rest.
+func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	subnet := &podnetv1alpha1.NodeSubnet{}
+	if err := r.Get(ctx, req.NamespacedName, subnet); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if subnet.Spec.Network != podnetv1alpha1.DefaultPodNetwork {
+		return ctrl.Result{}, nil
+	}
+	network, err := servedNetwork(ctx, r)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if subnet.Spec.State == podnetv1alpha1.SubnetReleased {
+		return r.rest(ctx, subnet, network)
+	}
+	node, err := r.holder(ctx, subnet)
+	switch {
+	case err != nil:
+		return ctrl.Result{}, err
+	case node == nil && subnet.Spec.NodeUID == "":
+		// Made by hand for a node that has not come yet.
+		return ctrl.Result{}, nil
+	case node == nil:
+		return ctrl.Result{}, r.release(ctx, subnet)
+	}
+	if subnet.Spec.NodeUID == "" {
+		if refused, err := r.refused(ctx, subnet, network); err != nil || refused {
+			return ctrl.Result{RequeueAfter: refusedInterval}, err
+		}
+	}
+	if err := r.keepCurrent(ctx, subnet, node, network); err != nil {
+		return ctrl.Result{}, err
+	}
+	if !subnet.DeletionTimestamp.IsZero() {
+		r.Events.Eventf(subnet, node, corev1.EventTypeWarning, eventDeletedInUse, actionServe,
+			"NodeSubnet %s was deleted while Node %s is there: the node keeps the block, its pods keep their addresses,"+
+				" and the object goes when the node does.", subnet.Name, node.Name)
+	}
+	return ctrl.Result{}, nil
+}
+
+// holder returns the node that holds the block, or nil if that has gone. Before
+// it says so, it asks the API server itself: a cache that lags behind the node's
+// creation must not take the block from it.
+func (r *NodeSubnetReconciler) holder(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (*corev1.Node, error) {
+	isHolder := func(n *corev1.Node) bool { return subnet.Spec.NodeUID == "" || n.UID == subnet.Spec.NodeUID }
+	node := &corev1.Node{}
+	err := r.Get(ctx, types.NamespacedName{Name: subnet.Spec.Node}, node)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("reading Node %s: %w", subnet.Spec.Node, err)
+	}
+	if err == nil && isHolder(node) {
+		return node, nil
+	}
+	live, err := liveNode(ctx, r.Live, subnet.Spec.Node)
+	if err != nil || live == nil || !isHolder(live) {
+		return nil, err
+	}
+	return live, nil
+}
+
+// refused says whether nobody serves a NodeSubnet that was made by hand, and
+// tells its maker why.
+func (r *NodeSubnetReconciler) refused(
+	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, network *podnetv1alpha1.PodNetwork,
+) (bool, error) {
+	if network == nil {
+		return true, nil
+	}
+	// What does not parse is said in the network's conditions.
+	ranges, _ := poolOf(network)
+	all := &podnetv1alpha1.NodeSubnetList{}
+	if err := r.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
+		return false, fmt.Errorf("listing NodeSubnets: %w", err)
+	}
+	for _, conflict := range conflictsOf(all.Items, ranges) {
+		if conflict.Refused.Name == subnet.Name {
+			r.Events.Eventf(subnet, nil, corev1.EventTypeWarning, eventRefused, actionServe, "%s.", conflict)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// keepCurrent writes what has changed of the node into its NodeSubnet. The update
+// carries the resourceVersion that it was computed from.
+func (r *NodeSubnetReconciler) keepCurrent(
+	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, network *podnetv1alpha1.PodNetwork,
+) error {
+	want := subnet.DeepCopy()
+	want.Spec.NodeUID = node.UID
+	if want.DeletionTimestamp.IsZero() {
+		controllerutil.AddFinalizer(want, podnetv1alpha1.NodeSubnetFinalizer)
+	}
+	endpoints, err := r.endpoints(ctx, node)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(endpoints) > 0:
+		want.Spec.Endpoints = endpoints
+	case len(want.Spec.Endpoints) == 0:
+		r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
+			"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
+	}
+	keys, err := r.labelKeys(ctx)
+	if err != nil {
+		return err
+	}
+	want.Spec.NodeLabels = labelsOf(node, keys)
+	if want.Spec.State, err = r.state(ctx, subnet, node, network); err != nil {
+		return err
+	}
+	if apiequality.Semantic.DeepEqual(subnet, want) {
+		return nil
+	}
+	if err := r.Update(ctx, want); err != nil {
+		return fmt.Errorf("updating NodeSubnet %s: %w", subnet.Name, err)
+	}
+	return nil
+}
+
+// endpoints returns the addresses to which others send packets for the node:
+// those that its agent found on it, else those that Kubernetes knows.
+func (r *NodeSubnetReconciler) endpoints(ctx context.Context, node *corev1.Node) ([]string, error) {
+	report := &podnetv1alpha1.NodeNetwork{}
+	err := r.Get(ctx, client.ObjectKeyFromObject(node), report)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+	}
+	if err == nil && ownedBy(report, node) {
+		if reported := oneOfEachFamily(report.Status.Endpoints); len(reported) > 0 {
+			return reported, nil
+		}
+	}
+	return internalIPs(node), nil
+}
+
+// labelKeys returns the keys of labels that RouteModes select nodes by.
+func (r *NodeSubnetReconciler) labelKeys(ctx context.Context) ([]string, error) {
+	modes := &podnetv1alpha1.RouteModeList{}
+	if err := r.List(ctx, modes, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing RouteModes: %w", err)
+	}
+	var keys []string
+	for i := range modes.Items {
+		for _, selector := range modes.Items[i].Spec.Between {
+			for key := range selector.MatchLabels {
+				keys = append(keys, key)
+			}
+			for _, e := range selector.MatchExpressions {
+				keys = append(keys, e.Key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), nil
+}

@@ -1,0 +1,177 @@
+package controllers
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
+)
+
+// named is how many nodes or NodeSubnets a message names before it counts the rest.
+const named = 5
+
+// view is all that the status of the served PodNetwork sums up.
+type view struct {
+	ranges pool
+	// invalid says what is wrong with ranges; nil if nothing is.
+	invalid error
+	taken   *ipam.Taken
+	subnets []podnetv1alpha1.NodeSubnet
+	nodes   []corev1.Node
+	byNode  map[string][]podnetv1alpha1.NodeSubnet
+	reports map[string]*podnetv1alpha1.NodeNetwork
+}
+
+func (v *view) accepted() metav1.Condition {
+	c := metav1.Condition{
+		Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonAccepted,
+		Message: "The network is in force.",
+	}
+	if v.invalid != nil {
+		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonInvalidSelector
+		c.Message = limited(fmt.Sprintf("A range gives blocks to no node until this is mended, and the others are in force: %s.", oneLine(v.invalid)))
+	}
+	return c
+}
+
+// readiness counts the nodes that carry pods and names the others.
+func (v *view) readiness() (ready int32, notReady []string) {
+	for i := range v.nodes {
+		node := &v.nodes[i]
+		if report := v.reports[node.Name]; report != nil && ownedBy(report, node) && carriesPods(report) {
+			ready++
+		} else {
+			notReady = append(notReady, node.Name)
+		}
+	}
+	return ready, notReady
+}
+
+func (v *view) ready(notReady []string) metav1.Condition {
+	c := metav1.Condition{Type: podnetv1alpha1.ConditionReady, Status: metav1.ConditionFalse}
+	switch {
+	case len(v.nodes) == 0:
+		c.Reason, c.Message = podnetv1alpha1.ReasonNoNodes, "The cluster has no node yet."
+	case len(notReady) > 0:
+		c.Reason = podnetv1alpha1.ReasonNodesNotReady
+		c.Message = fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
+			" The NodeNetwork of such a node says why, if its agent runs.", len(notReady), len(v.nodes), some(notReady))
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonAllNodesReady
+		c.Message = "Every node's agent has programmed the network."
+	}
+	return c
+}
+
+// exhausted says which nodes wait for a block that no range has.
+func (v *view) exhausted() metav1.Condition {
+	var waiting, reasons []string
+	for i := range v.nodes {
+		node := &v.nodes[i]
+		if shortage := v.shortage(node); shortage != "" && node.DeletionTimestamp.IsZero() {
+			waiting = append(waiting, node.Name)
+			reasons = append(reasons, shortage)
+		}
+	}
+	if len(waiting) == 0 {
+		return metav1.Condition{
+			Type: podnetv1alpha1.ConditionExhausted, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonBlocksFree,
+			Message: "No node waits for a block that the ranges do not have.",
+		}
+	}
+	slices.Sort(reasons)
+	return metav1.Condition{
+		Type: podnetv1alpha1.ConditionExhausted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonNoFreeBlock,
+		Message: limited(fmt.Sprintf("%d of %d nodes wait for a block: %s. %s",
+			len(waiting), len(v.nodes), some(waiting), strings.Join(slices.Compact(reasons), " "))),
+	}
+}
+
+// shortage says why a node lacks a block that no range has for it; empty where
+// it lacks none, or gets one in a moment.
+func (v *view) shortage(node *corev1.Node) string {
+	own := v.byNode[node.Name]
+	if len(v.ranges.families(node.Labels)) == 0 && len(heldBy(own, node)) == 0 {
+		return unselected()
+	}
+	var reasons []string
+	for _, is4 := range lackingFamilies(v.ranges, node, own) {
+		eligible := v.ranges.eligible(is4, node.Labels)
+		if !slices.ContainsFunc(eligible, func(r poolRange) bool { _, found := v.taken.Next(r.Range); return found }) {
+			reasons = append(reasons, eligible.exhaustion())
+		}
+	}
+	return strings.Join(reasons, " ")
+}
+
+func (v *view) conflicting() metav1.Condition {
+	conflicts := conflictsOf(v.subnets, v.ranges)
+	if len(conflicts) == 0 {
+		return metav1.Condition{
+			Type: podnetv1alpha1.ConditionSubnetsConflict, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonNoConflict,
+			Message: "No two NodeSubnets overlap, and all lie within the ranges.",
+		}
+	}
+	c := metav1.Condition{
+		Type: podnetv1alpha1.ConditionSubnetsConflict, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonOutsideRanges,
+	}
+	var sentences []string
+	for _, conflict := range conflicts {
+		if !conflict.Outside() {
+			c.Reason = podnetv1alpha1.ReasonOverlap
+		}
+		if len(sentences) < named {
+			sentences = append(sentences, conflict.String()+".")
+		}
+	}
+	if more := len(conflicts) - len(sentences); more > 0 {
+		sentences = append(sentences, fmt.Sprintf("So it is with %d more.", more))
+	}
+	c.Message = limited(strings.Join(sentences, " "))
+	return c
+}
+
+// some names the first few and counts the rest.
+func some(names []string) string {
+	slices.Sort(names)
+	if len(names) <= named {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:named], ", "), len(names)-named)
+}
+
+// limited cuts a message to the 32,768 characters that a condition may have.
+func limited(message string) string {
+	const most = 32768
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most-len("…")], "") + "…"
+}
+
+// oneLine is the text of an error, those that were joined separated by semicolons.
+func oneLine(err error) string {
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// count is the length of a list as statuses have it.
+func count[T any](list []T) int32 {
+	return int32(min(len(list), math.MaxInt32))
+}
+
+// conditions are conditions as they are applied.
+func conditions(list []metav1.Condition) []*metav1ac.ConditionApplyConfiguration {
+	out := make([]*metav1ac.ConditionApplyConfiguration, len(list))
+	for i, c := range list {
+		out[i] = metav1ac.Condition().WithType(c.Type).WithStatus(c.Status).WithReason(c.Reason).WithMessage(c.Message).
+			WithObservedGeneration(c.ObservedGeneration).WithLastTransitionTime(c.LastTransitionTime)
+	}
+	return out
+}

@@ -1,0 +1,156 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
+)
+
+// PodNetworkReconciler says in a PodNetwork's status what became of it.
+//
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodesubnets;nodenetworks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks/status,verbs=patch
+type PodNetworkReconciler struct {
+	client.Client
+	// Allocation is held while blocks are counted; see NodeReconciler.
+	Allocation *sync.Mutex
+}
+
+// SetupWithManager adds the reconciler to a manager.
+func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	served := summarised(func(context.Context) []ctrl.Request {
+		return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: podnetv1alpha1.DefaultPodNetwork}}}
+	})
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("podnetwork").
+		For(&podnetv1alpha1.PodNetwork{}, builder.WithPredicates(specChanged())).
+		Watches(&podnetv1alpha1.NodeSubnet{}, served, builder.WithPredicates(specChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(reportChanged())).
+		Watches(&corev1.Node{}, served, builder.WithPredicates(nodeChanged())).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("adding the PodNetwork controller: %w", err)
+	}
+	return nil
+}
+
+// Reconcile computes the status of one PodNetwork and writes it if it changed.
+func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	network, view, err := r.look(ctx, req.Name)
+	if err != nil || network == nil {
+		return ctrl.Result{}, err
+	}
+	status := network.Status.DeepCopy()
+	if network.Name == podnetv1alpha1.DefaultPodNetwork {
+		view.summarise(status)
+	} else {
+		*status = podnetv1alpha1.PodNetworkStatus{Conditions: status.Conditions}
+		apimeta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonNotServed,
+			Message: fmt.Sprintf("This version of podnet serves one network, the PodNetwork named %s: nothing is done about this one.",
+				podnetv1alpha1.DefaultPodNetwork),
+		})
+	}
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = network.Generation
+	}
+	if apiequality.Semantic.DeepEqual(*status, network.Status) {
+		return ctrl.Result{}, nil
+	}
+	apply := podnetv1alpha1ac.PodNetwork(network.Name).WithStatus(networkStatus(status))
+	err = r.Status().Apply(ctx, apply, client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, fmt.Errorf("writing the status of PodNetwork %s: %w", network.Name, err)
+	}
+	return ctrl.Result{}, nil
+}
+
+// look reads a PodNetwork, nil where there is none, and all that its status sums
+// up, at a moment at which no block is being given out.
+func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1alpha1.PodNetwork, *view, error) {
+	r.Allocation.Lock()
+	defer r.Allocation.Unlock()
+	network := &podnetv1alpha1.PodNetwork{}
+	if err := r.Get(ctx, client.ObjectKey{Name: name}, network); err != nil {
+		return nil, nil, client.IgnoreNotFound(err)
+	}
+	subnets, nodes, reports := &podnetv1alpha1.NodeSubnetList{}, &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
+	for _, list := range []client.ObjectList{subnets, nodes, reports} {
+		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, nil, fmt.Errorf("listing what PodNetwork %s sums up: %w", name, err)
+		}
+	}
+	ranges, invalid := poolOf(network)
+	v := &view{
+		ranges: ranges, invalid: invalid, subnets: subnets.Items, nodes: nodes.Items,
+		taken:   takenBy(subnets.Items),
+		byNode:  map[string][]podnetv1alpha1.NodeSubnet{},
+		reports: map[string]*podnetv1alpha1.NodeNetwork{},
+	}
+	for _, s := range subnets.Items {
+		v.byNode[s.Spec.Node] = append(v.byNode[s.Spec.Node], s)
+	}
+	for i := range reports.Items {
+		v.reports[reports.Items[i].Name] = &reports.Items[i]
+	}
+	return network, v, nil
+}
+
+// summarise writes what the view shows into the status.
+func (v *view) summarise(status *podnetv1alpha1.PodNetworkStatus) {
+	status.Ranges = make([]podnetv1alpha1.RangeStatus, len(v.ranges))
+	for i, r := range v.ranges {
+		status.Ranges[i] = v.rangeStatus(r)
+	}
+	ready, notReady := v.readiness()
+	status.NodesTotal, status.NodesReady = ptr.To(count(v.nodes)), ptr.To(ready)
+	for _, condition := range []metav1.Condition{v.accepted(), v.ready(notReady), v.exhausted(), v.conflicting()} {
+		apimeta.SetStatusCondition(&status.Conditions, condition)
+	}
+	record(status)
+}
+
+// rangeStatus counts the blocks of a range. Every NodeSubnet that overlaps the
+// range counts as allocated: as long as there is one, the range cannot be removed.
+func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
+	var allocated int64
+	for i := range v.subnets {
+		if cidr, err := netip.ParsePrefix(v.subnets[i].Spec.CIDR); err == nil && cidr.Overlaps(r.CIDR) {
+			allocated++
+		}
+	}
+	out := podnetv1alpha1.RangeStatus{
+		CIDR: r.CIDR.String(), State: podnetv1alpha1.RangeActive,
+		BlocksTotal: ptr.To(r.Total()), BlocksAllocated: &allocated, BlocksFree: ptr.To(v.taken.Free(r.Range)),
+	}
+	if r.draining {
+		out.State, out.BlocksFree = podnetv1alpha1.RangeDraining, ptr.To(int64(0))
+	}
+	return out
+}
+
+// networkStatus is the status as it is applied.
+func networkStatus(status *podnetv1alpha1.PodNetworkStatus) *podnetv1alpha1ac.PodNetworkStatusApplyConfiguration {
+	out := podnetv1alpha1ac.PodNetworkStatus().WithConditions(conditions(status.Conditions)...)
+	out.NodesTotal, out.NodesReady = status.NodesTotal, status.NodesReady
+	for _, r := range status.Ranges {
+		out.WithRanges(podnetv1alpha1ac.RangeStatus().WithCIDR(r.CIDR).WithState(r.State).
+			WithBlocksTotal(*r.BlocksTotal).WithBlocksAllocated(*r.BlocksAllocated).WithBlocksFree(*r.BlocksFree))
+	}
+	return out
+}

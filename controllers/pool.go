@@ -1,0 +1,136 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
+)
+
+// pool is the ranges of a PodNetwork as values.
+type pool []poolRange
+
+type poolRange struct {
+	ipam.Range
+	draining bool
+	// selector is nil where any node may draw from the range.
+	selector labels.Selector
+}
+
+// poolOf returns the ranges of a network. A range whose selector does not parse
+// selects no node and is named in the error.
+func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
+	var ranges pool
+	var errs []error
+	for _, r := range network.Spec.Ranges {
+		cidr, err := netip.ParsePrefix(r.CIDR)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("range %s: %w", r.CIDR, err))
+			continue
+		}
+		out := poolRange{
+			Range:    ipam.Range{CIDR: cidr, BlockBits: ipam.DefaultBlockBits(cidr.Addr().Is4())},
+			draining: r.State == podnetv1alpha1.RangeDraining,
+		}
+		if r.NodePrefixLength != nil {
+			out.BlockBits = int(*r.NodePrefixLength)
+		}
+		if r.NodeSelector != nil {
+			out.selector, err = metav1.LabelSelectorAsSelector(r.NodeSelector)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("nodeSelector of range %s: %w", r.CIDR, err))
+				out.selector = labels.Nothing()
+			}
+		}
+		ranges = append(ranges, out)
+	}
+	return ranges, errors.Join(errs...)
+}
+
+// eligible returns the ranges of a family from which a node with these labels
+// may get a new block: first those that select it, then those that take any.
+func (p pool) eligible(is4 bool, nodeLabels map[string]string) pool {
+	var selected, open pool
+	for _, r := range p {
+		switch {
+		case r.draining || r.CIDR.Addr().Is4() != is4:
+		case r.selector == nil:
+			open = append(open, r)
+		case r.selector.Matches(labels.Set(nodeLabels)):
+			selected = append(selected, r)
+		}
+	}
+	return append(selected, open...)
+}
+
+// families returns, as whether it is IPv4, each family of which a node with
+// these labels is to hold a block.
+func (p pool) families(nodeLabels map[string]string) []bool {
+	return slices.DeleteFunc([]bool{true, false}, func(is4 bool) bool { return len(p.eligible(is4, nodeLabels)) == 0 })
+}
+
+// cidrs returns the ranges' prefixes.
+func (p pool) cidrs() []netip.Prefix {
+	out := make([]netip.Prefix, len(p))
+	for i, r := range p {
+		out[i] = r.CIDR
+	}
+	return out
+}
+
+// containing returns the range that a block lies in.
+func (p pool) containing(block netip.Prefix) (poolRange, bool) {
+	i := slices.IndexFunc(p, func(r poolRange) bool {
+		return r.CIDR.Bits() <= block.Bits() && r.CIDR.Contains(block.Addr())
+	})
+	if i < 0 {
+		return poolRange{}, false
+	}
+	return p[i], true
+}
+
+// exhaustion says in a sentence that none of the ranges has a block left, and how many each has.
+func (p pool) exhaustion() string {
+	counts := make([]string, len(p))
+	for i, r := range p {
+		counts[i] = fmt.Sprintf("%s has %d of /%d", r.CIDR, r.Total(), r.BlockBits)
+	}
+	return fmt.Sprintf("No free block is left: %s, and all are taken. Add a range to PodNetwork %s.",
+		strings.Join(counts, ", "), podnetv1alpha1.DefaultPodNetwork)
+}
+
+// unselected says in a sentence that no range is there for a node.
+func unselected() string {
+	return fmt.Sprintf("No Active range of PodNetwork %s takes this node: its labels match no nodeSelector of the ranges."+
+		" Add a range for it, or one without a nodeSelector.", podnetv1alpha1.DefaultPodNetwork)
+}
+
+// takenBy returns what NodeSubnets take, those of other networks and those at rest included.
+func takenBy(subnets []podnetv1alpha1.NodeSubnet) *ipam.Taken {
+	taken := &ipam.Taken{}
+	for i := range subnets {
+		if cidr, err := netip.ParsePrefix(subnets[i].Spec.CIDR); err == nil {
+			taken.Take(cidr.Masked())
+		}
+	}
+	return taken
+}
+
+// conflictsOf returns the NodeSubnets of the network that nobody serves.
+func conflictsOf(subnets []podnetv1alpha1.NodeSubnet, ranges pool) []ipam.Conflict {
+	values := make([]ipam.Subnet, 0, len(subnets))
+	for i := range subnets {
+		s := &subnets[i]
+		if cidr, err := netip.ParsePrefix(s.Spec.CIDR); err == nil && s.Spec.Network == podnetv1alpha1.DefaultPodNetwork {
+			values = append(values, ipam.Subnet{Name: s.Name, CIDR: cidr.Masked(), Created: s.CreationTimestamp.Time})
+		}
+	}
+	return ipam.Conflicts(values, ranges.cidrs())
+}

@@ -1,0 +1,102 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// FieldOwner is the name under which the manager writes fields.
+const FieldOwner = "podnet-manager"
+
+// nodeField is the field of NodeSubnets by which a node's are found.
+const nodeField = "spec.node"
+
+// Scheme returns a scheme with the kinds that the manager reads and writes.
+func Scheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(podnetv1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+// CacheOptions are what the manager's client needs of its cache: a read waits
+// until it sees what the same process wrote before. Without that a block that was
+// just created would look free, and a range that was just counted would look
+// empty.
+func CacheOptions() *client.CacheOptions {
+	enable := true
+	return &client.CacheOptions{EnableReadYourWritesConsistency: &enable}
+}
+
+// Setup adds every reconciler to a manager.
+func Setup(ctx context.Context, mgr ctrl.Manager) error {
+	err := mgr.GetFieldIndexer().IndexField(ctx, &podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
+		if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
+			return []string{s.Spec.Node}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("indexing NodeSubnets by node: %w", err)
+	}
+	// Made now, so that the caches count as synced only when all of these are.
+	for _, kind := range []client.Object{
+		&corev1.Node{}, &podnetv1alpha1.PodNetwork{}, &podnetv1alpha1.NodeSubnet{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.RouteMode{},
+	} {
+		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
+			return fmt.Errorf("watching %T: %w", kind, err)
+		}
+	}
+	events := mgr.GetEventRecorder("podnet-manager")
+	allocation := &sync.Mutex{}
+	return errors.Join(
+		(&NodeReconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation, Clock: clock.RealClock{},
+		}).SetupWithManager(mgr),
+		(&NodeSubnetReconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{},
+		}).SetupWithManager(mgr),
+		(&PodNetworkReconciler{Client: mgr.GetClient(), Allocation: allocation}).SetupWithManager(mgr),
+		(&RouteModeReconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
+	)
+}
+
+// servedNetwork returns the PodNetwork that this version serves, or nil where
+// there is none or it is on its way out.
+func servedNetwork(ctx context.Context, reader client.Reader) (*podnetv1alpha1.PodNetwork, error) {
+	network := &podnetv1alpha1.PodNetwork{}
+	err := reader.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("reading PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+	}
+	if err != nil || !network.DeletionTimestamp.IsZero() {
+		return nil, nil //nolint:nilnil // Having no network is no error, and every caller asks for nil.
+	}
+	return network, nil
+}
+
+// liveNode returns a node as the API server has it now, or nil where there is none.
+func liveNode(ctx context.Context, live client.Reader, name string) (*corev1.Node, error) {
+	node := &corev1.Node{}
+	err := live.Get(ctx, client.ObjectKey{Name: name}, node)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("reading Node %s: %w", name, err)
+	}
+	if err != nil {
+		return nil, nil //nolint:nilnil // That a node is gone is an answer, and every caller asks for nil.
+	}
+	return node, nil
+}
