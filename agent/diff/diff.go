@@ -23,6 +23,7 @@ import (
 // Parameters that are no longer wanted stay as they are: what they were before
 // is not known.
 func Diff(want, have model.State) []Op {
+	want, have = sorted(want), sorted(have)
 	remade := remadeLinks(want, have)
 	have = without(have, remade)
 
@@ -37,8 +38,6 @@ func Diff(want, have model.State) []Op {
 	put.Neighbours, del.Neighbours = changes(want.Neighbours, have.Neighbours, neighbourKey)
 	put.FDB, del.FDB = changes(want.FDB, have.FDB, fdbKey)
 	put.Sysctls, _ = changes(want.Sysctls, have.Sysctls, func(s model.Sysctl) string { return s.Key })
-	put.Sort()
-	del.Sort()
 	firewall, oldTables := firewallOps(want.Firewall, have.Firewall)
 	early, late := splitSysctls(put.Sysctls, want.Links)
 
@@ -67,7 +66,7 @@ func Diff(want, have model.State) []Op {
 // Additions returns the operations that add a part, such as a pod's, to a kernel
 // that has everything that the part needs. Its tables hold elements alone.
 func Additions(part model.State) []Op {
-	part = sortedPart(part)
+	part = sorted(part)
 	var ops opList
 	appendOps(&ops, Put, part.Sysctls)
 	ops.elements(Put, part.Firewall)
@@ -79,7 +78,7 @@ func Additions(part model.State) []Op {
 // Removals returns the operations that take away what Additions made, but for
 // parameters, which go with their links.
 func Removals(part model.State) []Op {
-	part = sortedPart(part)
+	part = sorted(part)
 	var ops opList
 	appendOps(&ops, Delete, part.Routes)
 	appendOps(&ops, Delete, part.Neighbours)
@@ -138,8 +137,8 @@ type linkMAC struct {
 
 func fdbKey(e model.FDBEntry) linkMAC { return linkMAC{e.Link, e.MAC} }
 
-// changes returns what want has and have has not or has otherwise, and what have
-// has and want has nothing of the same key of.
+// changes returns what of want is not in have as it is, and what of have has a
+// key that nothing in want has, both in the order in which they are given.
 func changes[T comparable, K comparable](want, have []T, key func(T) K) (put, del []T) {
 	found := make(map[K]T, len(have))
 	for _, h := range have {
@@ -161,9 +160,9 @@ func changes[T comparable, K comparable](want, have []T, key func(T) K) (put, de
 }
 
 // remadeLinks returns the links that have to be removed because the kernel does
-// not change what makes a VXLAN device, as they are found, sorted.
+// not change what makes a VXLAN device, as they are found.
 func remadeLinks(want, have model.State) []model.Link {
-	var state model.State
+	var remade []model.Link
 	for _, h := range have.Links {
 		i := slices.IndexFunc(want.Links, func(w model.Link) bool { return w.Name == h.Name })
 		if i < 0 {
@@ -171,11 +170,10 @@ func remadeLinks(want, have model.State) []model.Link {
 		}
 		w := want.Links[i]
 		if w.Kind != h.Kind || w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local || w.Underlay != h.Underlay {
-			state.Links = append(state.Links, h)
+			remade = append(remade, h)
 		}
 	}
-	state.Sort()
-	return state.Links
+	return remade
 }
 
 // without returns the state as the kernel leaves it when the links are removed.
@@ -253,18 +251,20 @@ func sysctlLink(key string) string {
 	return parts[3]
 }
 
-// sortedPart sorts a copy of a part.
-func sortedPart(s model.State) model.State {
-	s.Routes, s.Neighbours = slices.Clone(s.Routes), slices.Clone(s.Neighbours)
-	tables := s.Firewall
-	s.Firewall = nil
-	for _, t := range tables {
+// sorted returns a sorted copy of a state.
+func sorted(s model.State) model.State {
+	out := model.State{
+		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
+		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB),
+		Sysctls: slices.Clone(s.Sysctls),
+	}
+	for _, t := range s.Firewall {
 		t.Sets = slices.Clone(t.Sets)
 		for i := range t.Sets {
 			t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
 		}
-		s.Firewall = append(s.Firewall, t)
+		out.Firewall = append(out.Firewall, t)
 	}
-	s.Sort()
-	return s
+	out.Sort()
+	return out
 }

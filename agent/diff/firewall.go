@@ -1,7 +1,6 @@
 package diff
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -10,7 +9,7 @@ import (
 
 type tableKey struct{ family, name string }
 
-// firewallOps returns the operations on the tables: what is to be put or
+// firewallOps returns the operations on the tables, which are sorted: what is to be put or
 // changed, and separately the deletion of tables that are no longer wanted. A
 // table whose structure is not as wanted is replaced as a whole; otherwise only
 // the elements that differ are touched.
@@ -19,7 +18,7 @@ func firewallOps(want, have []model.Table) (change, old []Op) {
 	for _, t := range have {
 		found[tableKey{t.Family, t.Name}] = t
 	}
-	for _, w := range sortedTables(want) {
+	for _, w := range want {
 		key := tableKey{w.Family, w.Name}
 		h, ok := found[key]
 		delete(found, key)
@@ -29,18 +28,12 @@ func firewallOps(want, have []model.Table) (change, old []Op) {
 		}
 		change = append(change, elementOps(w, h)...)
 	}
-	for _, h := range sortedTables(have) {
+	for _, h := range have {
 		if _, ok := found[tableKey{h.Family, h.Name}]; ok {
 			old = append(old, Op{Delete, model.Table{Family: h.Family, Name: h.Name}})
 		}
 	}
 	return change, old
-}
-
-func sortedTables(tables []model.Table) []model.Table {
-	return slices.SortedFunc(slices.Values(tables), func(a, b model.Table) int {
-		return cmp.Or(strings.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
-	})
 }
 
 // sameStructure says whether two tables have the same sets, chains and rules.
@@ -54,7 +47,6 @@ func setNames(t model.Table) []string {
 	for _, s := range t.Sets {
 		names = append(names, s.Name)
 	}
-	slices.Sort(names)
 	return names
 }
 
@@ -80,9 +72,8 @@ func elementOps(want, have model.Table) []Op {
 	for _, s := range have.Sets {
 		found[s.Name] = s
 	}
-	sets := slices.SortedFunc(slices.Values(want.Sets), func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
 	var ops []Op
-	for _, w := range sets {
+	for _, w := range want.Sets {
 		put, del := elementChanges(w.Elements, found[w.Name].Elements)
 		if len(del) > 0 {
 			ops = append(ops, elementsOp(Delete, want, w, del))

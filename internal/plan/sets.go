@@ -2,8 +2,7 @@ package plan
 
 import (
 	"net/netip"
-
-	"go4.org/netipx"
+	"slices"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -60,20 +59,25 @@ func declareBridge(name string, f family) model.Set {
 	return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
 }
 
-// prefixElements writes prefixes as elements of an interval set: without
-// overlaps, which nft refuses, and as nft prints them, since what is found is
-// compared with what is wanted.
+// prefixElements writes the prefixes of a family as elements of an interval set:
+// without those that lie in another one, since nft refuses overlaps, and as nft
+// prints them, since what is found is compared with what is wanted.
 func prefixElements(f family, prefixes []netip.Prefix) []model.Element {
-	var builder netipx.IPSetBuilder
+	var masked []netip.Prefix
 	for _, p := range prefixes {
 		if p.IsValid() && p.Addr().Is4() == f.is4 {
-			builder.AddPrefix(p.Masked())
+			masked = append(masked, p.Masked())
 		}
 	}
-	// The only errors are those of invalid prefixes, which were left out.
-	set, _ := builder.IPSet()
+	slices.SortFunc(masked, model.ComparePrefix)
 	var elements []model.Element
-	for _, p := range set.Prefixes() {
+	var last netip.Prefix
+	for _, p := range masked {
+		// Prefixes overlap only by one containing the other, which is sorted before it.
+		if last.IsValid() && last.Contains(p.Addr()) {
+			continue
+		}
+		last = p
 		text := p.String()
 		if p.IsSingleIP() {
 			text = p.Addr().String()

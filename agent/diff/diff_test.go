@@ -1,0 +1,462 @@
+package diff_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/diff/difftest"
+	"github.com/podnet/podnet/internal/model"
+)
+
+var hostLinks = []string{"eth0", "pod1", "pod2", "pod3"}
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func vxlan() model.Link {
+	return model.Link{
+		Name: "vxpodnet4", Kind: model.LinkVXLAN, MAC: model.MAC{2}, MTU: 1450,
+		VNI: 7466, Port: 8472, Local: addr("192.0.2.1"), Underlay: "eth0",
+	}
+}
+
+// onVXLAN is a state with one of everything on the VXLAN device.
+func onVXLAN() model.State {
+	return model.State{
+		Links:     []model.Link{vxlan()},
+		Addresses: []model.Address{{Link: "vxpodnet4", Addr: prefix("10.244.0.0/32")}},
+		Routes: []model.Route{
+			{Dst: prefix("10.244.0.0/24"), Unreachable: true},
+			{Dst: prefix("10.244.1.0/24"), Link: "vxpodnet4", Via: addr("10.244.1.0"), OnLink: true, Src: addr("10.244.0.0"), MTU: 1450},
+			{Dst: prefix("10.244.2.0/24"), Link: "eth0", Via: addr("192.0.2.3"), OnLink: true, Src: addr("10.244.0.0")},
+		},
+		Neighbours: []model.Neighbour{{Link: "vxpodnet4", Addr: addr("10.244.1.0"), MAC: model.MAC{2, 1}}},
+		FDB:        []model.FDBEntry{{Link: "vxpodnet4", MAC: model.MAC{2, 1}, Endpoint: addr("192.0.2.2")}},
+		Sysctls: []model.Sysctl{
+			{Key: "net/ipv4/ip_forward", Value: "1"},
+			{Key: "net/ipv4/conf/vxpodnet4/rp_filter", Value: "2"},
+		},
+		Rules: []model.Rule{{Priority: model.RulePriority, Table: model.RouteTable}},
+	}
+}
+
+// firewall is a table with a set, an interval set and a map.
+func firewall(rule string, pods, ranges []string, ports map[string]string) model.Table {
+	t := model.Table{Family: "inet", Name: model.FirewallTable, Sets: []model.Set{
+		{Name: "hostports4", Key: "inet_proto . inet_service", Value: "ipv4_addr . inet_service"},
+		{Name: "podsources4", Key: "ifname . ipv4_addr"},
+		{Name: "ranges4", Key: "ipv4_addr", Interval: true},
+	}, Chains: []model.Chain{{
+		Name: "raw-prerouting", Type: "filter", Hook: "prerouting", Priority: "raw",
+		Rules: []model.FirewallRule{{Text: rule}},
+	}}}
+	for _, p := range pods {
+		t.Sets[1].Elements = append(t.Sets[1].Elements, model.Element{Key: []string{"pod" + p, "10.244.0." + p}})
+	}
+	for _, r := range ranges {
+		t.Sets[2].Elements = append(t.Sets[2].Elements, model.Element{Key: []string{r}})
+	}
+	for port, to := range ports {
+		t.Sets[0].Elements = append(t.Sets[0].Elements, model.Element{Key: []string{"tcp", port}, Value: []string{to, "80"}})
+	}
+	t.Sign()
+	return t
+}
+
+// apply brings a fake kernel to want and fails the test where it does not come to rest there.
+func apply(t *testing.T, k *difftest.Fake, want model.State) []diff.Op {
+	t.Helper()
+	ctx := context.Background()
+	have, err := k.Observe(ctx, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := diff.Diff(want, have)
+	if err := k.Execute(ctx, ops); err != nil {
+		t.Fatalf("%v\noperations: %s", err, print(ops))
+	}
+	have, err = k.Observe(ctx, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := diff.Diff(want, have); len(again) > 0 {
+		t.Fatalf("a second pass changes something: %s\nafter: %s", print(again), print(ops))
+	}
+	return ops
+}
+
+func print(ops []diff.Op) string {
+	var s string
+	for _, op := range ops {
+		s += fmt.Sprintf("\n  %s %T %+v", op.Verb, op.Object, op.Object)
+	}
+	return s
+}
+
+func TestUnchangedStateNeedsNothing(t *testing.T) {
+	if ops := diff.Diff(onVXLAN(), onVXLAN()); len(ops) > 0 {
+		t.Errorf("operations: %s", print(ops))
+	}
+}
+
+func TestEverythingIsMadeAndRemoved(t *testing.T) {
+	k := difftest.New(model.State{}, hostLinks...)
+	want := onVXLAN()
+	want.Firewall = []model.Table{firewall("drop", []string{"1"}, []string{"10.244.0.0/16"}, map[string]string{"80": "10.244.0.1"})}
+	apply(t, k, want)
+	apply(t, k, model.State{})
+	left := k.State()
+	left.Sysctls = nil
+	if fmt.Sprint(left) != fmt.Sprint(model.State{}) {
+		t.Errorf("left over: %+v", left)
+	}
+}
+
+func TestParametersOfLinksFollowTheLinksAndOthersPrecedeThemInOrder(t *testing.T) {
+	want := onVXLAN()
+	want.Sysctls = []model.Sysctl{
+		{Key: "net/ipv6/conf/eth0.10/accept_ra", Value: "2"},
+		{Key: "net/ipv6/conf/all/forwarding", Value: "1"},
+		{Key: "net/ipv4/conf/vxpodnet4/rp_filter", Value: "2"},
+		{Key: "net/bridge/bridge-nf-call-iptables", Value: "1"},
+	}
+	var order []string
+	for _, op := range diff.Diff(want, model.State{}) {
+		switch o := op.Object.(type) {
+		case model.Sysctl:
+			order = append(order, o.Key)
+		case model.Link:
+			order = append(order, o.Name)
+		}
+	}
+	expected := []string{
+		"net/ipv6/conf/eth0.10/accept_ra", "net/ipv6/conf/all/forwarding", "net/bridge/bridge-nf-call-iptables",
+		"vxpodnet4", "net/ipv4/conf/vxpodnet4/rp_filter",
+	}
+	if !slices.Equal(order, expected) {
+		t.Errorf("order %v, want %v", order, expected)
+	}
+}
+
+func TestVXLANDeviceIsRemadeWithAllThatWasOnIt(t *testing.T) {
+	for name, change := range map[string]func(*model.Link){
+		"VNI":      func(l *model.Link) { l.VNI = 1 },
+		"port":     func(l *model.Link) { l.Port = 4789 },
+		"local":    func(l *model.Link) { l.Local = addr("192.0.2.9") },
+		"underlay": func(l *model.Link) { l.Underlay = "eth1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := difftest.New(onVXLAN(), hostLinks...)
+			want := onVXLAN()
+			change(&want.Links[0])
+			ops := apply(t, k, want)
+			if ops[0].Verb != diff.Delete || ops[0].Object != any(vxlan()) {
+				t.Errorf("the old device does not go first: %s", print(ops))
+			}
+			if !reflect.DeepEqual(k.State().Routes, want.Routes) {
+				t.Errorf("routes after: %+v", k.State().Routes)
+			}
+		})
+	}
+}
+
+func TestMTUAndMACAreChangedInPlace(t *testing.T) {
+	k := difftest.New(onVXLAN(), hostLinks...)
+	want := onVXLAN()
+	want.Links[0].MTU, want.Links[0].MAC = 1400, model.MAC{6}
+	ops := apply(t, k, want)
+	if len(ops) != 1 || ops[0].Verb != diff.Put {
+		t.Errorf("operations: %s", print(ops))
+	}
+}
+
+func TestSwitchOfPathIsOneReplacement(t *testing.T) {
+	k := difftest.New(onVXLAN(), hostLinks...)
+	want := onVXLAN()
+	want.Routes[1] = model.Route{Dst: prefix("10.244.1.0/24"), Link: "eth0", Via: addr("192.0.2.2"), OnLink: true, Src: addr("10.244.0.0")}
+	ops := apply(t, k, want)
+	if len(ops) != 1 || ops[0] != (diff.Op{Verb: diff.Put, Object: want.Routes[1]}) {
+		t.Errorf("operations: %s", print(ops))
+	}
+}
+
+// Deleting an address takes the routes along that have it as source, so each
+// route must have its new source before.
+func TestRoutesStayWhileTheSourceMovesToAnotherBlock(t *testing.T) {
+	before, after := onVXLAN(), onVXLAN()
+	after.Addresses[0].Addr = prefix("10.245.0.0/32")
+	for i := range after.Routes {
+		if after.Routes[i].Src.IsValid() {
+			after.Routes[i].Src = addr("10.245.0.0")
+		}
+	}
+	k := difftest.New(before, hostLinks...)
+	for _, op := range diff.Diff(after, before) {
+		if err := k.Execute(context.Background(), []diff.Op{op}); err != nil {
+			t.Fatal(err)
+		}
+		if len(k.State().Routes) != len(before.Routes) {
+			t.Fatalf("a route is missing after %+v: %+v", op, k.State().Routes)
+		}
+	}
+	apply(t, k, after)
+}
+
+func TestAddressThatMovesToAnotherLinkIsNeverMissing(t *testing.T) {
+	before, after := onVXLAN(), onVXLAN()
+	six := vxlan()
+	six.Name, six.Local = "vxpodnet6", addr("2001:db8::1")
+	before.Links = append(before.Links, six)
+	after.Links = append(after.Links, six)
+	before.Addresses[0].Link = "vxpodnet6"
+	k := difftest.New(before, hostLinks...)
+	for _, op := range diff.Diff(after, before) {
+		if err := k.Execute(context.Background(), []diff.Op{op}); err != nil {
+			t.Fatal(err)
+		}
+		if len(k.State().Addresses) == 0 {
+			t.Fatalf("no address after %+v", op)
+		}
+	}
+	apply(t, k, after)
+}
+
+func TestPrefixLengthOfAnAddressChanges(t *testing.T) {
+	before, after := onVXLAN(), onVXLAN()
+	after.Addresses[0].Addr = prefix("10.244.0.0/31")
+	apply(t, difftest.New(before, hostLinks...), after)
+}
+
+func TestForeignElementsOfATableGoAndOthersStay(t *testing.T) {
+	before := model.State{Firewall: []model.Table{firewall("drop", []string{"1", "2"}, []string{"10.244.0.0/16"}, nil)}}
+	after := model.State{Firewall: []model.Table{firewall("drop", []string{"2", "3"}, []string{"10.244.0.0/16"}, nil)}}
+	ops := apply(t, difftest.New(before), after)
+	element := func(pod string) []model.Element {
+		return []model.Element{{Key: []string{"pod" + pod, "10.244.0." + pod}}}
+	}
+	set := diff.Elements{Family: "inet", Table: "podnet", Set: "podsources4"}
+	del, put := set, set
+	del.Elements, put.Elements = element("1"), element("3")
+	if want := []diff.Op{{Verb: diff.Delete, Object: del}, {Verb: diff.Put, Object: put}}; !reflect.DeepEqual(ops, want) {
+		t.Errorf("operations: %s", print(ops))
+	}
+}
+
+func TestElementsThatExcludeEachOtherAreReplaced(t *testing.T) {
+	before := model.State{Firewall: []model.Table{firewall("drop", nil, []string{"10.244.0.0/16"}, map[string]string{"80": "10.244.0.1"})}}
+	after := model.State{Firewall: []model.Table{firewall("drop", nil, []string{"10.244.0.0/15"}, map[string]string{"80": "10.244.0.2"})}}
+	k := difftest.New(before)
+	apply(t, k, after)
+	if !reflect.DeepEqual(k.State().Firewall[0].Sets[2].Elements, after.Firewall[0].Sets[2].Elements) {
+		t.Errorf("after: %+v", k.State().Firewall[0].Sets)
+	}
+}
+
+func TestTableWithOtherStructureIsReplacedAsAWhole(t *testing.T) {
+	plain := firewall("drop", []string{"1"}, nil, nil)
+	for name, change := range map[string]func(*model.Table){
+		"rule text":     func(t *model.Table) { *t = firewall("accept", []string{"1"}, nil, nil) },
+		"set type":      func(t *model.Table) { t.Sets[0].Key = "ipv4_addr"; t.Sign() },
+		"missing set":   func(t *model.Table) { t.Sets = t.Sets[1:] },
+		"missing rule":  func(t *model.Table) { t.Chains[0].Rules = nil },
+		"foreign rule":  func(t *model.Table) { t.Chains[0].Rules = append(t.Chains[0].Rules, model.FirewallRule{}) },
+		"foreign chain": func(t *model.Table) { t.Chains = append(t.Chains, model.Chain{Name: "other"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := firewall("drop", []string{"1"}, nil, nil)
+			change(&found)
+			ops := apply(t, difftest.New(model.State{Firewall: []model.Table{found}}), model.State{Firewall: []model.Table{plain}})
+			if len(ops) != 1 || !reflect.DeepEqual(ops[0].Object, plain) {
+				t.Errorf("operations: %s", print(ops))
+			}
+		})
+	}
+}
+
+func TestPartIsAddedAndRemovedAgain(t *testing.T) {
+	ctx := context.Background()
+	base := onVXLAN()
+	base.Firewall = []model.Table{firewall("drop", []string{"1"}, nil, nil)}
+	part := model.State{
+		Routes:     []model.Route{{Dst: prefix("10.244.0.2/32"), Link: "pod2"}},
+		Neighbours: []model.Neighbour{{Link: "pod2", Addr: addr("10.244.0.2"), MAC: model.MAC{2, 2}}},
+		Sysctls:    []model.Sysctl{{Key: "net/ipv4/conf/pod2/route_localnet", Value: "1"}},
+		Firewall: []model.Table{{Family: "inet", Name: "podnet", Sets: []model.Set{
+			{Name: "podsources4", Elements: []model.Element{{Key: []string{"pod2", "10.244.0.2"}}}},
+			{Name: "hostports4", Value: "x", Elements: []model.Element{{Key: []string{"tcp", "80"}, Value: []string{"10.244.0.2", "80"}}}},
+		}}},
+	}
+	k := difftest.New(base, hostLinks...)
+	before := k.State()
+	for range 2 {
+		if err := k.Execute(ctx, diff.Additions(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if with := k.State(); len(with.Routes) != 4 || len(with.Neighbours) != 2 || len(with.Firewall[0].Sets[1].Elements) != 2 {
+		t.Errorf("with the part: %+v", with)
+	}
+	for range 2 {
+		if err := k.Execute(ctx, diff.Removals(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := k.State()
+	before.Sysctls, after.Sysctls = nil, nil
+	if fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("before %+v\nafter  %+v", before, after)
+	}
+}
+
+// random returns a state that a kernel can have, of a few objects with few
+// different values, so that two of them share some.
+func random(r *rand.Rand) model.State {
+	var s model.State
+	chance := func() bool { return r.IntN(2) == 0 }
+	links := []string{"lo", "eth0", "pod1"}
+	for _, name := range []string{"vxpodnet4", "vxpodnet6"} {
+		if chance() {
+			l := vxlan()
+			l.Name, l.MTU, l.VNI = name, 1400+50*r.IntN(2), 7466+uint32(r.IntN(2))
+			s.Links = append(s.Links, l)
+			s.FDB = append(s.FDB, model.FDBEntry{Link: name, MAC: model.MAC{byte(r.IntN(2))}, Endpoint: addr(fmt.Sprintf("192.0.2.%d", r.IntN(2)))})
+			s.Sysctls = append(s.Sysctls, model.Sysctl{Key: "net/ipv4/conf/" + name + "/rp_filter", Value: "2"})
+			links = append(links, name)
+		}
+	}
+	if chance() {
+		s.Links = append(s.Links, model.Link{Name: "podnet0", Kind: model.LinkBridge, MTU: 1400 + r.IntN(2)})
+		links = append(links, "podnet0")
+	}
+	link := func() string { return links[r.IntN(len(links))] }
+	for i := range 3 {
+		if chance() {
+			s.Addresses = append(s.Addresses, model.Address{Link: link(), Addr: netip.PrefixFrom(addr(fmt.Sprintf("10.244.%d.0", i)), 32-r.IntN(2))})
+		}
+		if chance() {
+			s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link(), Addr: addr(fmt.Sprintf("10.244.%d.0", i)), MAC: model.MAC{byte(r.IntN(2))}})
+		}
+	}
+	for i := range 8 {
+		route := model.Route{Dst: prefix(fmt.Sprintf("10.244.%d.0/24", i))}
+		switch r.IntN(3) {
+		case 0:
+			continue
+		case 1:
+			route.Unreachable = true
+		case 2:
+			route.Link, route.MTU = link(), 1400*r.IntN(2)
+			if len(s.Addresses) > 0 {
+				route.Src = s.Addresses[r.IntN(len(s.Addresses))].Addr.Addr()
+			}
+		}
+		s.Routes = append(s.Routes, route)
+	}
+	for _, six := range []bool{false, true} {
+		if chance() {
+			s.Rules = append(s.Rules, model.Rule{IPv6: six, Priority: model.RulePriority, Table: model.RouteTable})
+		}
+	}
+	for _, family := range []string{"inet", "bridge"} {
+		if chance() {
+			var pods []string
+			for i := range 4 {
+				if chance() {
+					pods = append(pods, fmt.Sprint(i))
+				}
+			}
+			table := firewall([]string{"drop", "accept"}[r.IntN(2)], pods,
+				[][]string{{"10.244.0.0/16"}, {"10.244.0.0/15"}, {"10.244.0.0/17", "10.244.128.0/17"}, nil}[r.IntN(4)],
+				map[string]string{"80": fmt.Sprintf("10.244.0.%d", r.IntN(2)), fmt.Sprint(r.IntN(3)): "10.244.0.7"})
+			table.Family = family
+			s.Firewall = append(s.Firewall, table)
+		}
+	}
+	return s
+}
+
+func shuffle(r *rand.Rand, s model.State) model.State {
+	mix := func(n int, swap func(i, j int)) { r.Shuffle(n, swap) }
+	s.Links, s.Addresses, s.Routes = slices.Clone(s.Links), slices.Clone(s.Addresses), slices.Clone(s.Routes)
+	s.Rules, s.Neighbours, s.FDB = slices.Clone(s.Rules), slices.Clone(s.Neighbours), slices.Clone(s.FDB)
+	s.Firewall = slices.Clone(s.Firewall)
+	mix(len(s.Links), reflect.Swapper(s.Links))
+	mix(len(s.Addresses), reflect.Swapper(s.Addresses))
+	mix(len(s.Routes), reflect.Swapper(s.Routes))
+	mix(len(s.Rules), reflect.Swapper(s.Rules))
+	mix(len(s.Neighbours), reflect.Swapper(s.Neighbours))
+	mix(len(s.FDB), reflect.Swapper(s.FDB))
+	mix(len(s.Firewall), reflect.Swapper(s.Firewall))
+	for i := range s.Firewall {
+		s.Firewall[i].Sets = slices.Clone(s.Firewall[i].Sets)
+		for j := range s.Firewall[i].Sets {
+			e := slices.Clone(s.Firewall[i].Sets[j].Elements)
+			mix(len(e), reflect.Swapper(e))
+			s.Firewall[i].Sets[j].Elements = e
+		}
+	}
+	return s
+}
+
+func TestAnyStateIsReachedFromAnyOther(t *testing.T) {
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		before, after := random(r), random(r)
+		k := difftest.New(before, hostLinks...)
+		apply(t, k, after)
+		got, want := k.State(), difftest.New(after, hostLinks...).State()
+		got.Sysctls, want.Sysctls = nil, nil
+		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Fatalf("seed %d: from %+v\nwant %+v\ngot  %+v\noperations: %s", seed, before, want, got, print(k.Executed))
+		}
+	}
+}
+
+func TestOperationsDoNotDependOnTheOrderOfLists(t *testing.T) {
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		before, after := random(r), random(r)
+		first := diff.Diff(after, before)
+		second := diff.Diff(shuffle(r, after), shuffle(r, before))
+		if !reflect.DeepEqual(first, second) {
+			t.Fatalf("seed %d: %s\nand %s", seed, print(first), print(second))
+		}
+	}
+}
+
+// Whatever is there before and after must be there in between, but for what is
+// on a link that is remade or an address that moves.
+func TestRoutesThatStayAreNeverMissing(t *testing.T) {
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		before, after := random(r), random(r)
+		for _, s := range []*model.State{&before, &after} {
+			s.Addresses = slices.DeleteFunc(s.Addresses, func(model.Address) bool { return true })
+			for i := range s.Routes {
+				s.Routes[i].Src = netip.Addr{}
+			}
+			for i := range s.Links {
+				s.Links[i].VNI = 1
+			}
+		}
+		k := difftest.New(before, hostLinks...)
+		for _, op := range diff.Diff(after, before) {
+			if err := k.Execute(context.Background(), []diff.Op{op}); err != nil {
+				t.Fatal(err)
+			}
+			now := k.State().Routes
+			for _, b := range before.Routes {
+				to := func(x model.Route) bool { return x.Dst == b.Dst }
+				if slices.ContainsFunc(after.Routes, to) && !slices.ContainsFunc(now, to) {
+					t.Fatalf("seed %d: the route to %s is missing after %+v", seed, b.Dst, op)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,275 @@
+// Package difftest holds a kernel for tests: it keeps a model.State in memory
+// and refuses and forgets what a real kernel does, as far as the order of
+// operations depends on it. What an operation means to netlink and nft is left
+// to agent/kernel.
+package difftest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Fake is a kernel in memory. Its zero value has no links but lo.
+type Fake struct {
+	// HostLinks are links besides lo that podnet did not make, such as eth0 and
+	// pods' veths.
+	HostLinks []string
+	// Executed are the operations that were executed.
+	Executed []diff.Op
+
+	state model.State
+}
+
+// New returns a kernel with these links, in a state that is taken over as it is.
+func New(state model.State, hostLinks ...string) *Fake {
+	return &Fake{HostLinks: hostLinks, state: observed(state)}
+}
+
+// Observe returns the state, and of parameters those that want names.
+func (f *Fake) Observe(_ context.Context, want model.State) (model.State, error) {
+	s := observed(f.state)
+	s.Sysctls = nil
+	for _, w := range want.Sysctls {
+		for _, have := range f.state.Sysctls {
+			if have.Key == w.Key {
+				s.Sysctls = append(s.Sysctls, have)
+			}
+		}
+	}
+	return s, nil
+}
+
+// State returns everything that was made, sorted.
+func (f *Fake) State() model.State {
+	s := observed(f.state)
+	s.Sort()
+	slices.SortFunc(s.Sysctls, func(a, b model.Sysctl) int { return strings.Compare(a.Key, b.Key) })
+	return s
+}
+
+// Execute performs operations in their order, all of them also after one fails.
+func (f *Fake) Execute(_ context.Context, ops []diff.Op) error {
+	var errs []error
+	for _, op := range ops {
+		f.Executed = append(f.Executed, op)
+		if err := f.execute(op); err != nil {
+			errs = append(errs, fmt.Errorf("%s %+v: %w", op.Verb, op.Object, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Fake) execute(op diff.Op) error {
+	put := op.Verb == diff.Put
+	switch o := op.Object.(type) {
+	case model.Link:
+		return f.link(put, o)
+	case model.Address:
+		return f.address(put, o)
+	case model.Route:
+		return f.route(put, o)
+	case model.Rule:
+		f.state.Rules = set(f.state.Rules, o, put, func(r model.Rule) bool { return r == o })
+	case model.Neighbour:
+		if put && !f.hasLink(o.Link) {
+			return errNoLink
+		}
+		f.state.Neighbours = set(f.state.Neighbours, o, put,
+			func(n model.Neighbour) bool { return n.Link == o.Link && n.Addr == o.Addr })
+	case model.FDBEntry:
+		if put && !f.hasLink(o.Link) {
+			return errNoLink
+		}
+		f.state.FDB = set(f.state.FDB, o, put, func(e model.FDBEntry) bool { return e.Link == o.Link && e.MAC == o.MAC })
+	case model.Sysctl:
+		return f.sysctl(put, o)
+	case model.Table:
+		same := func(t model.Table) bool { return t.Family == o.Family && t.Name == o.Name }
+		f.state.Firewall = set(f.state.Firewall, observedTable(o), put, same)
+	case diff.Elements:
+		return f.elements(put, o)
+	default:
+		return errors.New("unknown object")
+	}
+	return nil
+}
+
+var errNoLink = errors.New("no such link")
+
+// set puts an object in place of the one that is the same, or takes that one out.
+func set[T any](list []T, o T, put bool, same func(T) bool) []T {
+	list = slices.DeleteFunc(slices.Clone(list), same)
+	if put {
+		list = append(list, o)
+	}
+	return list
+}
+
+func (f *Fake) hasLink(name string) bool {
+	return name == "lo" || slices.Contains(f.HostLinks, name) ||
+		slices.ContainsFunc(f.state.Links, func(l model.Link) bool { return l.Name == name })
+}
+
+// link makes, changes or removes a link. What makes a VXLAN device cannot be
+// changed, and with a link goes everything that is on it.
+func (f *Fake) link(put bool, o model.Link) error {
+	i := slices.IndexFunc(f.state.Links, func(l model.Link) bool { return l.Name == o.Name })
+	if put {
+		if i >= 0 {
+			was := f.state.Links[i]
+			was.MAC, was.MTU = o.MAC, o.MTU
+			if was != o {
+				return errors.New("cannot be changed in place")
+			}
+		}
+		f.state.Links = set(f.state.Links, o, true, func(l model.Link) bool { return l.Name == o.Name })
+		return nil
+	}
+	if i < 0 {
+		return nil
+	}
+	f.state.Links = slices.Delete(slices.Clone(f.state.Links), i, i+1)
+	for _, a := range slices.Clone(f.state.Addresses) {
+		if a.Link == o.Name {
+			if err := f.address(false, a); err != nil {
+				return err
+			}
+		}
+	}
+	f.state.Routes = slices.DeleteFunc(f.state.Routes, func(r model.Route) bool { return r.Link == o.Name })
+	f.state.Neighbours = slices.DeleteFunc(f.state.Neighbours, func(n model.Neighbour) bool { return n.Link == o.Name })
+	f.state.FDB = slices.DeleteFunc(f.state.FDB, func(e model.FDBEntry) bool { return e.Link == o.Name })
+	f.state.Sysctls = slices.DeleteFunc(f.state.Sysctls, func(s model.Sysctl) bool { return linkOf(s.Key) == o.Name })
+	return nil
+}
+
+// address adds or removes an address. One link has an address once, whatever its
+// prefix length, as IPv6 has it. A route whose source leaves the node goes with it.
+func (f *Fake) address(put bool, o model.Address) error {
+	if !put {
+		f.state.Addresses = set(f.state.Addresses, o, false, func(a model.Address) bool { return a == o })
+		f.state.Routes = slices.DeleteFunc(slices.Clone(f.state.Routes), func(r model.Route) bool {
+			return r.Src == o.Addr.Addr()
+		})
+		return nil
+	}
+	if !f.hasLink(o.Link) {
+		return errNoLink
+	}
+	if slices.ContainsFunc(f.state.Addresses, func(a model.Address) bool {
+		return a != o && a.Link == o.Link && a.Addr.Addr() == o.Addr.Addr()
+	}) {
+		return errors.New("the link has the address")
+	}
+	f.state.Addresses = set(f.state.Addresses, o, true, func(a model.Address) bool { return a == o })
+	return nil
+}
+
+func (f *Fake) route(put bool, o model.Route) error {
+	if put && !o.Unreachable && !f.hasLink(o.Link) {
+		return errNoLink
+	}
+	if put && o.Src.IsValid() && !slices.ContainsFunc(f.state.Addresses, func(a model.Address) bool { return a.Addr.Addr() == o.Src }) {
+		return errors.New("the source is no address of the node")
+	}
+	f.state.Routes = set(f.state.Routes, o, put, func(r model.Route) bool { return r.Dst == o.Dst })
+	return nil
+}
+
+func (f *Fake) sysctl(put bool, o model.Sysctl) error {
+	if !put {
+		return errors.New("parameters cannot be deleted")
+	}
+	if link := linkOf(o.Key); link != "" && link != "all" && link != "default" && !f.hasLink(link) {
+		return errNoLink
+	}
+	f.state.Sysctls = set(f.state.Sysctls, o, true, func(s model.Sysctl) bool { return s.Key == o.Key })
+	return nil
+}
+
+func linkOf(key string) string {
+	if parts := strings.Split(key, "/"); len(parts) == 5 && parts[2] == "conf" {
+		return parts[3]
+	}
+	return ""
+}
+
+// elements changes the elements of a set. A key of a map that has another value
+// is refused, and so are prefixes that overlap.
+func (f *Fake) elements(put bool, o diff.Elements) error {
+	i := slices.IndexFunc(f.state.Firewall, func(t model.Table) bool { return t.Family == o.Family && t.Name == o.Table })
+	if i < 0 {
+		return errors.New("no such table")
+	}
+	sets := f.state.Firewall[i].Sets
+	j := slices.IndexFunc(sets, func(s model.Set) bool { return s.Name == o.Set && (s.Value != "") == o.Map })
+	if j < 0 {
+		return errors.New("no such set")
+	}
+	for _, e := range o.Elements {
+		have := sets[j].Elements
+		if put {
+			for _, h := range have {
+				same := slices.Equal(h.Key, e.Key)
+				if same && !slices.Equal(h.Value, e.Value) || !same && sets[j].Interval && overlap(h, e) {
+					return fmt.Errorf("element %v exists as %v", e, h)
+				}
+			}
+		}
+		sets[j].Elements = set(have, e, put, func(h model.Element) bool { return slices.Equal(h.Key, e.Key) })
+	}
+	return nil
+}
+
+func overlap(a, b model.Element) bool {
+	p, q := prefix(a.Key[0]), prefix(b.Key[0])
+	return p.Overlaps(q)
+}
+
+// prefix reads a prefix or an address, and is invalid for anything else.
+func prefix(text string) netip.Prefix {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen())
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// observed copies a state as a kernel shows it.
+func observed(s model.State) model.State {
+	out := model.State{
+		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
+		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB),
+		Sysctls: slices.Clone(s.Sysctls),
+	}
+	for _, t := range s.Firewall {
+		out.Firewall = append(out.Firewall, observedTable(t))
+	}
+	return out
+}
+
+// observedTable copies a table without the texts of its rules, which a kernel
+// does not show as they were written.
+func observedTable(t model.Table) model.Table {
+	t.Sets, t.Chains = slices.Clone(t.Sets), slices.Clone(t.Chains)
+	for i := range t.Sets {
+		t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
+	}
+	for i := range t.Chains {
+		t.Chains[i].Rules = slices.Clone(t.Chains[i].Rules)
+		for j := range t.Chains[i].Rules {
+			t.Chains[i].Rules[j].Text = ""
+		}
+	}
+	return t
+}
