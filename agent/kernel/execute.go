@@ -114,7 +114,7 @@ func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
 		return either(put, o, p.putFDB, p.deleteFDB)
 	case model.Sysctl:
 		if put {
-			return k.putSysctl(o)
+			return k.putSysctl(p, o)
 		}
 		return errors.New("a sysctl cannot be deleted")
 	case model.Table:

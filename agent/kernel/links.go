@@ -89,10 +89,7 @@ func (p *pass) createLink(want model.Link) (netlink.Link, error) {
 	var link netlink.Link
 	switch want.Kind {
 	case model.LinkBridge:
-		off := false
-		// Without snooping, neighbour solicitations reach a pod whether or not the
-		// bridge has seen its multicast reports: no querier is needed.
-		link = &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off, VlanFiltering: &off}
+		link = &netlink.Bridge{LinkAttrs: attrs}
 	case model.LinkVXLAN:
 		underlay, err := p.index(want.Underlay)
 		if err != nil {
@@ -132,10 +129,15 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 	if err := p.h.LinkSetMTU(l, want.MTU); err != nil {
 		return fmt.Errorf("set MTU %d: %w", want.MTU, err)
 	}
-	if want.Kind == model.LinkVXLAN {
-		if err := p.noLinkLocal(l); err != nil {
-			return err
-		}
+	var err error
+	switch want.Kind {
+	case model.LinkVXLAN:
+		err = p.noLinkLocal(l)
+	case model.LinkBridge:
+		err = p.noSnooping(l)
+	}
+	if err != nil {
+		return err
 	}
 	// What pods or other nodes send may not configure the node.
 	if err := writeIfThere(ipv6Conf(want.Name, "accept_ra"), "0"); err != nil {
@@ -143,6 +145,21 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 	}
 	if err := p.h.LinkSetUp(l); err != nil {
 		return fmt.Errorf("set up: %w", err)
+	}
+	return nil
+}
+
+// noSnooping makes a bridge forward multicast to all ports. Neighbour
+// solicitations then reach a pod whether or not the bridge has seen its multicast
+// reports, without a querier.
+func (p *pass) noSnooping(l netlink.Link) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index = l.Attrs().Name, l.Attrs().Index
+	off := false
+	err := p.h.LinkModify(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off})
+	// A kernel that was built without snooping refuses even to turn it off.
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("turn multicast snooping off: %w", err)
 	}
 	return nil
 }

@@ -75,8 +75,8 @@ func writeIfThere(key, value string) error {
 }
 
 // putSysctl writes a parameter, after noting the value that it had before podnet
-// first changed it.
-func (k *Kernel) putSysctl(want model.Sysctl) error {
+// first changed it. Parameters of podnet's own links go with these.
+func (k *Kernel) putSysctl(p *pass, want model.Sysctl) error {
 	value, there, err := readSysctl(want.Key)
 	if err != nil {
 		return err
@@ -87,10 +87,30 @@ func (k *Kernel) putSysctl(want model.Sysctl) error {
 	if value == want.Value {
 		return nil
 	}
-	if err := k.notePrevious(want.Key, value); err != nil {
+	own, err := p.onOwnLink(want.Key)
+	if err != nil {
 		return err
 	}
+	if !own {
+		if err := k.notePrevious(want.Key, value); err != nil {
+			return err
+		}
+	}
 	return writeSysctl(want.Key, want.Value)
+}
+
+// onOwnLink says whether a parameter is one of a link that podnet made: its key is
+// net/FAMILY/conf/LINK/NAME.
+func (p *pass) onOwnLink(key string) (bool, error) {
+	steps := strings.Split(key, "/")
+	if len(steps) != 5 || steps[2] != "conf" || steps[3] == "all" || steps[3] == "default" {
+		return false, nil
+	}
+	l, err := p.link(steps[3])
+	if err != nil || l == nil {
+		return false, err
+	}
+	return isOwn(l.Attrs().Alias), nil
 }
 
 func (k *Kernel) notePrevious(key, value string) error {

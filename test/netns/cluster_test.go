@@ -1,0 +1,287 @@
+// Package netns tests the agent's way to the kernel with real packets: nodes are
+// network namespaces, whose kernels are observed and changed as the agent does.
+package netns
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
+	"github.com/podnet/podnet/test/netns/topology"
+)
+
+func TestMain(m *testing.M) {
+	if err := topology.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// port is where pods and hosts serve.
+const port = 8080
+
+// options say what a test's cluster is like. The zero value has one node.
+type options struct {
+	nodes      int
+	attachment model.Attachment
+	mode       model.Mode
+	families   topology.Families
+	// mtu is the underlay's; 0 stands for 1500.
+	mtu int
+	// noBridgeNetfilter is a node without br_netfilter, noVXLAN one without VXLAN.
+	noBridgeNetfilter, noVXLAN bool
+	masqueradeExclude          []netip.Prefix
+}
+
+var (
+	onlyIPv4 = topology.Families{IPv4: true}
+	onlyIPv6 = topology.Families{IPv6: true}
+	dual     = topology.Families{IPv4: true, IPv6: true}
+)
+
+// cluster is what the API of a test's cluster holds, and its nodes.
+type cluster struct {
+	options
+	underlay *topology.Underlay
+	network  model.Network
+	blocks   []model.Block
+	modes    []model.RouteMode
+	nodes    []*node
+}
+
+// node is a node with its agent.
+type node struct {
+	*topology.Host
+	cluster *cluster
+	local   sync.LocalNode
+	pods    []model.Pod
+}
+
+// pod is a pod, in whose namespace a server answers.
+type pod struct {
+	*topology.Namespace
+	model.Pod
+	node *node
+}
+
+// newCluster makes a cluster whose nodes have their blocks, and brings them up.
+func newCluster(t *testing.T, o options) *cluster {
+	t.Helper()
+	if o.mtu == 0 {
+		o.mtu = 1500
+	}
+	c := &cluster{options: o, underlay: topology.NewUnderlay(t, o.mtu)}
+	c.network = model.Network{
+		Attachment: o.attachment, Mode: o.mode, VNI: 7466, Port: 4789, Masquerade: true, MasqueradeExclude: o.masqueradeExclude,
+	}
+	if o.families.IPv4 {
+		c.network.Ranges = append(c.network.Ranges, netip.MustParsePrefix("10.244.0.0/16"))
+	}
+	if o.families.IPv6 {
+		c.network.Ranges = append(c.network.Ranges, netip.MustParsePrefix("fd44::/48"))
+	}
+	for range max(o.nodes, 1) {
+		c.addNode(t)
+	}
+	c.sync(t)
+	return c
+}
+
+// addNode makes a node and its blocks. Other nodes hear of it at their next sync.
+func (c *cluster) addNode(t *testing.T) *node {
+	t.Helper()
+	i := len(c.nodes) + 1
+	name := fmt.Sprintf("node%d", i)
+	n := &node{cluster: c, Host: c.underlay.AddHost(t, name, c.families)}
+	k, err := kernel.New(kernel.Config{StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.local = sync.LocalNode{Name: name, Kernel: k}
+	var endpoints []netip.Addr
+	for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
+		if p.IsValid() {
+			endpoints = append(endpoints, p.Addr())
+		}
+	}
+	for _, r := range c.network.Ranges {
+		b := model.Block{Node: name, State: model.BlockActive, Endpoints: endpoints, Created: time.Unix(int64(i), 0)}
+		if r.Addr().Is4() {
+			b.CIDR = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)
+		} else {
+			b.CIDR = netip.MustParsePrefix(fmt.Sprintf("fd44:0:0:%d::/64", i))
+		}
+		b.Name = b.CIDR.String()
+		c.blocks = append(c.blocks, b)
+	}
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// sync makes a pass on every node, and checks that each leaves nothing to do.
+func (c *cluster) sync(t *testing.T) {
+	t.Helper()
+	for _, n := range c.nodes {
+		n.sync(t)
+	}
+}
+
+// model returns what the node's agent knows. Call it in the node's namespace.
+func (n *node) model() (model.Cluster, error) {
+	host, _, err := n.local.Host(context.Background())
+	if err != nil {
+		return model.Cluster{}, err
+	}
+	host.VXLAN = host.VXLAN && !n.cluster.noVXLAN
+	host.BridgeNetfilter = host.BridgeNetfilter && !n.cluster.noBridgeNetfilter
+	network := n.cluster.network
+	return model.Cluster{Network: &network, Blocks: n.cluster.blocks, RouteModes: n.cluster.modes, Host: host, Pods: n.pods}, nil
+}
+
+// want returns the node's plan.
+func (n *node) want(t *testing.T) model.Plan {
+	t.Helper()
+	var p model.Plan
+	n.Do(t, func() error {
+		m, err := n.model()
+		p = plan.Build(m)
+		return err
+	})
+	return p
+}
+
+// pass makes one pass and returns what it did.
+func (n *node) pass(t *testing.T) []diff.Op {
+	t.Helper()
+	var ops []diff.Op
+	n.Do(t, func() error {
+		ctx := context.Background()
+		m, err := n.model()
+		if err != nil {
+			return err
+		}
+		wanted := plan.Build(m)
+		for _, p := range wanted.Problems {
+			if p.Fatal {
+				return fmt.Errorf("the plan has a fatal problem: %s", p.Message)
+			}
+		}
+		have, err := n.local.Kernel.Observe(ctx, wanted.State)
+		if err != nil {
+			return err
+		}
+		ops = diff.Diff(wanted.State, have)
+		return n.local.Kernel.Execute(ctx, ops)
+	})
+	return ops
+}
+
+// sync makes a pass and checks that a second one finds nothing to do.
+func (n *node) sync(t *testing.T) {
+	t.Helper()
+	n.pass(t)
+	if ops := n.pass(t); len(ops) > 0 {
+		t.Fatalf("%s: a second pass over an unchanged node does %d operations: %s", n.Name, len(ops), printOps(ops))
+	}
+}
+
+func printOps(ops []diff.Op) string {
+	var out string
+	for _, op := range ops {
+		out += fmt.Sprintf("\n  %s %T %+v", op.Verb, op.Object, op.Object)
+	}
+	return out
+}
+
+// addPod attaches a pod as a CNI ADD does, and lets it serve.
+func (n *node) addPod(t *testing.T, hostPorts ...model.HostPort) *pod {
+	t.Helper()
+	p := n.newPod(t, hostPorts...)
+	n.attach(t, p)
+	p.Serve(t, port)
+	return p
+}
+
+// newPod makes a pod that is not yet attached.
+func (n *node) newPod(t *testing.T, hostPorts ...model.HostPort) *pod {
+	t.Helper()
+	number := len(n.pods) + 1
+	name := fmt.Sprintf("pod%d-of-%s", number, n.Name)
+	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+	p := &pod{node: n, Namespace: topology.NewNamespace(t, name)}
+	p.Pod = model.Pod{
+		ContainerID: id, IfName: "eth0", Namespace: "test", Name: name, Netns: p.Path(),
+		Attachment: n.cluster.network.Attachment, HostLink: "pod" + id[:11],
+		HostMAC: model.DeriveMAC(id + "host"), PodMAC: model.DeriveMAC(id + "pod"), HostPorts: hostPorts,
+		MTU: n.want(t).MTU,
+	}
+	for _, b := range n.cluster.blocks {
+		if b.Node != n.Name {
+			continue
+		}
+		addr := b.CIDR.Addr()
+		for range number + 1 {
+			addr = addr.Next()
+		}
+		p.Blocks = append(p.Blocks, b.CIDR)
+		p.Addrs = append(p.Addrs, addr)
+	}
+	return p
+}
+
+// attach does what a CNI ADD does. What it makes is what a pass wants.
+func (n *node) attach(t *testing.T, p *pod) {
+	t.Helper()
+	n.Do(t, func() error {
+		ctx := context.Background()
+		if err := n.local.Kernel.Attach(ctx, p.Pod); err != nil {
+			return err
+		}
+		m, err := n.model()
+		if err != nil {
+			return err
+		}
+		if err := n.local.Kernel.Execute(ctx, diff.Additions(plan.PodParts(m, p.Pod))); err != nil {
+			return err
+		}
+		return n.local.Kernel.CheckAttached(ctx, p.Pod)
+	})
+	n.pods = append(n.pods, p.Pod)
+	if ops := n.pass(t); len(ops) > 0 {
+		t.Fatalf("%s: a pass after a pod was attached does %d operations: %s", n.Name, len(ops), printOps(ops))
+	}
+}
+
+// addr returns the pod's address of a family.
+func (p *pod) addr(is4 bool) netip.Addr {
+	for _, a := range p.Addrs {
+		if a.Is4() == is4 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// each runs a test for every combination of attachment, mode and families.
+func each(t *testing.T, test func(t *testing.T, o options)) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
+			for name, families := range map[string]topology.Families{"IPv4": onlyIPv4, "IPv6": onlyIPv6, "dual": dual} {
+				t.Run(fmt.Sprintf("%s/%s/%s", attachment, mode, name), func(t *testing.T) {
+					t.Parallel()
+					test(t, options{attachment: attachment, mode: mode, families: families})
+				})
+			}
+		}
+	}
+}
