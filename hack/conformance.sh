@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Usage: hack/conformance.sh [RUN...], by default all: overlay routed bridge
+#
+# Runs the conformance specs of Kubernetes' own end-to-end suite that are about networks. Each run has a fresh local
+# cluster of its own, on which Helm installs podnet:
+#
+#   overlay  attachment PointToPoint, route mode Overlay
+#   routed   attachment PointToPoint, route mode Routed
+#   bridge   attachment Bridge, route mode Overlay
+#
+# The results are in bin/conformance/RUN (junit.xml, e2e.log; and of a failed run, what its cluster was like). It fails
+# unless every spec of every run has passed. In the environment:
+#
+#   FOCUS  a regular expression for the specs, instead of those of conformance
+#   PROCS  how many specs run at the same time (default 2; none of them is marked as serial)
+#   NODES  nodes of the cluster (default 2)
+#   KEEP   not empty: leave the cluster of the last run up; CLUSTER_NAME=podnet-conformance names it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CLUSTER_NAME=${CLUSTER_NAME:-podnet-conformance} NODES=${NODES:-2}
+FOCUS=${FOCUS:-'\[sig-network\].*\[Conformance\]'}
+cluster=hack/cluster/cluster
+results=bin/conformance
+
+attachment_of() { [[ $1 == bridge ]] && echo Bridge || echo PointToPoint; }
+mode_of() { [[ $1 == routed ]] && echo Routed || echo Overlay; }
+
+# install RUN makes a cluster and gives it its pod network; it returns when every node carries pods.
+install() {
+	"$cluster" down &&
+		"$cluster" up &&
+		"$cluster" load bin/podnet-image.tar &&
+		helm install podnet charts/podnet --namespace podnet-system --create-namespace --wait --timeout=5m \
+			--set 'network.ranges[0].cidr=10.244.0.0/16' --set 'network.ranges[1].cidr=fd00:10:244::/48' \
+			--set network.attachment="$(attachment_of "$1")" --set network.routeMode="$(mode_of "$1")" &&
+		kubectl wait --for=condition=Ready --timeout=3m podnetwork/default &&
+		kubectl wait --for=condition=Ready --timeout=3m nodes --all &&
+		kubectl --namespace kube-system rollout status deployment/coredns --timeout=3m
+}
+
+# specs RUN runs them. Their log is long, so only ginkgo's summary of it is shown.
+specs() {
+	local out=$results/$1
+	"$(command -v ginkgo)" --procs="${PROCS:-2}" --no-color --focus="$FOCUS" --timeout=2h --poll-progress-after=5m \
+		--output-dir="$out" --junit-report=junit.xml \
+		"$bin/e2e.test" -- --provider=skeleton --kubeconfig="$KUBECONFIG" --kubectl-path="$bin/kubectl" \
+		--disable-log-dump >"$out/e2e.log" 2>&1 || echo "run $1: ginkgo returned $?"
+}
+
+# count RUN STATUS prints how many specs ended so.
+count() { grep -c "<testcase name=\"\[It\].* status=\"$2\"" "$results/$1/junit.xml" || true; }
+
+# run RUN returns 0 when all specs that FOCUS selects have passed.
+run() {
+	local out=$results/$1 began=$SECONDS
+	rm -rf "$out"
+	mkdir -p "$out"
+	local failed=0
+	if install "$1"; then
+		kubectl get nodes,podnetworks,nodesubnets,nodenetworks --output=wide >"$out/cluster.txt"
+		specs "$1"
+	fi
+	if [[ -s $out/junit.xml ]]; then
+		local selected passed
+		selected=$(($(grep -c '<testcase name="\[It\]' "$out/junit.xml") - $(count "$1" skipped)))
+		passed=$(count "$1" passed)
+		summary+=("$(printf '%-8s %d of %d passed (%d s)' "$1" "$passed" "$selected" $((SECONDS - began)))")
+		((selected > 0 && passed == selected)) || failed=1
+	else
+		summary+=("$(printf '%-8s did not come to an end, see %s' "$1" "$out")")
+		failed=1
+	fi
+	((failed == 0)) || hack/dump-cluster.sh "$out/cluster" || true
+	return "$failed"
+}
+
+(($#)) || set -- overlay routed bridge
+for name in "$@"; do
+	[[ $name =~ ^(overlay|routed|bridge)$ ]] || {
+		echo "conformance.sh: there is no run '$name'; there are: overlay routed bridge" >&2
+		exit 2
+	}
+done
+
+"$cluster" build helm e2e ginkgo
+hack/make-image.sh
+bin=$("$cluster" bin)
+export PATH=$bin:$PATH KUBECONFIG=${bin%/bin}/kubeconfig
+[[ -n ${KEEP:-} ]] || trap '"$cluster" down' EXIT
+summary=()
+failed=0
+for name in "$@"; do
+	echo "=== conformance: $name"
+	run "$name" || failed=1
+done
+echo "=== Kubernetes $(kubectl version --client --output=yaml | awk '$1 == "gitVersion:" { print $2 }'), specs $FOCUS"
+printf '=== %s\n' "${summary[@]}"
+exit "$failed"
