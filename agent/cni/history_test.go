@@ -117,7 +117,7 @@ func (h *history) check() {
 }
 
 func TestNoHistoryGivesAnAddressTwiceOrLosesOne(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(150) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := &history{
 				t: t, dir: folder(t), rand: rand.New(rand.NewPCG(seed, 0)),
