@@ -176,6 +176,9 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 		}},
 	}}
 	if err := r.Create(ctx, report); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return nil, nil //nolint:nilnil // Another manager was faster, and its creation comes back here.
+		}
 		return nil, fmt.Errorf("creating NodeNetwork %s: %w", node.Name, err)
 	}
 	return report, nil

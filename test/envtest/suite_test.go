@@ -1,0 +1,60 @@
+package envtest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+var (
+	config *rest.Config
+	scheme = runtime.NewScheme()
+	// api reads and writes without a cache.
+	api client.WithWatch
+)
+
+func TestEnvtest(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "podnet against a real API server")
+}
+
+var _ = BeforeSuite(func(ctx context.Context) {
+	Expect(os.Getenv("KUBEBUILDER_ASSETS")).NotTo(BeEmpty(),
+		"KUBEBUILDER_ASSETS must name a folder with kube-apiserver, etcd and kubectl: "+
+			"`make test-envtest` sets it, and `hack/cluster/cluster envtest-assets` builds and prints one")
+	ctrl.SetLogger(GinkgoLogr)
+	SetDefaultEventuallyTimeout(20 * time.Second)
+	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
+	SetDefaultConsistentlyPollingInterval(50 * time.Millisecond)
+
+	env := &envtest.Environment{
+		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+		// A machine with two cores may be busy with other tests.
+		ControlPlaneStartTimeout: 2 * time.Minute,
+		ControlPlaneStopTimeout:  time.Minute,
+	}
+	var err error
+	config, err = env.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(env.Stop)
+
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	Expect(podnetv1alpha1.AddToScheme(scheme)).To(Succeed())
+	api, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+	applyAdmission(ctx)
+})
