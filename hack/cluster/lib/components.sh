@@ -109,10 +109,7 @@ await_containerd() {
 
 import_images() {
 	local archive
-	for archive in agnhost coredns; do
-		import_image "$1" "$(image_cache)/$archive.tar" >>"$state/logs/images.log" 2>&1 ||
-			die "importing the image of $archive on $1 failed; see $state/logs/images.log"
-	done
+	for archive in agnhost coredns; do import_image "$1" "$(image_cache)/$archive.tar"; done
 }
 
 start_kubelet() {

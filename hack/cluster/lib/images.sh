@@ -90,9 +90,13 @@ porter_file() {
 	say "$(cd "$here/modules/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images/agnhost/porter/$1"
 }
 
-# import_image NODE ARCHIVE. The local mode of ctr unpacks without the transfer service, which wants a registry's manner.
+# import_image NODE ARCHIVE. With --local, ctr itself unpacks what it reads, and needs no registry's idea of a platform.
 import_image() {
-	in_node "$1" "$(binary ctr)" -n k8s.io images import --local "$2"
+	local output
+	output=$(in_node "$1" "$(binary ctr)" -n k8s.io images import --local "$2" 2>&1) || {
+		warn "$output"
+		die "importing $2 on $1 failed"
+	}
 }
 
 cmd_load() {
@@ -104,7 +108,7 @@ cmd_load() {
 		[ -f "$archive" ] || die "no such file: $archive"
 		archive=$(readlink -f "$archive")
 		for node in $(node_names); do
-			import_image "$node" "$archive" >/dev/null || die "importing $archive on $node failed"
+			import_image "$node" "$archive"
 		done
 		say "$archive is on all nodes"
 	done
