@@ -16,6 +16,12 @@ type Underlay struct {
 	next int
 }
 
+// The router is every host's default route. It forwards nothing.
+var (
+	router4 = netip.MustParsePrefix("192.168.77.1/24")
+	router6 = netip.MustParsePrefix("fd77::1/64")
+)
+
 // fabric is the bridge that joins the hosts of an underlay.
 const fabric = "fabric"
 
@@ -25,6 +31,9 @@ func NewUnderlay(t testing.TB, mtu int) *Underlay {
 	u := &Underlay{Namespace: NewNamespace(t, "underlay"), mtu: mtu, next: 11}
 	u.Run(t, "ip", "link", "add", fabric, "mtu", fmt.Sprint(mtu), "type", "bridge", "mcast_snooping", "0")
 	u.Run(t, "ip", "link", "set", fabric, "up")
+	for _, r := range []netip.Prefix{router4, router6} {
+		u.Run(t, "ip", "addr", "add", r.String(), "dev", fabric, "nodad")
+	}
 	// The segment is a wire: no firewall sees its frames.
 	for _, key := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
 		u.Sysctl(t, key, "0")
@@ -74,9 +83,10 @@ func (u *Underlay) AddHost(t testing.TB, name string, families Families) *Host {
 	})
 	u.Run(t, "ip", "link", "set", h.Port, "master", fabric, "up")
 	h.Run(t, "ip", "link", "set", "eth0", "up")
-	for _, p := range []netip.Prefix{h.IPv4, h.IPv6} {
+	for p, router := range map[netip.Prefix]netip.Prefix{h.IPv4: router4, h.IPv6: router6} {
 		if p.IsValid() {
 			h.Run(t, "ip", "addr", "add", p.String(), "dev", "eth0", "nodad")
+			h.Run(t, "ip", "route", "add", "default", "via", router.Addr().String())
 		}
 	}
 	return h

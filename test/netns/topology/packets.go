@@ -1,0 +1,193 @@
+package topology
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hush is how long a test waits before it takes something for dropped.
+const hush = 150 * time.Millisecond
+
+// Sink remembers who sent datagrams to a port.
+type Sink struct {
+	conn *net.UDPConn
+}
+
+// NewSink opens a port that answers nobody.
+func (n *Namespace) NewSink(t testing.TB, port uint16) *Sink {
+	t.Helper()
+	s := &Sink{}
+	n.Do(t, func() error {
+		var err error
+		s.conn, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+		return err
+	})
+	t.Cleanup(func() { s.conn.Close() })
+	return s
+}
+
+// Heard returns the source of the next datagram, and false where none comes.
+func (s *Sink) Heard(t testing.TB) (netip.Addr, bool) {
+	t.Helper()
+	if err := s.conn.SetReadDeadline(time.Now().Add(hush)); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := s.conn.ReadFromUDPAddrPort(make([]byte, 1500))
+	if err != nil && !isTimeout(err) {
+		t.Fatal(err)
+	}
+	return from.Addr().Unmap(), err == nil
+}
+
+// SendFrom sends a datagram with a source of the test's choice, whether or not
+// the namespace has that address (IP_FREEBIND).
+func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) error {
+	return n.Try(func() error {
+		family := unix.AF_INET
+		if to.Is6() {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		level, option := unix.SOL_IP, unix.IP_FREEBIND
+		if to.Is6() {
+			level, option = unix.SOL_IPV6, unix.IPV6_FREEBIND
+		}
+		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+			return fmt.Errorf("set freebind: %w", err)
+		}
+		if err := unix.Bind(fd, sockaddr(from, 0)); err != nil {
+			return fmt.Errorf("bind to %s: %w", from, err)
+		}
+		return unix.Sendto(fd, payload, 0, sockaddr(to, port))
+	})
+}
+
+func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: int(port)}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: int(port)}
+}
+
+// SendFrame sends an Ethernet frame by an interface.
+func (n *Namespace) SendFrame(t testing.TB, link string, frame []byte) {
+	t.Helper()
+	n.Do(t, func() error {
+		i, err := net.InterfaceByName(link)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: i.Index, Halen: 6})
+	})
+}
+
+// Frames are what comes in on an interface.
+type Frames struct {
+	fd int
+}
+
+// NewFrames begins to listen for frames of an Ethernet protocol on an interface.
+func (n *Namespace) NewFrames(t testing.TB, link string, protocol uint16) *Frames {
+	t.Helper()
+	f := &Frames{}
+	n.Do(t, func() error {
+		i, err := net.InterfaceByName(link)
+		if err != nil {
+			return err
+		}
+		network := protocol<<8 | protocol>>8
+		if f.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(network)); err != nil {
+			return err
+		}
+		timeout := unix.NsecToTimeval(hush.Nanoseconds())
+		return errors.Join(
+			unix.SetsockoptTimeval(f.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+			unix.Bind(f.fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: i.Index}))
+	})
+	t.Cleanup(func() { unix.Close(f.fd) })
+	return f
+}
+
+// Heard says whether a frame comes in that fulfils a predicate.
+func (f *Frames) Heard(match func(frame []byte) bool) bool {
+	buffer := make([]byte, 65536)
+	for deadline := time.Now().Add(2 * hush); time.Now().Before(deadline); {
+		size, _, err := unix.Recvfrom(f.fd, buffer, 0)
+		if err != nil {
+			return false
+		}
+		if match(buffer[:size]) {
+			return true
+		}
+	}
+	return false
+}
+
+// Numbers of Ethernet protocols.
+const (
+	EtherIPv4 = 0x0800
+	EtherARP  = 0x0806
+	EtherIPv6 = 0x86dd
+)
+
+// Frame puts an Ethernet header before a packet.
+func Frame(to, from [6]byte, protocol uint16, packet []byte) []byte {
+	return slices.Concat(to[:], from[:], binary.BigEndian.AppendUint16(nil, protocol), packet)
+}
+
+// Broadcast is the Ethernet address of all.
+var Broadcast = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// ARP is a gratuitous announcement (RFC 5227) that mac has addr.
+func ARP(mac [6]byte, addr netip.Addr) []byte {
+	ip := addr.AsSlice()
+	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 1}, mac[:], ip, make([]byte, 6), ip)
+}
+
+// Datagram is a whole IP packet with a UDP datagram in it.
+func Datagram(from, to netip.Addr, port uint16, payload []byte) []byte {
+	udp := binary.BigEndian.AppendUint16(nil, 40000)
+	udp = binary.BigEndian.AppendUint16(udp, port)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	udp = append(udp, 0, 0)
+	udp = append(udp, payload...)
+	if len(udp)%2 == 1 {
+		udp = append(udp, 0)
+	}
+	length := binary.BigEndian.AppendUint32(nil, uint32(len(udp)))
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), length, []byte{0, 0, 0, unix.IPPROTO_UDP}, udp)
+	binary.BigEndian.PutUint16(udp[6:], checksum(pseudo))
+	if from.Is4() {
+		header := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+		binary.BigEndian.PutUint16(header[2:], uint16(20+len(udp)))
+		header = slices.Concat(header, from.AsSlice(), to.AsSlice())
+		binary.BigEndian.PutUint16(header[10:], checksum(header))
+		return append(header, udp...)
+	}
+	header := []byte{0x60, 0, 0, 0, 0, 0, unix.IPPROTO_UDP, 64}
+	binary.BigEndian.PutUint16(header[4:], uint16(len(udp)))
+	return slices.Concat(header, from.AsSlice(), to.AsSlice(), udp)
+}
+
+// VXLAN puts the header of RFC 7348 before a frame.
+func VXLAN(vni uint32, frame []byte) []byte {
+	return slices.Concat([]byte{0x08, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, vni<<8), frame)
+}
