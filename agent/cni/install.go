@@ -35,18 +35,25 @@ const (
 	// nodes have one named bandwidth, of their distribution's kubernetes-cni, which
 	// is not podnet's to replace, and which may not know CNI 1.1.
 	bandwidthName = "podnet-bandwidth"
-	binaryMode    = 0o755
+	// loopbackName is the plugin that containerd executes to set up lo, whatever the
+	// network. A node that has none gets a symbolic link of that name to podnet's
+	// own, by which it is known to be podnet's.
+	loopbackName       = "loopback"
+	podnetLoopbackName = "podnet-loopback"
+	binaryMode         = 0o755
 )
 
 // binaries maps the names in the image to those on the node.
 var binaries = []struct{ source, target string }{
 	{pluginName, pluginName},
 	{"bandwidth", bandwidthName},
+	{loopbackName, podnetLoopbackName},
 }
 
 // InstallConfig says what is put where. Empty fields have their defaults.
 type InstallConfig struct {
-	// SourceDir is the folder of the image with podnet-cni and bandwidth. It has no default.
+	// SourceDir is the folder of the image with podnet-cni, bandwidth and loopback.
+	// It has no default.
 	SourceDir string
 	// BinDir and ConfDir are the node's folders of CNI binaries and
 	// configurations; DefaultBinDir and DefaultConfDir by default.
@@ -91,6 +98,9 @@ func Install(ctx context.Context, config InstallConfig) error {
 			return fmt.Errorf("install the CNI plugin: %w", err)
 		}
 	}
+	if err := linkLoopback(ctx, config.BinDir); err != nil {
+		return fmt.Errorf("install the CNI plugin: %w", err)
+	}
 	conflist, err := conflist(config.Socket)
 	if err != nil {
 		return fmt.Errorf("install the CNI configuration: %w", err)
@@ -106,6 +116,10 @@ func Install(ctx context.Context, config InstallConfig) error {
 func Uninstall(ctx context.Context, config InstallConfig) error {
 	config.setDefaults()
 	paths := []string{filepath.Join(config.ConfDir, ConflistName)}
+	loopback := filepath.Join(config.BinDir, loopbackName)
+	if target, err := os.Readlink(loopback); err == nil && target == podnetLoopbackName {
+		paths = append(paths, loopback)
+	}
 	for _, binary := range binaries {
 		paths = append(paths, filepath.Join(config.BinDir, binary.target))
 	}
@@ -116,6 +130,20 @@ func Uninstall(ctx context.Context, config InstallConfig) error {
 		log.FromContext(ctx).Info("removed", "file", path)
 	}
 	return nil
+}
+
+// linkLoopback gives the node a plugin named loopback unless it has one.
+func linkLoopback(ctx context.Context, binDir string) error {
+	path := filepath.Join(binDir, loopbackName)
+	err := os.Symlink(podnetLoopbackName, path)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	log.FromContext(ctx).Info("installed", "file", path)
+	return syncFolder(binDir)
 }
 
 // conflist returns the network configuration. It names 1.0.0 as cniVersion for

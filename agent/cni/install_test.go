@@ -14,11 +14,12 @@ func installFolders(t *testing.T) InstallConfig {
 	t.Helper()
 	dir := t.TempDir()
 	config := InstallConfig{
-		SourceDir: filepath.Join(dir, "image"), BinDir: filepath.Join(dir, "opt/cni/bin"),
-		ConfDir: filepath.Join(dir, "etc/cni/net.d"), Socket: "/run/podnet/cni.sock",
+		SourceDir: filepath.Join(dir, "image"), BinDir: dir + "/opt/cni/bin",
+		ConfDir: dir + "/etc/cni/net.d", Socket: "/run/podnet/cni.sock",
 	}
 	for path, content := range map[string]string{
 		filepath.Join(config.SourceDir, "podnet-cni"):  "podnet-cni 1",
+		filepath.Join(config.SourceDir, "loopback"):    "loopback 1",
 		filepath.Join(config.SourceDir, "bandwidth"):   "bandwidth 1",
 		filepath.Join(config.BinDir, "bandwidth"):      "the distribution's",
 		filepath.Join(config.ConfDir, "10-other.conf"): `{"name": "other"}`,
@@ -64,7 +65,10 @@ func TestInstallPutsBinariesAndConfigurationInPlace(t *testing.T) {
 	if err := Install(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"podnet-cni": "podnet-cni 1", "podnet-bandwidth": "bandwidth 1", "bandwidth": "the distribution's"}
+	want := map[string]string{
+		"podnet-cni": "podnet-cni 1", "podnet-bandwidth": "bandwidth 1", "bandwidth": "the distribution's",
+		"podnet-loopback": "loopback 1", "loopback": "loopback 1",
+	}
 	if got := contents(t, config.BinDir); !reflect.DeepEqual(got, want) {
 		t.Errorf("binaries: %v", got)
 	}
@@ -169,5 +173,25 @@ func TestUninstallLeavesWhatOthersPutThere(t *testing.T) {
 	}
 	if got := contents(t, config.ConfDir); !reflect.DeepEqual(got, map[string]string{"10-other.conf": `{"name": "other"}`}) {
 		t.Errorf("configurations: %v", got)
+	}
+}
+
+func TestLoopbackOfTheDistributionStays(t *testing.T) {
+	config := installFolders(t)
+	writeFile(t, filepath.Join(config.BinDir, "loopback"), "the distribution's")
+	for range 2 {
+		if err := Install(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, config.BinDir)["loopback"]; got != "the distribution's" {
+			t.Errorf("after the installation: %q", got)
+		}
+	}
+	if err := Uninstall(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"bandwidth": "the distribution's", "loopback": "the distribution's"}
+	if got := contents(t, config.BinDir); !reflect.DeepEqual(got, want) {
+		t.Errorf("after the removal: %v", got)
 	}
 }

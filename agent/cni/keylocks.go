@@ -54,7 +54,8 @@ func (l *keyLocks) give(hostLink string, k *keyLock) {
 	k.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k.users--; k.users == 0 {
+	k.users--
+	if k.users == 0 {
 		delete(l.held, hostLink)
 	}
 }

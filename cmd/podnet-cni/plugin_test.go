@@ -26,7 +26,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// buildBinaries compiles podnet-cni and bandwidth as the image has them, once.
+// buildBinaries compiles podnet-cni and the plugins that the image has beside it, once.
 var buildBinaries = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "podnet-cni-test-")
 	if err != nil {
@@ -35,6 +35,7 @@ var buildBinaries = sync.OnceValues(func() (string, error) {
 	for _, pkg := range []string{
 		"github.com/podnet/podnet/cmd/podnet-cni",
 		"github.com/containernetworking/plugins/plugins/meta/bandwidth",
+		"github.com/containernetworking/plugins/plugins/main/loopback",
 	} {
 		build := exec.Command("go", "build", "-o", dir+"/", pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
