@@ -20,9 +20,9 @@ plugins=$(go list -m -f '{{.Version}}' github.com/containernetworking/plugins)
 export CGO_ENABLED=0
 mkdir -p "$folder"
 echo "building podnet $version"
-go build -trimpath -ldflags "-s -w -X github.com/podnet/podnet/internal/version.Version=$version" \
+go build -ldflags "-s -w -X github.com/podnet/podnet/internal/version.Version=$version" \
 	-o "$folder/" ./cmd/manager ./cmd/agent ./cmd/podnet-cni
-go build -trimpath \
+go build \
 	-ldflags "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$plugins" \
 	-o "$folder/" github.com/containernetworking/plugins/plugins/meta/bandwidth
 
