@@ -66,7 +66,7 @@ vulncheck: ## Look the dependencies up in the Go vulnerability database (needs t
 
 .PHONY: build
 build: ## Build every command into bin/.
-	CGO_ENABLED=0 go build -trimpath -ldflags="-X github.com/podnet/podnet/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -ldflags="-X github.com/podnet/podnet/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: image
 image: ## Build the container image.
