@@ -45,6 +45,9 @@ func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.E
 			chosen[i] = c.byRule(f, chosen[1-i])
 		}
 	}
+	if c.name != nil && chosen[0] == nil && chosen[1] == nil {
+		c.problem(model.ReasonNoEndpoint, "No interface that is up and may be used matches the interface option %q.", o.Interface)
+	}
 	var endpoints []model.Endpoint
 	for _, e := range chosen {
 		if e != nil {

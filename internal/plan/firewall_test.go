@@ -1,0 +1,164 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+func tableOf(t *testing.T, s model.State, family string) model.Table {
+	t.Helper()
+	i := slices.IndexFunc(s.Firewall, func(t model.Table) bool { return t.Family == family })
+	if i < 0 {
+		t.Fatalf("no table of the family %s", family)
+	}
+	return s.Firewall[i]
+}
+
+// rules returns the texts of a chain, one a line.
+func rules(t *testing.T, s model.State, family, chain string) string {
+	t.Helper()
+	var text strings.Builder
+	for _, c := range tableOf(t, s, family).Chains {
+		for _, r := range c.Rules {
+			if c.Name == chain {
+				text.WriteString(r.Text + "\n")
+			}
+		}
+	}
+	return text.String()
+}
+
+func expectRule(t *testing.T, s model.State, chain, rule string) {
+	t.Helper()
+	if got := rules(t, s, "inet", chain); !strings.Contains(got, rule+"\n") {
+		t.Errorf("%s has no rule %q but\n%s", chain, rule, got)
+	}
+}
+
+func TestVXLANIsTakenFromNodesAlone(t *testing.T) {
+	c := cluster()
+	s := Build(c).State
+	expectElements(t, s, "inet", "endpoints4", "192.0.2.1", "192.0.2.2", "192.0.2.3")
+	expectElements(t, s, "inet", "endpoints6", "2001:db8::1", "2001:db8::2", "2001:db8::3")
+	packet := "meta nfproto ipv4 udp dport 8472 @th,96,24 7466 "
+	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr != @endpoints4 drop")
+	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr @endpoints4 notrack")
+	expectRule(t, s, "raw-output", packet+"ip daddr @endpoints4 notrack")
+	expectRule(t, s, "filter-forward", `iifname "pod*" ip daddr @endpoints4 udp dport 8472 drop`)
+}
+
+func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
+	first, _, _ := strings.Cut(rules(t, Build(cluster()).State, "inet", "raw-prerouting"), "\n")
+	if first != `iifname "pod*" ip daddr 127.0.0.0/8 drop` {
+		t.Errorf("the first rule is %q", first)
+	}
+}
+
+func TestPacketsToRemoteBlocksGetTheNodesOwnAddress(t *testing.T) {
+	c := cluster()
+	s := Build(c).State
+	remote := "ip daddr @ranges4 ip daddr != @blocks4 "
+	translate := "meta mark set meta mark & 0xffffbfff snat ip to 10.244.0.0 fully-random"
+	expectRule(t, s, "nat-postrouting", remote+"ip saddr != @ranges4 "+translate)
+	expectRule(t, s, "nat-postrouting", remote+"meta mark & 0x4000 == 0x4000 "+translate)
+	expectElements(t, s, "inet", "blocks4", "10.244.0.0/24")
+	expectElements(t, s, "inet", "ranges4", "10.244.0.0/16")
+	c.Blocks = slices.DeleteFunc(c.Blocks, func(b model.Block) bool { return b.Node == "a" })
+	if got := rules(t, Build(c).State, "inet", "nat-postrouting"); strings.Contains(got, "snat") {
+		t.Errorf("without an address of its own:\n%s", got)
+	}
+}
+
+func TestMasqueradeIsAskedForAndHasExceptions(t *testing.T) {
+	c := cluster()
+	c.Network.MasqueradeExclude = prefixes("10.1.0.0/16", "10.0.0.0/8", "192.168.7.9/32", "192.168.2.0/24", "192.168.3.1/24", "2001:db8::/32", "2001:db8::1/128")
+	rule := `ip saddr @ranges4 ip daddr != @ranges4 ip daddr != @nomasq4 ip daddr != 224.0.0.0/4 oifname != "lo" oifname != "pod*" masquerade fully-random`
+	s := Build(c).State
+	expectRule(t, s, "nat-postrouting", rule)
+	expectElements(t, s, "inet", "nomasq4", "10.0.0.0/8", "192.168.2.0/24", "192.168.3.0/24", "192.168.7.9")
+	expectElements(t, s, "inet", "nomasq6", "2001:db8::/32")
+	c.Network.Masquerade = false
+	if got := rules(t, Build(c).State, "inet", "nat-postrouting"); strings.Contains(got, rule) {
+		t.Error("masquerades although it is off")
+	}
+}
+
+func TestHostPortOfOneAddressGoesBeforeThatOfAll(t *testing.T) {
+	s := Build(cluster()).State
+	for _, chain := range []string{"nat-prerouting", "nat-output"} {
+		text := rules(t, s, "inet", chain)
+		for _, digit := range []string{"4", "6"} {
+			one, all := strings.Index(text, "@hostportsip"+digit), strings.Index(text, "@hostports"+digit)
+			if one < 0 || all < one {
+				t.Errorf("%s:\n%s", chain, text)
+			}
+		}
+	}
+}
+
+func TestOwnChainsRunBeforeThoseOfKubeProxy(t *testing.T) {
+	for _, c := range tableOf(t, Build(cluster()).State, "inet").Chains {
+		if c.Type == "nat" && !strings.HasSuffix(c.Priority, "nat-10") {
+			t.Errorf("%s has the priority %s", c.Name, c.Priority)
+		}
+	}
+}
+
+func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
+	c := cluster()
+	if s := Build(c).State; len(s.Firewall) != 1 {
+		t.Errorf("%d tables without a bridge", len(s.Firewall))
+	}
+	c.Network.Attachment = model.Bridge
+	text := rules(t, Build(c).State, "bridge", "prerouting")
+	if lines := strings.Split(strings.TrimSpace(text), "\n"); lines[len(lines)-1] != `iifname "pod*" drop` {
+		t.Errorf("what is not checked passes:\n%s", text)
+	}
+	// Pods that were attached to a bridge keep it.
+	c.Network.Attachment = model.PointToPoint
+	p := pod("x", 2)
+	p.Attachment = model.Bridge
+	c.Pods = []model.Pod{p}
+	s := Build(c).State
+	linkNamed(t, s, "podnet0")
+	expectElements(t, s, "bridge", "podsources4", "podx "+p.PodMAC.String()+" 10.244.0.2")
+}
+
+func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
+	c := cluster()
+	c.Network.Ranges = prefixes("10.244.0.0/16")
+	s := Build(c).State
+	for _, set := range tableOf(t, s, "inet").Sets {
+		if strings.HasSuffix(set.Name, "6") && set.Name != "endpoints6" && set.Name != "podsources6" {
+			t.Errorf("set %s", set.Name)
+		}
+	}
+	if text := rules(t, s, "inet", "nat-postrouting"); strings.Contains(text, "ip6") {
+		t.Errorf("nat-postrouting:\n%s", text)
+	}
+	// A pod without IPv6 addresses has none to send from.
+	expectRule(t, s, "raw-prerouting", `iifname "pod*" iifname != "podnet0" ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop`)
+}
+
+// Pods and nodes come and go as elements; a new rule would replace the whole table.
+func TestRulesDependOnNeitherPodsNorNodes(t *testing.T) {
+	few, many := cluster(), cluster()
+	few.Blocks = few.Blocks[:2]
+	p := pod("x", 2)
+	p.HostPorts = []model.HostPort{{Host: 80, Pod: 8080, Protocol: "tcp"}}
+	many.Pods = []model.Pod{p, pod("y", 3)}
+	a, b := tableOf(t, Build(few).State, "inet"), tableOf(t, Build(many).State, "inet")
+	for i := range a.Chains {
+		if !slices.Equal(a.Chains[i].Rules, b.Chains[i].Rules) {
+			t.Errorf("%s differs", a.Chains[i].Name)
+		}
+		for _, r := range a.Chains[i].Rules {
+			if r.Fingerprint == "" {
+				t.Errorf("%q is not signed", r.Text)
+			}
+		}
+	}
+}
