@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -37,6 +36,7 @@ func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	former, _ := os.Stat(socket) // nil where there is none
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
@@ -47,22 +47,16 @@ func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 		}
 	})
 	a := &agent{Server: server, net: network, socket: socket, stop: stop}
-	for !a.answers() {
+	for {
+		if current, err := os.Stat(socket); err == nil && !os.SameFile(former, current) {
+			return a
+		}
 		select {
 		case err := <-ended:
 			t.Fatal(err)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return a
-}
-
-func (a *agent) answers() bool {
-	conn, err := net.Dial("unix", a.socket)
-	if err != nil {
-		return false
-	}
-	return conn.Close() == nil
 }
 
 func (a *agent) call(t *testing.T, verb protocol.Verb, r protocol.Request) (*types100.Result, *types.Error) {

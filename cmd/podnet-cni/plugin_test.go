@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -149,6 +148,7 @@ func (n *node) startAgent() (stop func()) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	former, _ := os.Stat(n.socket) // nil where there is none
 	ctx, cancel := context.WithCancel(n.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
@@ -160,10 +160,7 @@ func (n *node) startAgent() (stop func()) {
 	})
 	n.t.Cleanup(stop)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if conn, err := net.Dial("unix", n.socket); err == nil {
-			if err := conn.Close(); err != nil {
-				n.t.Fatal(err)
-			}
+		if current, err := os.Stat(n.socket); err == nil && !os.SameFile(former, current) {
 			return stop
 		}
 		if time.Now().After(deadline) {
