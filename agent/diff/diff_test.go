@@ -79,19 +79,19 @@ func apply(t *testing.T, k *difftest.Fake, want model.State) []diff.Op {
 	}
 	ops := diff.Diff(want, have)
 	if err := k.Execute(ctx, ops); err != nil {
-		t.Fatalf("%v\noperations: %s", err, print(ops))
+		t.Fatalf("%v\noperations: %s", err, list(ops))
 	}
 	have, err = k.Observe(ctx, want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again := diff.Diff(want, have); len(again) > 0 {
-		t.Fatalf("a second pass changes something: %s\nafter: %s", print(again), print(ops))
+		t.Fatalf("a second pass changes something: %s\nafter: %s", list(again), list(ops))
 	}
 	return ops
 }
 
-func print(ops []diff.Op) string {
+func list(ops []diff.Op) string {
 	var s string
 	for _, op := range ops {
 		s += fmt.Sprintf("\n  %s %T %+v", op.Verb, op.Object, op.Object)
@@ -101,7 +101,7 @@ func print(ops []diff.Op) string {
 
 func TestUnchangedStateNeedsNothing(t *testing.T) {
 	if ops := diff.Diff(onVXLAN(), onVXLAN()); len(ops) > 0 {
-		t.Errorf("operations: %s", print(ops))
+		t.Errorf("operations: %s", list(ops))
 	}
 }
 
@@ -157,7 +157,7 @@ func TestVXLANDeviceIsRemadeWithAllThatWasOnIt(t *testing.T) {
 			change(&want.Links[0])
 			ops := apply(t, k, want)
 			if ops[0].Verb != diff.Delete || ops[0].Object != any(vxlan()) {
-				t.Errorf("the old device does not go first: %s", print(ops))
+				t.Errorf("the old device does not go first: %s", list(ops))
 			}
 			if !reflect.DeepEqual(k.State().Routes, want.Routes) {
 				t.Errorf("routes after: %+v", k.State().Routes)
@@ -172,7 +172,7 @@ func TestMTUAndMACAreChangedInPlace(t *testing.T) {
 	want.Links[0].MTU, want.Links[0].MAC = 1400, model.MAC{6}
 	ops := apply(t, k, want)
 	if len(ops) != 1 || ops[0].Verb != diff.Put {
-		t.Errorf("operations: %s", print(ops))
+		t.Errorf("operations: %s", list(ops))
 	}
 }
 
@@ -182,7 +182,7 @@ func TestSwitchOfPathIsOneReplacement(t *testing.T) {
 	want.Routes[1] = model.Route{Dst: prefix("10.244.1.0/24"), Link: "eth0", Via: addr("192.0.2.2"), OnLink: true, Src: addr("10.244.0.0")}
 	ops := apply(t, k, want)
 	if len(ops) != 1 || ops[0] != (diff.Op{Verb: diff.Put, Object: want.Routes[1]}) {
-		t.Errorf("operations: %s", print(ops))
+		t.Errorf("operations: %s", list(ops))
 	}
 }
 
@@ -244,7 +244,7 @@ func TestForeignElementsOfATableGoAndOthersStay(t *testing.T) {
 	del, put := set, set
 	del.Elements, put.Elements = element("1"), element("3")
 	if want := []diff.Op{{Verb: diff.Delete, Object: del}, {Verb: diff.Put, Object: put}}; !reflect.DeepEqual(ops, want) {
-		t.Errorf("operations: %s", print(ops))
+		t.Errorf("operations: %s", list(ops))
 	}
 }
 
@@ -273,7 +273,7 @@ func TestTableWithOtherStructureIsReplacedAsAWhole(t *testing.T) {
 			change(&found)
 			ops := apply(t, difftest.New(model.State{Firewall: []model.Table{found}}), model.State{Firewall: []model.Table{plain}})
 			if len(ops) != 1 || !reflect.DeepEqual(ops[0].Object, plain) {
-				t.Errorf("operations: %s", print(ops))
+				t.Errorf("operations: %s", list(ops))
 			}
 		})
 	}
@@ -413,7 +413,7 @@ func TestAnyStateIsReachedFromAnyOther(t *testing.T) {
 		got, want := k.State(), difftest.New(after, hostLinks...).State()
 		got.Sysctls, want.Sysctls = nil, nil
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
-			t.Fatalf("seed %d: from %+v\nwant %+v\ngot  %+v\noperations: %s", seed, before, want, got, print(k.Executed))
+			t.Fatalf("seed %d: from %+v\nwant %+v\ngot  %+v\noperations: %s", seed, before, want, got, list(k.Executed))
 		}
 	}
 }
@@ -425,7 +425,7 @@ func TestOperationsDoNotDependOnTheOrderOfLists(t *testing.T) {
 		first := diff.Diff(after, before)
 		second := diff.Diff(shuffle(r, after), shuffle(r, before))
 		if !reflect.DeepEqual(first, second) {
-			t.Fatalf("seed %d: %s\nand %s", seed, print(first), print(second))
+			t.Fatalf("seed %d: %s\nand %s", seed, list(first), list(second))
 		}
 	}
 }

@@ -206,8 +206,6 @@ func TestNodeAddressIsThatOfTheOldestActiveBlock(t *testing.T) {
 	c := cluster()
 	younger := block("a", true)
 	younger.Name, younger.CIDR, younger.Created = "younger", prefix("10.244.200.0/24"), born.Add(time.Hour)
-	lower := younger
-	lower.Name, lower.Node = "lower", "a"
 	c.Blocks[0].CIDR = prefix("10.244.250.0/24")
 	c.Blocks = append(c.Blocks, younger)
 	if got := address(c); got != (model.Address{Link: "vxpodnet4", Addr: prefix("10.244.250.0/32")}) {
