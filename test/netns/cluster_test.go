@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
@@ -65,6 +64,8 @@ type node struct {
 	cluster *cluster
 	local   sync.LocalNode
 	pods    []model.Pod
+	// stateDir outlives the agent.
+	stateDir string
 }
 
 // pod is a pod, in whose namespace a server answers.
@@ -102,12 +103,9 @@ func (c *cluster) addNode(t *testing.T) *node {
 	t.Helper()
 	i := len(c.nodes) + 1
 	name := fmt.Sprintf("node%d", i)
-	n := &node{cluster: c, Host: c.underlay.AddHost(t, name, c.families)}
-	k, err := kernel.New(kernel.Config{StateDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.local = sync.LocalNode{Name: name, Kernel: k}
+	n := &node{cluster: c, Host: c.underlay.AddHost(t, name, c.families), stateDir: t.TempDir()}
+	n.local = sync.LocalNode{Name: name}
+	n.restart(t)
 	var endpoints []netip.Addr
 	for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
 		if p.IsValid() {
