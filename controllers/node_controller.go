@@ -36,12 +36,6 @@ const (
 
 // NodeReconciler gives each node its blocks and its NodeNetwork, and says on the
 // Node whether its network is there.
-//
-// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=nodes/status,verbs=patch
-// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;create
-// +kubebuilder:rbac:groups=podnet.dev,resources=nodenetworks,verbs=get;list;watch;create;delete
 type NodeReconciler struct {
 	client.Client
 	// Live reads from the API server.
@@ -108,6 +102,12 @@ func (r *NodeReconciler) holderAndWaiting(_ context.Context, o client.Object) []
 	return requests
 }
 
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=nodes/status,verbs=patch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodenetworks,verbs=get;list;watch;create;delete
+
 // Reconcile brings one node's blocks, NodeNetwork and condition up to date.
 func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	node := &corev1.Node{}
@@ -160,7 +160,7 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 	case err == nil && ownedBy(report, node):
 		return report, nil
 	case err == nil && !report.DeletionTimestamp.IsZero():
-		return nil, nil //nolint:nilnil // It is on its way out, and its deletion comes back here.
+		return nil, nil // It is on its way out, and its deletion comes back here.
 	case err == nil:
 		err = r.Delete(ctx, report, client.Preconditions{UID: &report.UID})
 		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
@@ -177,7 +177,7 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 	}}
 	if err := r.Create(ctx, report); err != nil {
 		if apierrors.IsAlreadyExists(err) {
-			return nil, nil //nolint:nilnil // Another manager was faster, and its creation comes back here.
+			return nil, nil // Another manager was faster, and its creation comes back here.
 		}
 		return nil, fmt.Errorf("creating NodeNetwork %s: %w", node.Name, err)
 	}

@@ -25,10 +25,6 @@ const refusedInterval = 30 * time.Second
 
 // NodeSubnetReconciler keeps in each NodeSubnet what others must know of its
 // node, and gives the block back, after a rest, when the node has gone.
-//
-// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodenetworks;routemodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;update;delete
 type NodeSubnetReconciler struct {
 	client.Client
 	// Live reads from the API server.
@@ -81,6 +77,10 @@ func (r *NodeSubnetReconciler) subnets(ctx context.Context, options ...client.Li
 	}
 	return requests
 }
+
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodenetworks;routemodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;update;delete
 
 // Reconcile brings one NodeSubnet up to date with its node, or lets it rest.
 func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {

@@ -21,10 +21,6 @@ import (
 )
 
 // PodNetworkReconciler says in a PodNetwork's status what became of it.
-//
-// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodesubnets;nodenetworks,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks/status,verbs=patch
 type PodNetworkReconciler struct {
 	client.Client
 	// Allocation is held while blocks are counted; see NodeReconciler.
@@ -48,6 +44,10 @@ func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	}
 	return nil
 }
+
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks;nodesubnets;nodenetworks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks/status,verbs=patch
 
 // Reconcile computes the status of one PodNetwork and writes it if it changed.
 func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {

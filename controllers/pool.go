@@ -39,8 +39,8 @@ func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
 			Range:    ipam.Range{CIDR: cidr, BlockBits: ipam.DefaultBlockBits(cidr.Addr().Is4())},
 			draining: r.State == podnetv1alpha1.RangeDraining,
 		}
-		if r.NodePrefixLength != nil {
-			out.BlockBits = int(*r.NodePrefixLength)
+		if r.NodePrefixLength != 0 {
+			out.BlockBits = int(r.NodePrefixLength)
 		}
 		if r.NodeSelector != nil {
 			out.selector, err = metav1.LabelSelectorAsSelector(r.NodeSelector)

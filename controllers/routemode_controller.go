@@ -22,10 +22,6 @@ import (
 
 // RouteModeReconciler says in a RouteMode's status whether it is in force and
 // how many nodes it selects.
-//
-// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes/status,verbs=patch
 type RouteModeReconciler struct {
 	client.Client
 }
@@ -56,6 +52,10 @@ func (r *RouteModeReconciler) all(ctx context.Context) []ctrl.Request {
 	}
 	return requests
 }
+
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes/status,verbs=patch
 
 // Reconcile computes the status of one RouteMode and writes it if it changed.
 func (r *RouteModeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {

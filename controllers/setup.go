@@ -79,24 +79,24 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 func servedNetwork(ctx context.Context, reader client.Reader) (*podnetv1alpha1.PodNetwork, error) {
 	network := &podnetv1alpha1.PodNetwork{}
 	err := reader.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)
-	if client.IgnoreNotFound(err) != nil {
+	switch {
+	case err == nil && network.DeletionTimestamp.IsZero():
+		return network, nil
+	case client.IgnoreNotFound(err) != nil:
 		return nil, fmt.Errorf("reading PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
-	if err != nil || !network.DeletionTimestamp.IsZero() {
-		return nil, nil //nolint:nilnil // Having no network is no error, and every caller asks for nil.
-	}
-	return network, nil
+	return nil, client.IgnoreNotFound(err)
 }
 
 // liveNode returns a node as the API server has it now, or nil where there is none.
 func liveNode(ctx context.Context, live client.Reader, name string) (*corev1.Node, error) {
 	node := &corev1.Node{}
 	err := live.Get(ctx, client.ObjectKey{Name: name}, node)
-	if client.IgnoreNotFound(err) != nil {
+	switch {
+	case err == nil:
+		return node, nil
+	case client.IgnoreNotFound(err) != nil:
 		return nil, fmt.Errorf("reading Node %s: %w", name, err)
 	}
-	if err != nil {
-		return nil, nil //nolint:nilnil // That a node is gone is an answer, and every caller asks for nil.
-	}
-	return node, nil
+	return nil, client.IgnoreNotFound(err)
 }

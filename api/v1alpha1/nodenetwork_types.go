@@ -43,11 +43,14 @@ type PathException struct {
 	// message says what was asked, what is used instead, and why.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Message string `json:"message,omitempty"`
 }
 
 // PathsStatus counts the paths from this node to the blocks of others.
+//
+// +kubebuilder:validation:MinProperties=1
 type PathsStatus struct {
 	// routed is the number of blocks reached through the underlay directly.
 	//
@@ -90,8 +93,10 @@ type Finding struct {
 }
 
 // NodeNetworkStatus is what a node's agent found and did.
+//
+// +kubebuilder:validation:MinProperties=1
 type NodeNetworkStatus struct {
-	// conditions: Programmed, Clear, Removed.
+	// conditions are Programmed, Clear and, during an uninstall, Removed.
 	//
 	// +optional
 	// +listType=map
@@ -111,6 +116,7 @@ type NodeNetworkStatus struct {
 	// interface is the name of the interface that holds the first of endpoints.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=15
 	Interface string `json:"interface,omitempty"`
 
@@ -147,6 +153,7 @@ type NodeNetworkStatus struct {
 	// agentVersion is the version of the agent that wrote this status.
 	//
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	AgentVersion string `json:"agentVersion,omitempty"`
 }

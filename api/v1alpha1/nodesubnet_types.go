@@ -58,6 +58,7 @@ type NodeSubnetSpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	NodeUID types.UID `json:"nodeUID,omitempty"`
 

@@ -77,7 +77,7 @@ type Range struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=8
 	// +kubebuilder:validation:Maximum=126
-	NodePrefixLength *int32 `json:"nodePrefixLength,omitempty"`
+	NodePrefixLength int32 `json:"nodePrefixLength,omitempty"`
 
 	// state says whether new blocks are taken from the range. Draining stops that;
 	// a range may be removed once it is Draining and no block of it is in use.
@@ -95,6 +95,8 @@ type Range struct {
 
 // Overlay describes the tunnel between nodes. It never changes: the nodes would
 // not understand each other while it did.
+//
+// +kubebuilder:validation:MinProperties=1
 type Overlay struct {
 	// encapsulation is the tunnel's protocol.
 	//
@@ -120,6 +122,8 @@ type Overlay struct {
 }
 
 // Masquerade says which packets that leave the cluster get their node's address.
+//
+// +kubebuilder:validation:MinProperties=1
 type Masquerade struct {
 	// enabled gives packets from pods to addresses outside every range the address
 	// of their node. Turn it off where the outside world routes pod addresses.
@@ -171,7 +175,7 @@ type PodNetworkSpec struct {
 	// overlay describes the tunnel. It never changes.
 	//
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={encapsulation: VXLAN}
 	Overlay Overlay `json:"overlay,omitempty,omitzero"`
 
 	// mtu is the largest IP packet, in bytes, that pods may send. 0 means that of
@@ -187,7 +191,7 @@ type PodNetworkSpec struct {
 	// masquerade says which packets that leave the cluster get their node's address.
 	//
 	// +optional
-	// +kubebuilder:default={}
+	// +kubebuilder:default={enabled: true}
 	Masquerade Masquerade `json:"masquerade,omitempty,omitzero"`
 
 	// blockQuarantineSeconds is how long a block rests, after its node has gone,
@@ -231,8 +235,10 @@ type RangeStatus struct {
 }
 
 // PodNetworkStatus says what the network is.
+//
+// +kubebuilder:validation:MinProperties=1
 type PodNetworkStatus struct {
-	// conditions: Accepted, Ready, Exhausted, SubnetsConflict.
+	// conditions are Accepted, Ready, Exhausted and SubnetsConflict.
 	//
 	// +optional
 	// +listType=map

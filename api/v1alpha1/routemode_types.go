@@ -32,8 +32,10 @@ type RouteModeSpec struct {
 }
 
 // RouteModeStatus says what became of a RouteMode.
+//
+// +kubebuilder:validation:MinProperties=1
 type RouteModeStatus struct {
-	// conditions: Accepted.
+	// conditions are Accepted.
 	//
 	// +optional
 	// +listType=map

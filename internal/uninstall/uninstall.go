@@ -105,7 +105,9 @@ func (c Config) ask(ctx context.Context, value string) (bool, error) {
 func (c Config) await(ctx context.Context) error {
 	c.say("Waiting up to %s for the agents to take podnet off their nodes.", c.Timeout)
 	var silent []string
-	err := wait.PollUntilContextTimeout(ctx, pollInterval, c.Timeout, true, func(ctx context.Context) (bool, error) {
+	// Reading goes by the caller's context: near the end of the wait, the client would
+	// refuse to begin a request that might outlast it, and that is no answer either.
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, c.Timeout, true, func(context.Context) (bool, error) {
 		var err error
 		silent, err = c.silent(ctx)
 		return err == nil && len(silent) == 0, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -145,7 +146,7 @@ var _ = Describe("Blocks of nodes", func() {
 				}
 				given = append(given, block)
 			}
-		}, "1s").Should(Succeed())
+		}, time.Second).Should(Succeed())
 	})
 
 	It("drains a range: nodes get blocks elsewhere, and it can be removed once it is empty", func(ctx context.Context) {

@@ -15,10 +15,11 @@ import (
 	managerconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
 	"github.com/podnet/podnet/controllers"
-	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
 // startManager runs the controllers until the spec ends.

@@ -8,7 +8,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
@@ -25,11 +24,7 @@ func podNetwork(ranges ...podnetv1alpha1.Range) *podnetv1alpha1.PodNetwork {
 }
 
 func blockRange(cidr string, length int32) podnetv1alpha1.Range {
-	r := podnetv1alpha1.Range{CIDR: cidr}
-	if length != 0 {
-		r.NodePrefixLength = ptr.To(length)
-	}
-	return r
+	return podnetv1alpha1.Range{CIDR: cidr, NodePrefixLength: length}
 }
 
 // nodeSubnet returns a NodeSubnet of a node as a user would write it by hand.

@@ -39,7 +39,7 @@ var _ = Describe("Bad and good objects", func() {
 		Entry("overlapping ranges", podNetwork(blockRange("10.244.0.0/16", 24), blockRange("10.244.128.0/17", 24)), "two of the ranges overlap"),
 		Entry("overlapping ranges, the larger one last", podNetwork(blockRange("fd00:a:244::/48", 64), blockRange("fd00::/16", 64)), "two of the ranges overlap"),
 		Entry("the same range twice", podNetwork(blockRange("10.244.0.0/16", 24), blockRange("10.244.0.0/16", 24)), "Duplicate value"),
-		Entry("no range", podNetwork(), "spec.ranges"),
+		Entry("no range", with(podNetwork(), func(n *network) { n.Spec.RouteMode = podnetv1alpha1.ModeAuto }), "spec.ranges: Required value"),
 		Entry("unknown mode", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.RouteMode = "Tunnel" }),
 			`Unsupported value: "Tunnel": supported values: "Auto", "Routed", "Overlay"`),
 		Entry("unknown attachment", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.Attachment = "Macvlan" }),
@@ -86,9 +86,9 @@ var _ = Describe("Bad and good objects", func() {
 		change(n)
 		Expect(api.Update(ctx, n)).To(beRefusedWith(words))
 	},
-		Entry("another block length", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = ptr.To[int32](25) }, "nodePrefixLength of a range never changes"),
-		Entry("no block length any more", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = nil }, "nodePrefixLength of a range never changes"),
-		Entry("a block length where there was none", func(n *network) { n.Spec.Ranges[1].NodePrefixLength = ptr.To[int32](24) }, "nodePrefixLength of a range never changes"),
+		Entry("another block length", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = 25 }, "nodePrefixLength of a range never changes"),
+		Entry("no block length any more", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = 0 }, "nodePrefixLength of a range never changes"),
+		Entry("a block length where there was none", func(n *network) { n.Spec.Ranges[1].NodePrefixLength = 24 }, "nodePrefixLength of a range never changes"),
 		Entry("another CIDR", func(n *network) { n.Spec.Ranges[0].CIDR = "10.243.0.0/16" }, "a range can be removed only when it is Draining"),
 		Entry("removal of an Active range", func(n *network) { n.Spec.Ranges = n.Spec.Ranges[1:] }, "set its state to Draining first and wait"),
 		Entry("another attachment", func(n *network) { n.Spec.Attachment = podnetv1alpha1.Bridge }, "attachment cannot change on a live network"),

@@ -249,7 +249,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: masquerade
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.Masquerade
-      default: {}
+      default:
+        enabled: true
     - name: mtu
       type:
         scalar: numeric
@@ -257,7 +258,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: overlay
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.Overlay
-      default: {}
+      default:
+        encapsulation: VXLAN
     - name: ranges
       type:
         list:

@@ -14,7 +14,7 @@ import (
 //
 // PodNetworkStatus says what the network is.
 type PodNetworkStatusApplyConfiguration struct {
-	// conditions: Accepted, Ready, Exhausted, SubnetsConflict.
+	// conditions are Accepted, Ready, Exhausted and SubnetsConflict.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// ranges says how much of each range is in use.
 	Ranges []RangeStatusApplyConfiguration `json:"ranges,omitempty"`

@@ -14,7 +14,7 @@ import (
 //
 // RouteModeStatus says what became of a RouteMode.
 type RouteModeStatusApplyConfiguration struct {
-	// conditions: Accepted.
+	// conditions are Accepted.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodesSelected is the number of nodes that a selector of between selects.
 	NodesSelected *int32 `json:"nodesSelected,omitempty"`
