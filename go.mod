@@ -119,4 +119,7 @@ require (
 )
 
 // Not a tool of ours but one of the pods' plugins: the image carries it, built from here.
-tool github.com/containernetworking/plugins/plugins/meta/bandwidth
+tool (
+	github.com/containernetworking/plugins/plugins/main/loopback
+	github.com/containernetworking/plugins/plugins/meta/bandwidth
+)

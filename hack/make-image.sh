@@ -24,13 +24,16 @@ go build -ldflags "-s -w -X github.com/podnet/podnet/internal/version.Version=$v
 	-o "$folder/" ./cmd/manager ./cmd/agent ./cmd/podnet-cni
 go build \
 	-ldflags "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$plugins" \
-	-o "$folder/" github.com/containernetworking/plugins/plugins/meta/bandwidth
+	-o "$folder/" \
+	github.com/containernetworking/plugins/plugins/meta/bandwidth \
+	github.com/containernetworking/plugins/plugins/main/loopback
 
 go run ./hack/image -o "$out" -tag "$repository:$version" -user 65532:65532 -entrypoint /manager \
 	-file "$folder/manager:/manager" \
 	-file "$folder/agent:/agent" \
 	-file "$folder/podnet-cni:/opt/podnet/cni/podnet-cni" \
 	-file "$folder/bandwidth:/opt/podnet/cni/bandwidth" \
+	-file "$folder/loopback:/opt/podnet/cni/loopback" \
 	-file "$(readlink -f "$nft"):/usr/sbin/nft" -libs-of "$nft" \
 	-dir /tmp:1777
 echo "$out holds $repository:$version"

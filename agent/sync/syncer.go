@@ -65,6 +65,9 @@ type Config struct {
 	Report func(status.Report)
 	// Serve is called after each pass that left the node able to carry pods.
 	Serve func(ctx context.Context) error
+	// Sweep is called after each pass that nothing but time asked for: it lets go
+	// of attachments whose pods went without a word from the runtime.
+	Sweep func(ctx context.Context) error
 	// FullInterval is the time between passes when nothing changes.
 	FullInterval time.Duration
 }
@@ -121,6 +124,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	retry := firstRetry
 	wait := time.Duration(0)
 	for {
+		full := false
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -135,8 +139,13 @@ func (s *Syncer) Run(ctx context.Context) error {
 			case <-time.After(settle):
 			}
 		case <-timer.C:
+			full = true
 		}
-		if err := s.Pass(ctx); err != nil {
+		err := s.Pass(ctx)
+		if err == nil && full {
+			err = s.cfg.Sweep(ctx)
+		}
+		if err != nil {
 			log.FromContext(ctx).Error(err, "pass failed, trying again", "after", retry.String())
 			wait = retry
 			retry = min(2*retry, lastRetry)

@@ -42,6 +42,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
 		Node: o.node, Version: version.Version,
 	})
+	var server *cni.Server
 	syncer := sync.New(sync.Config{
 		Source: src,
 		Kernel: k,
@@ -55,9 +56,10 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		},
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
+		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
 		FullInterval: o.fullInterval,
 	})
-	server, err := cni.NewServer(cni.ServerConfig{Socket: o.socket(), Book: book, Network: syncer, Checker: syncer})
+	server, err = cni.NewServer(cni.ServerConfig{Socket: o.socket(), Book: book, Network: syncer, Checker: syncer})
 	if err != nil {
 		return err
 	}

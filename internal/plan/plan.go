@@ -152,11 +152,15 @@ func (v *view) podMTU() int {
 
 // judgeNode records what is wrong with the node itself.
 func (v *view) judgeNode() {
-	if len(v.own) == 0 {
-		v.problem(model.Problem{
-			Reason: model.ReasonNoBlock, Fatal: true,
-			Message: fmt.Sprintf("Node %s holds no block of pod addresses that can be served.", v.host.Node),
-		})
+	// A pod made while one family's block is missing would never get an address
+	// of it: pods wait until there is a block of each.
+	for i, f := range families {
+		if v.active[i] && !v.address[i].IsValid() {
+			v.problem(model.Problem{
+				Reason: model.ReasonNoBlock, Fatal: true,
+				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that can be served.", v.host.Node, f.name),
+			})
+		}
 	}
 	if len(v.host.Endpoints) == 0 {
 		v.problem(model.Problem{
