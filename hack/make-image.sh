@@ -35,5 +35,5 @@ go run ./hack/image -o "$out" -tag "$repository:$version" -user 65532:65532 -ent
 	-file "$folder/bandwidth:/opt/podnet/cni/bandwidth" \
 	-file "$folder/loopback:/opt/podnet/cni/loopback" \
 	-file "$(readlink -f "$nft"):/usr/sbin/nft" -libs-of "$nft" \
-	-dir /tmp:1777
+	-file hack/rootfs/protocols:/etc/protocols -dir /tmp:1777
 echo "$out holds $repository:$version"
