@@ -62,9 +62,9 @@ var _ = Describe("An agent", func() {
 	})
 })
 
-// applyAdmission creates every object of config/admission.
-func applyAdmission(ctx context.Context) {
-	files, err := filepath.Glob(filepath.Join("..", "..", "config", "admission", "*.yaml"))
+// applyManifests creates every object of the files in config that match a pattern.
+func applyManifests(ctx context.Context, pattern string) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "config", pattern))
 	Expect(err).NotTo(HaveOccurred())
 	Expect(files).NotTo(BeEmpty())
 	for _, file := range files {
@@ -79,8 +79,8 @@ func applyAdmission(ctx context.Context) {
 			Expect(err).NotTo(HaveOccurred())
 			object := &unstructured.Unstructured{}
 			Expect(yaml.Unmarshal(document, &object.Object)).To(Succeed(), file)
-			if object.GetAPIVersion() != "admissionregistration.k8s.io/v1" {
-				continue // kustomize's own file
+			if object.GetKind() == "" || object.GetKind() == "Kustomization" {
+				continue
 			}
 			Expect(api.Create(ctx, object)).To(Succeed(), file)
 		}

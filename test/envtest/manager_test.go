@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,10 +23,13 @@ import (
 	"github.com/podnet/podnet/controllers"
 )
 
-// startManager runs the controllers until the spec ends.
+// startManager runs the controllers until the spec ends, with the rights that
+// their role gives and no others.
 func startManager() {
 	ctx, cancel := context.WithCancel(context.Background())
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
+	as := rest.CopyConfig(config)
+	as.Impersonate.UserName = managerUser
+	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:  controllers.Scheme(),
 		Client:  client.Options{Cache: controllers.CacheOptions()},
 		Metrics: metricsserver.Options{BindAddress: "0"},

@@ -9,6 +9,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -24,6 +26,13 @@ var (
 	scheme = runtime.NewScheme()
 	// api reads and writes without a cache.
 	api client.WithWatch
+)
+
+const (
+	// managerRole is the ClusterRole that is generated from the controllers' markers.
+	managerRole = "podnet-manager"
+	// managerUser holds that role and no other.
+	managerUser = "system:serviceaccount:podnet-system:podnet-manager"
 )
 
 func TestEnvtest(t *testing.T) {
@@ -56,5 +65,11 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(podnetv1alpha1.AddToScheme(scheme)).To(Succeed())
 	api, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
-	applyAdmission(ctx)
+	applyManifests(ctx, filepath.Join("admission", "*.yaml"))
+	applyManifests(ctx, filepath.Join("rbac", "role.yaml"))
+	Expect(api.Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: managerRole},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: managerRole},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: managerUser}},
+	})).To(Succeed())
 })
