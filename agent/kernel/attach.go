@@ -210,6 +210,10 @@ func podSysctls(pod model.Pod, link string) error {
 	if err := writeIfThere(ipv6Conf(link, "accept_ra"), "0"); err != nil {
 		return err
 	}
+	// The link-local address can be used at once: nobody else has the MAC that it is made of.
+	if err := writeIfThere(ipv6Conf(link, "accept_dad"), "0"); err != nil {
+		return err
+	}
 	for _, addr := range pod.Addrs {
 		if addr.Is6() {
 			// Nodes may have it turned off for all but what is asked for, and

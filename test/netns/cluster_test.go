@@ -34,7 +34,8 @@ type options struct {
 	nodes      int
 	attachment model.Attachment
 	mode       model.Mode
-	families   topology.Families
+	// families are the underlay's, and ranges the pods' where they differ.
+	families, ranges topology.Families
 	// mtu is the underlay's; 0 stands for 1500.
 	mtu int
 	// noBridgeNetfilter is a node without br_netfilter, noVXLAN one without VXLAN.
@@ -64,6 +65,8 @@ type node struct {
 	cluster *cluster
 	local   sync.LocalNode
 	pods    []model.Pod
+	// made counts the pods that ever were.
+	made int
 	// stateDir outlives the agent.
 	stateDir string
 }
@@ -85,10 +88,13 @@ func newCluster(t *testing.T, o options) *cluster {
 	c.network = model.Network{
 		Attachment: o.attachment, Mode: o.mode, VNI: 7466, Port: 4789, Masquerade: true, MasqueradeExclude: o.masqueradeExclude,
 	}
-	if o.families.IPv4 {
+	if o.ranges == (topology.Families{}) {
+		o.ranges = o.families
+	}
+	if o.ranges.IPv4 {
 		c.network.Ranges = append(c.network.Ranges, netip.MustParsePrefix("10.244.0.0/16"))
 	}
-	if o.families.IPv6 {
+	if o.ranges.IPv6 {
 		c.network.Ranges = append(c.network.Ranges, netip.MustParsePrefix("fd44::/48"))
 	}
 	for range max(o.nodes, 1) {
@@ -213,7 +219,8 @@ func (n *node) addPod(t *testing.T, hostPorts ...model.HostPort) *pod {
 // newPod makes a pod that is not yet attached.
 func (n *node) newPod(t *testing.T, hostPorts ...model.HostPort) *pod {
 	t.Helper()
-	number := len(n.pods) + 1
+	n.made++
+	number := n.made
 	name := fmt.Sprintf("pod%d-of-%s", number, n.Name)
 	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 	p := &pod{node: n, Namespace: topology.NewNamespace(t, name)}

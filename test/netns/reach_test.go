@@ -2,20 +2,93 @@ package netns
 
 import (
 	"testing"
+
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
 )
+
+// reaches checks that a pod reaches all addresses of others by all protocols.
+func reaches(t *testing.T, from *pod, others ...*pod) {
+	t.Helper()
+	for _, to := range others {
+		for _, addr := range to.Addrs {
+			if err := from.Reaches(addr, port); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
 
 func TestPodsReachEachOther(t *testing.T) {
 	each(t, func(t *testing.T, o options) {
-		o.nodes = 2
+		o.nodes = 3
 		c := newCluster(t, o)
 		a, b := c.nodes[0].addPod(t), c.nodes[0].addPod(t)
-		remote := c.nodes[1].addPod(t)
-		for _, to := range []*pod{b, remote} {
-			for _, addr := range to.Addrs {
-				if err := a.Reaches(addr, port); err != nil {
-					t.Error(err)
-				}
+		reaches(t, a, b, c.nodes[1].addPod(t), c.nodes[2].addPod(t))
+		// A node reaches its own pods, as the kubelet's probes do.
+		for _, addr := range a.Addrs {
+			if err := c.nodes[0].Reaches(addr, port); err != nil {
+				t.Error(err)
 			}
 		}
+		if err := a.Ping(a.Addrs[0].Next().Next().Next().Next()); err == nil {
+			t.Error("an unused address answers")
+		}
 	})
+}
+
+func TestBridgeWithoutBridgeNetfilter(t *testing.T) {
+	for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{nodes: 0, attachment: model.Bridge, mode: mode, families: dual, noBridgeNetfilter: true})
+			c.addNode(t)
+			for _, n := range c.nodes {
+				n.Sysctl(t, "net/bridge/bridge-nf-call-iptables", "0")
+				n.Sysctl(t, "net/bridge/bridge-nf-call-ip6tables", "0")
+			}
+			c.sync(t)
+			reaches(t, c.nodes[0].addPod(t), c.nodes[0].addPod(t), c.nodes[1].addPod(t))
+			c.nodes[0].checkState(t)
+			if got := c.nodes[0].ReadSysctl(t, "net/bridge/bridge-nf-call-iptables"); got != "0" {
+				t.Errorf("bridge-nf-call-iptables is %s", got)
+			}
+		})
+	}
+}
+
+// A kernel without the VXLAN module still routes.
+func TestRoutedWithoutVXLAN(t *testing.T) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		t.Run(string(attachment), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{nodes: 2, attachment: attachment, mode: model.ModeRouted, families: dual, noVXLAN: true})
+			reaches(t, c.nodes[0].addPod(t), c.nodes[0].addPod(t), c.nodes[1].addPod(t))
+			n := c.nodes[0]
+			n.checkState(t)
+			for _, l := range n.observe(t, n.want(t).State).Links {
+				if l.Kind == model.LinkVXLAN {
+					t.Errorf("there is a VXLAN device: %+v", l)
+				}
+			}
+			// It comes back with the module.
+			c.noVXLAN = false
+			c.network.Mode = model.ModeOverlay
+			c.sync(t)
+			n.checkState(t)
+			reaches(t, c.nodes[0].addPod(t), c.nodes[1].addPod(t))
+		})
+	}
+}
+
+// The overlay's outer packets are of one family, the pods' packets of both.
+func TestPodsOfTwoFamiliesOverAnUnderlayOfOne(t *testing.T) {
+	for name, families := range map[string]topology.Families{"IPv4": onlyIPv4, "IPv6": onlyIPv6} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{nodes: 2, attachment: model.PointToPoint, mode: model.ModeOverlay, families: families, ranges: dual})
+			reaches(t, c.nodes[0].addPod(t), c.nodes[0].addPod(t), c.nodes[1].addPod(t))
+			c.nodes[0].checkState(t)
+		})
+	}
 }

@@ -48,7 +48,7 @@ func (s *Sink) Heard(t testing.TB) (netip.Addr, bool) {
 }
 
 // SendFrom sends a datagram with a source of the test's choice, whether or not
-// the namespace has that address (IP_FREEBIND).
+// the namespace has that address (IP_TRANSPARENT).
 func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) error {
 	return n.Try(func() error {
 		family := unix.AF_INET
@@ -60,12 +60,12 @@ func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) e
 			return err
 		}
 		defer unix.Close(fd)
-		level, option := unix.SOL_IP, unix.IP_FREEBIND
+		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
 		if to.Is6() {
-			level, option = unix.SOL_IPV6, unix.IPV6_FREEBIND
+			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 		}
 		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
-			return fmt.Errorf("set freebind: %w", err)
+			return fmt.Errorf("allow any source: %w", err)
 		}
 		if err := unix.Bind(fd, sockaddr(from, 0)); err != nil {
 			return fmt.Errorf("bind to %s: %w", from, err)

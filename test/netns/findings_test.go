@@ -1,0 +1,113 @@
+package netns
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/internal/model"
+)
+
+func TestFindings(t *testing.T) {
+	cases := []struct {
+		name string
+		// with puts the thing in the way.
+		with string
+		// file is a CNI configuration to put there.
+		file string
+		// want is the type of the finding, empty for none, and word is in its message.
+		want, word string
+	}{
+		{name: "nothing"},
+		{
+			name: "a table that drops forwarded packets by policy",
+			with: "nft add table inet ufw\nnft add chain inet ufw ufw-forward { type filter hook forward priority 0 ; policy drop ; }",
+			want: kernel.FindingForwardDrop, word: "chain ufw-forward of table inet ufw",
+		},
+		{
+			name: "FORWARD of iptables drops",
+			with: "iptables-nft -P FORWARD DROP",
+			want: kernel.FindingForwardDrop, word: "iptables -P FORWARD ACCEPT",
+		},
+		{
+			name: "FORWARD of ip6tables drops",
+			with: "ip6tables-nft -P FORWARD DROP",
+			want: kernel.FindingForwardDrop, word: "ip6tables -P FORWARD ACCEPT",
+		},
+		{
+			name: "firewalld",
+			with: "nft add table inet firewalld\nnft add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; }",
+			want: kernel.FindingForwardDrop, word: "firewall-cmd",
+		},
+		{
+			name: "a table that accepts",
+			with: "nft add table inet mine\nnft add chain inet mine my-forward { type filter hook forward priority 0 ; }\n" +
+				"nft add chain inet mine my-input { type filter hook input priority 0 ; policy drop ; }",
+		},
+		{name: "iptables-legacy", with: "iptables-legacy -A FORWARD -j ACCEPT", want: kernel.FindingIPTablesLegacy, word: "iptables-legacy-save"},
+		{name: "a configuration that sorts first", file: "05-flannel.conflist", want: kernel.FindingOtherCNIConfig, word: "05-flannel.conflist"},
+		{name: "a configuration that sorts after", file: "99-other.conflist"},
+		{name: "a file that is no configuration", file: "05-notes.txt"},
+		{name: "cni0", with: "ip link add cni0 type bridge", want: kernel.FindingOtherNetwork, word: "cni0"},
+		{name: "flannel", with: "ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.77.11", want: kernel.FindingOtherNetwork, word: "flannel"},
+		{name: "Cilium", with: "ip link add cilium_host type veth peer name cilium_net", want: kernel.FindingOtherNetwork, word: "Cilium"},
+		{name: "Calico", with: "ip link add cali123 type veth peer name caliabc", want: kernel.FindingOtherNetwork, word: "Calico"},
+		{name: "kube-router", with: "ip link add kube-bridge type bridge", want: kernel.FindingOtherNetwork, word: "kube-router"},
+		{name: "Weave Net", with: "ip link add weave type bridge", want: kernel.FindingOtherNetwork, word: "Weave"},
+		{
+			name: "a route inside the node's block", with: "ip route add 10.244.1.128/25 via 192.168.77.200",
+			want: kernel.FindingForeignRoute, word: "10.244.1.128/25 on eth0",
+		},
+		{name: "a route to the whole range", with: "ip route add 10.244.0.0/16 via 192.168.77.200"},
+		{
+			name: "a VXLAN device on the same port", with: "ip link add vx9 type vxlan id 9 dstport 4789 local 192.168.77.11",
+			want: kernel.FindingVXLANPort, word: "vx9",
+		},
+		{name: "a VXLAN device on another port", with: "ip link add vx9 type vxlan id 9 dstport 4790 local 192.168.77.11"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{attachment: model.Bridge, mode: model.ModeOverlay, families: dual})
+			n := c.nodes[0]
+			n.addPod(t)
+			folder := t.TempDir()
+			for _, file := range []string{"10-podnet.conflist", tc.file} {
+				if file == "" {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(folder, file), []byte("{}"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if command, _, _ := strings.Cut(tc.with, " "); command != "" {
+				if _, err := exec.LookPath(command); err != nil {
+					t.Fatalf("this test runs %s, of the Debian package iptables: %v", command, err)
+				}
+			}
+			n.Script(t, tc.with)
+			var found []model.Finding
+			n.Do(t, func() error {
+				var err error
+				found, err = n.local.Kernel.Findings(context.Background(), kernel.Search{
+					Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, ConfDir: folder, Conflist: "10-podnet.conflist",
+				})
+				return err
+			})
+			switch {
+			case tc.want == "" && len(found) > 0:
+				t.Errorf("found %+v, want nothing", found)
+			case tc.want == "":
+			case len(found) != 1 || found[0].Type != tc.want || !strings.Contains(found[0].Message, tc.word) || !strings.HasSuffix(found[0].Message, "."):
+				t.Errorf("found %+v, want one of type %s that names %q", found, tc.want, tc.word)
+			}
+			// What is found is left as it is, and nothing of it hinders the next pass.
+			n.sync(t)
+		})
+	}
+}
