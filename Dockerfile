@@ -18,7 +18,8 @@ RUN go build -trimpath -ldflags "-s -w ${VERSION:+-X github.com/podnet/podnet/in
 RUN plugins=$(go list -m -f '{{.Version}}' github.com/containernetworking/plugins) && \
     go build -trimpath \
     -ldflags "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$plugins" \
-    -o /out/ github.com/containernetworking/plugins/plugins/meta/bandwidth
+    -o /out/ github.com/containernetworking/plugins/plugins/meta/bandwidth \
+    github.com/containernetworking/plugins/plugins/main/loopback
 
 # nft and the libraries that it loads, at the paths where the linker looks for them, and nothing else of Debian.
 FROM docker.io/library/debian:bookworm-slim AS nft
@@ -33,7 +34,7 @@ FROM scratch
 COPY --from=nft /root-fs/ /
 COPY hack/rootfs/protocols /etc/protocols
 COPY --from=build /out/manager /out/agent /
-COPY --from=build /out/podnet-cni /out/bandwidth /opt/podnet/cni/
+COPY --from=build /out/podnet-cni /out/bandwidth /out/loopback /opt/podnet/cni/
 # hack/make-image.sh gives the image the same PATH.
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # The manager needs no rights on its node. The agent does, and its pod says so.
