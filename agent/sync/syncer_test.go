@@ -1,0 +1,256 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/diff/difftest"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/status"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// node is a node in memory: what the API says of it, its kernel and its pods.
+type node struct {
+	kernel   *difftest.Fake
+	snapshot source.Snapshot
+	err      error
+	pods     []model.Pod
+	attach   error
+	reports  []status.Report
+	served   int
+	removed  int
+	ops      int
+}
+
+func newNode() *node {
+	return &node{kernel: difftest.New(model.State{}, "eth0", "podc0ffee"), snapshot: source.Snapshot{
+		Network: &model.Network{
+			Ranges:     []netip.Prefix{netip.MustParsePrefix("fd00:10:244::/48"), netip.MustParsePrefix("10.244.0.0/16")},
+			Attachment: model.PointToPoint, Mode: model.ModeOverlay, VNI: 7466, Port: 4789,
+		},
+		Blocks: []model.Block{
+			block("10.244.1.0/24", "a", "192.0.2.1"), block("fd00:10:244:1::/64", "a", "192.0.2.1"),
+			block("10.244.2.0/24", "b", "192.0.2.2"), block("fd00:10:244:2::/64", "b", "192.0.2.2"),
+		},
+	}}
+}
+
+func block(cidr, node, endpoint string) model.Block {
+	return model.Block{
+		Name: cidr, CIDR: netip.MustParsePrefix(cidr), Node: node, State: model.BlockActive,
+		Endpoints: []netip.Addr{netip.MustParseAddr(endpoint)},
+	}
+}
+
+func (n *node) syncer() *Syncer {
+	return New(Config{
+		Source: n, Kernel: n, Links: n, Node: n,
+		Pods:         func(context.Context) ([]model.Pod, error) { return n.pods, nil },
+		Report:       func(r status.Report) { n.reports = append(n.reports, r) },
+		Serve:        func(context.Context) error { n.served++; return nil },
+		Sweep:        func(context.Context) error { return nil },
+		FullInterval: time.Hour,
+	})
+}
+
+func (n *node) Snapshot(context.Context) (source.Snapshot, error) { return n.snapshot, n.err }
+
+func (n *node) Observe(ctx context.Context, want model.State) (model.State, error) {
+	return n.kernel.Observe(ctx, want)
+}
+
+func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
+	n.ops += len(ops)
+	return n.kernel.Execute(ctx, ops)
+}
+
+func (n *node) Attach(context.Context, model.Pod) error        { return n.attach }
+func (n *node) Detach(context.Context, model.Pod) error        { return nil }
+func (n *node) CheckAttached(context.Context, model.Pod) error { return nil }
+
+func (n *node) Host(context.Context) (model.Host, []model.Problem, error) {
+	return model.Host{
+		Node: "a", VXLAN: true, IPv6: true,
+		Endpoints: []model.Endpoint{{Addr: netip.MustParseAddr("192.0.2.1"), Link: "eth0", MTU: 1500}},
+		Routes:    []model.UnderlayRoute{{Dst: netip.MustParsePrefix("192.0.2.0/24"), Link: "eth0"}},
+	}, nil, nil
+}
+
+func (n *node) Findings(context.Context, []model.Block) ([]model.Finding, error) { return nil, nil }
+
+func (n *node) Remove(context.Context) error {
+	n.removed++
+	n.kernel = difftest.New(model.State{}, "eth0")
+	return nil
+}
+
+func (n *node) routes(t *testing.T) []netip.Prefix {
+	t.Helper()
+	state, err := n.kernel.Observe(t.Context(), model.State{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []netip.Prefix
+	for _, r := range state.Routes {
+		out = append(out, r.Dst)
+	}
+	return out
+}
+
+func pod() model.Pod {
+	return model.Pod{
+		ContainerID: "c", IfName: "eth0", Attachment: model.PointToPoint, HostLink: "podc0ffee",
+		Addrs:  []netip.Addr{netip.MustParseAddr("10.244.1.2")},
+		Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+	}
+}
+
+func TestSecondPassOverAnUnchangedNodeChangesNothing(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).NotTo(gomega.BeZero())
+	n.ops = 0
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).To(gomega.BeZero())
+}
+
+func TestNothingIsChangedBeforeTheObjectsAreKnown(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.err = errors.New("not synced")
+	g.Expect(n.syncer().Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("not synced")))
+	g.Expect(n.ops).To(gomega.BeZero())
+	g.Expect(n.served).To(gomega.BeZero())
+}
+
+func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	before := n.routes(t)
+	n.snapshot.Network, n.ops = nil, 0
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).To(gomega.BeZero())
+	g.Expect(n.routes(t)).To(gomega.Equal(before))
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no PodNetwork")))
+	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoNetwork))
+}
+
+func TestAttachedPodIsWhatTheNextPassExpects(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(s.Attach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(n.routes(t)).To(gomega.ContainElement(netip.MustParsePrefix("10.244.1.2/32")))
+	n.pods, n.ops = []model.Pod{pod()}, 0
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).To(gomega.BeZero())
+
+	g.Expect(s.Detach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(n.routes(t)).NotTo(gomega.ContainElement(netip.MustParsePrefix("10.244.1.2/32")))
+	n.pods, n.ops = nil, 0
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).To(gomega.BeZero())
+}
+
+func TestPodsWaitUntilTheFirstPass(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("has just started")))
+	g.Expect(s.Attach(t.Context(), pod())).NotTo(gomega.Succeed())
+	g.Expect(s.Detach(t.Context(), pod())).To(gomega.Succeed(), "pods may leave while the API server is away")
+}
+
+func TestPodsWaitForABlockOfEachFamilyAndAreToldOfTheRanges(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.snapshot.Blocks = slices.Delete(n.snapshot.Blocks, 1, 2)
+	n.snapshot.RangeSummary = "range fd00:10:244::/48 has 1 blocks of which 0 are free"
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.And(
+		gomega.ContainSubstring("no block of IPv6"), gomega.ContainSubstring("has 1 blocks of which 0 are free"))))
+	g.Expect(n.served).To(gomega.BeZero())
+}
+
+func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	serving, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	g.Expect(serving.Blocks).To(gomega.Equal([]netip.Prefix{
+		netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("10.244.1.0/24"),
+	}))
+}
+
+func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := New(Config{
+		Source: n, Kernel: broken{}, Links: n, Node: n,
+		Pods:   func(context.Context) ([]model.Pod, error) { return nil, nil },
+		Report: func(r status.Report) { n.reports = append(n.reports, r) },
+		Serve:  func(context.Context) error { n.served++; return nil },
+	})
+	g.Expect(s.Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("no such module")))
+	g.Expect(n.reports[0].Problems[0].Reason).To(gomega.Equal(model.ReasonKernelError))
+	g.Expect(n.served).To(gomega.BeZero())
+}
+
+type broken struct{}
+
+func (broken) Observe(context.Context, model.State) (model.State, error) { return model.State{}, nil }
+func (broken) Execute(context.Context, []diff.Op) error                  { return errors.New("no such module") }
+
+func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	n.snapshot.Uninstall = true
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.removed).To(gomega.Equal(1))
+	g.Expect(n.reports[len(n.reports)-1].Removed).To(gomega.BeTrue())
+	n.snapshot.Uninstall, n.ops = false, 0
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.ops).To(gomega.BeZero(), "the annotation goes before the agent does")
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("uninstalled")))
+}
+
+func TestManyTriggersLeadToOnePass(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	for range 100 {
+		s.Trigger()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	passes := make(chan struct{}, 100)
+	s.cfg.Serve = func(context.Context) error { passes <- struct{}{}; return nil }
+	go func() { done <- s.Run(ctx) }()
+	g.Eventually(passes).Should(gomega.Receive())
+	cancel()
+	g.Eventually(done).Should(gomega.Receive(gomega.BeNil()))
+	// One pass at the start at most beside the one that all triggers led to.
+	g.Expect(len(passes)).To(gomega.BeNumerically("<=", 1))
+}
