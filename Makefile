@@ -109,14 +109,15 @@ test-envtest: ## Tests against an API server and etcd.
 
 .PHONY: test-netns
 test-netns: ## Tests against the kernel, in network namespaces (as root).
-	@hack/tools/need.sh ip nft
-	[[ $$(id -u) == 0 ]] || { echo "test-netns makes network namespaces: run it as root, or leave it out by SKIP_TIERS=netns." >&2; exit 1; }
-	unshare --net --mount true || { echo "test-netns cannot make namespaces here, see above: run it where it can, or leave it out by SKIP_TIERS=netns." >&2; exit 1; }
-	set -x
-	go test -count=1 $(TESTFLAGS) ./test/netns/...
+	go test -count=1 -timeout=30m $(TESTFLAGS) ./test/netns/...
 
 .PHONY: test-cluster
-test-cluster: cluster-up ## Tests against a whole cluster (as root).
+test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as root); KEEP=1 leaves it up.
+	@export CLUSTER_NAME=$${CLUSTER_NAME:-podnet-test} NODES=$(NODES)
+	$(CLUSTER) down
+	[[ -n "$${KEEP:-}" ]] || trap '$(CLUSTER) down' EXIT
+	$(CLUSTER) up
+	set -x
 	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster/...
 
 .PHONY: bench

@@ -9,9 +9,7 @@ for command in "$@"; do
 	command -v "$command" >/dev/null && continue
 	case $command in
 	gcc) package="gcc libc6-dev" ;;
-	ip | tc | bridge | ss) package=iproute2 ;;
 	nft) package=nftables ;;
-	unshare | nsenter) package=util-linux ;;
 	*) package=$command ;;
 	esac
 	echo "need.sh: '$command' is missing. On Debian: apt-get install $package" >&2
