@@ -199,7 +199,7 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	if apiequality.Semantic.DeepEqual(subnet, want) {
 		return nil
 	}
-	if err := r.Update(ctx, want); err != nil {
+	if err := r.Update(ctx, want); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("updating NodeSubnet %s: %w", subnet.Name, err)
 	}
 	return nil

@@ -24,6 +24,8 @@ import (
 var (
 	config *rest.Config
 	scheme = runtime.NewScheme()
+	// kubeconfig is for programs.
+	kubeconfig []byte
 	// api reads and writes without a cache.
 	api client.WithWatch
 )
@@ -60,6 +62,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	config, err = env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(env.Stop)
+	kubeconfig = env.KubeConfig
 
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
 	Expect(podnetv1alpha1.AddToScheme(scheme)).To(Succeed())

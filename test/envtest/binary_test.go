@@ -1,0 +1,108 @@
+package envtest
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gbytes"
+	"github.com/onsi/gomega/gexec"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+var _ = Describe("The manager as a program", Ordered, func() {
+	var binary, configFile string
+
+	BeforeAll(func() {
+		var err error
+		binary, err = gexec.Build("github.com/podnet/podnet/cmd/manager", "-ldflags", "-X github.com/podnet/podnet/internal/version.Version=v9.8.7")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(gexec.CleanupBuildArtifacts)
+		configFile = filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(os.WriteFile(configFile, kubeconfig, 0o600)).To(Succeed())
+	})
+	BeforeEach(func(ctx context.Context) { cleanAfterwards(ctx) })
+
+	start := func(args ...string) *gexec.Session {
+		command := exec.Command(binary, args...)
+		command.Env = append(os.Environ(), "KUBECONFIG="+configFile)
+		session, err := gexec.Start(command, GinkgoWriter, GinkgoWriter)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() {
+			session.Interrupt()
+			Eventually(session).Should(gexec.Exit())
+		})
+		return session
+	}
+	freePort := func() string {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		Expect(err).NotTo(HaveOccurred())
+		defer func() { Expect(listener.Close()).To(Succeed()) }()
+		return listener.Addr().String()
+	}
+	get := func(url string) (*http.Response, error) {
+		web := &http.Client{Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+			ForceAttemptHTTP2: true,
+		}}
+		response, err := web.Get(url)
+		if err != nil {
+			return nil, err
+		}
+		return response, response.Body.Close()
+	}
+
+	It("becomes ready, leads, keeps its metrics to those who may read them, and gives blocks", func(ctx context.Context) {
+		metrics, probes := freePort(), freePort()
+		session := start("--leader-elect", "--leader-election-namespace=default", "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes)
+		for _, path := range []string{"healthz", "readyz"} {
+			Eventually(get).WithArguments(fmt.Sprintf("http://%s/%s", probes, path)).Should(HaveField("StatusCode", http.StatusOK))
+		}
+		Eventually(get).WithArguments("https://" + metrics + "/metrics").Should(And(
+			HaveField("StatusCode", http.StatusUnauthorized), HaveField("ProtoMajor", 1)))
+
+		makeNodes(ctx, 1)
+		Expect(api.Create(ctx, podNetwork(blockRange("10.244.0.0/16", 24)))).To(Succeed())
+		Eventually(blocksOf).WithArguments(ctx, "node-1").Should(ConsistOf("10.244.0.0/24"))
+		lease := &coordinationv1.Lease{}
+		Expect(api.Get(ctx, client.ObjectKey{Namespace: "default", Name: "podnet-manager"}, lease)).To(Succeed())
+		Expect(lease.Spec.HolderIdentity).To(HaveValue(Not(BeEmpty())))
+
+		By("letting go of its lease when it is told to end, and succeeding")
+		session.Terminate()
+		Eventually(session).Should(gexec.Exit(0))
+		Expect(api.Get(ctx, client.ObjectKeyFromObject(lease), lease)).To(Succeed())
+		Expect(lease.Spec.HolderIdentity).To(HaveValue(BeEmpty()))
+	})
+
+	It("uninstalls", func(ctx context.Context) {
+		makeNodes(ctx, 1)
+		Expect(api.Create(ctx, podNetwork(blockRange("10.244.0.0/16", 24)))).To(Succeed())
+		session := start("uninstall", "--remove-objects", "--timeout=10s")
+		Eventually(session).Should(gexec.Exit(0))
+		Expect(session.Out).To(gbytes.Say("Removed"))
+		Expect(api.Get(ctx, client.ObjectKey{Name: "default"}, &podnetv1alpha1.PodNetwork{})).NotTo(Succeed())
+	})
+
+	It("says its version", func() {
+		session := start("version")
+		Eventually(session).Should(gexec.Exit(0))
+		Expect(session.Out).To(gbytes.Say(`^v9\.8\.7\n$`))
+	})
+
+	It("says in a line what is wrong with its flags", func() {
+		session := start("--log-level=loud")
+		Eventually(session).Should(gexec.Exit(1))
+		Expect(session.Err).To(gbytes.Say("manager: --log-level: "))
+	})
+})
