@@ -21,7 +21,7 @@ func (k *Kernel) putTable(ctx context.Context, want model.Table) error {
 	tx.Add(table)
 	for _, s := range want.Sets {
 		addSet(tx, want, s)
-		addElements(tx, diff.Elements{Family: want.Family, Table: want.Name, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+		addElements(diff.Elements{Family: want.Family, Table: want.Name, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
 	}
 	for _, c := range want.Chains {
 		addChain(tx, want, c)
@@ -62,8 +62,8 @@ func addChain(tx *knftables.Transaction, table model.Table, c model.Chain) {
 	tx.Add(chain)
 }
 
-// addElements adds an operation for each element to a transaction.
-func addElements(tx *knftables.Transaction, e diff.Elements, operation func(knftables.Object)) {
+// addElements gives each element to a method of a transaction.
+func addElements(e diff.Elements, operation func(knftables.Object)) {
 	for _, element := range e.Elements {
 		o := &knftables.Element{Family: knftables.Family(e.Family), Table: e.Table, Key: element.Key, Value: element.Value}
 		if e.Map {
@@ -102,13 +102,13 @@ func (k *Kernel) elementsTransaction(ops []diff.Op, addFirst bool) *knftables.Tr
 			continue
 		}
 		if op.Verb == diff.Put {
-			addElements(tx, e, tx.Add)
+			addElements(e, tx.Add)
 			continue
 		}
 		if addFirst {
-			addElements(tx, e, tx.Add)
+			addElements(e, tx.Add)
 		}
-		addElements(tx, e, tx.Delete)
+		addElements(e, tx.Delete)
 	}
 	return tx
 }

@@ -9,6 +9,7 @@
 package topology
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,7 +17,6 @@ import (
 	"testing"
 
 	"github.com/containernetworking/plugins/pkg/ns"
-	"golang.org/x/sys/unix"
 )
 
 // Require fails the test where namespaces cannot be made, with a sentence that
@@ -142,5 +142,5 @@ func (n *Namespace) Fd() int { return int(n.ns.Fd()) }
 
 // isTimeout says whether a socket's error is that nothing came in time.
 func isTimeout(err error) bool {
-	return os.IsTimeout(err) || err == unix.EAGAIN
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
