@@ -1,5 +1,5 @@
 // Package connectivity shows which pods reach each other, and how fast. A server in each pod answers peers over TCP and
-// UDP, and tries peers when it is asked to; a matrix asks every server to try every peer. It knows addresses only: which
+// UDP, and tries peers when it is asked to; a matrix asks every server to try every other. It knows addresses only: which
 // pods there are is left to others.
 package connectivity
 

@@ -37,7 +37,7 @@ func addrs(texts ...string) []netip.Addr {
 	return out
 }
 
-func TestEveryPeerReachesEveryPeer(t *testing.T) {
+func TestEveryPeerReachesEveryOther(t *testing.T) {
 	port := start(t, "127.0.0.1", 0).Port()
 	start(t, "127.0.0.2", port)
 	m := Measure(t.Context(), []Peer{
@@ -56,7 +56,7 @@ func TestEveryPeerReachesEveryPeer(t *testing.T) {
 		t.Errorf("table:\n%s", out.String())
 	}
 	for _, line := range lines[1:] {
-		if fields := strings.Fields(line); len(fields) != 3 || !strings.Contains(fields[2], ".") {
+		if fields := strings.Fields(line); len(fields) != 3 || strings.Count(line, ".") != 1 || strings.Count(line, "-") != 1 {
 			t.Errorf("row %q", line)
 		}
 	}
@@ -72,14 +72,10 @@ func TestPeerWithoutServerFailsInBothDirections(t *testing.T) {
 	for _, want := range []string{
 		"a does not reach b (127.0.0.3): UDP: connection refused",
 		"b does not reach a (127.0.0.1): the server on b could not be asked: connection refused",
-		"b does not reach b",
 	} {
 		if !strings.Contains(failures, want) {
 			t.Errorf("no %q in:\n%s", want, failures)
 		}
-	}
-	if strings.Contains(failures, "a does not reach a") {
-		t.Errorf("a reaches itself, but:\n%s", failures)
 	}
 }
 
@@ -89,11 +85,8 @@ func TestFamilyThatAPeerLacksIsNotTried(t *testing.T) {
 		{Name: "a", Addrs: addrs("127.0.0.1")},
 		{Name: "b", Addrs: addrs("127.0.0.1", "::1")},
 	}, port)
-	for _, failure := range m.Failures() {
-		// Nothing listens on ::1, and b alone has such an address to try it from.
-		if !strings.HasPrefix(failure, "b does not reach b (::1)") {
-			t.Errorf("unexpected: %s", failure)
-		}
+	if failures := m.Failures(); len(failures) > 0 {
+		t.Errorf("failures: %q", failures)
 	}
 	if got := m.text(cell{from: 0, to: 1, family: IPv6}); got != "-" {
 		t.Errorf("a has no IPv6 address, but the cell says %q", got)

@@ -28,7 +28,7 @@ type cell struct {
 	family   Family
 }
 
-// Measure asks the server of every peer to try every peer, itself included.
+// Measure asks the server of every peer to try every other peer.
 func Measure(ctx context.Context, peers []Peer, port uint16) *Matrix {
 	m := &Matrix{Peers: peers, cells: map[cell]Result{}}
 	for _, f := range []Family{IPv4, IPv6} {
@@ -63,6 +63,9 @@ func (m *Matrix) row(ctx context.Context, from int, port uint16) map[cell]Result
 	var cells []cell
 	var addrs []netip.Addr
 	for to, p := range m.Peers {
+		if to == from {
+			continue
+		}
 		for _, f := range m.Families {
 			_, has := m.Peers[from].addr(f)
 			if a, ok := p.addr(f); ok && has {
