@@ -63,7 +63,7 @@ var _ = Describe("An agent", func() {
 })
 
 // applyManifests creates every object of the files in config that match a pattern.
-func applyManifests(ctx context.Context, pattern string) {
+func applyManifests(ctx context.Context, pattern string, options ...client.CreateOption) {
 	files, err := filepath.Glob(filepath.Join("..", "..", "config", pattern))
 	Expect(err).NotTo(HaveOccurred())
 	Expect(files).NotTo(BeEmpty())
@@ -82,7 +82,7 @@ func applyManifests(ctx context.Context, pattern string) {
 			if object.GetKind() == "" || object.GetKind() == "Kustomization" {
 				continue
 			}
-			Expect(api.Create(ctx, object)).To(Succeed(), file)
+			Expect(api.Create(ctx, object, options...)).To(Succeed(), file)
 		}
 	}
 }

@@ -53,6 +53,9 @@ var _ = Describe("Blocks of nodes", func() {
 			g.Expect(network.Status.NodesTotal).To(HaveValue(BeEquivalentTo(3)))
 			g.Expect(network.Status.NodesReady).To(HaveValue(BeEquivalentTo(0)))
 		}).Should(Succeed())
+		Expect(metric("podnet_blocks", "10.244.0.0/16", "allocated")).To(BeEquivalentTo(3))
+		Expect(metric("podnet_blocks", "10.244.0.0/16", "free")).To(BeEquivalentTo(253))
+		Expect(metric("podnet_nodes", "false")).To(BeEquivalentTo(3))
 		Expect(condition(ctx, "default", podnetv1alpha1.ConditionAccepted)).To(
 			beCondition(metav1.ConditionTrue, podnetv1alpha1.ReasonAccepted, Not(BeEmpty())))
 		Expect(condition(ctx, "default", podnetv1alpha1.ConditionReady)).To(

@@ -3,6 +3,7 @@ package envtest
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -14,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	managerconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
@@ -154,4 +156,24 @@ func eventsAbout(ctx context.Context, kind, name, reason string) []string {
 		}
 	}
 	return notes
+}
+
+// metric returns the value of a metric with these values of its labels.
+func metric(name string, labels ...string) float64 {
+	GinkgoHelper()
+	families, err := metrics.Registry.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			var values []string
+			for _, label := range m.GetLabel() {
+				values = append(values, label.GetValue())
+			}
+			if family.GetName() == name && slices.Equal(values, labels) {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	Fail(fmt.Sprintf("there is no metric %s with the labels %v", name, labels))
+	return 0
 }

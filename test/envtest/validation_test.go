@@ -3,6 +3,7 @@ package envtest
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -70,6 +71,10 @@ var _ = Describe("Bad and good objects", func() {
 		Expect(n.Spec.Masquerade.Enabled).To(HaveValue(BeTrue()))
 		Expect(n.Spec.BlockQuarantineSeconds).To(HaveValue(BeEquivalentTo(podnetv1alpha1.DefaultBlockQuarantineSeconds)))
 		Expect(n.Spec.Ranges[0].State).To(Equal(podnetv1alpha1.RangeActive))
+	})
+
+	It("accepts the samples that users start from", func(ctx context.Context) {
+		applyManifests(ctx, filepath.Join("samples", "*.yaml"), client.DryRunAll)
 	})
 
 	It("accepts as many ranges as the list may hold", func(ctx context.Context) {
