@@ -258,6 +258,13 @@ func (s *Syncer) remove(ctx context.Context) (*status.Report, error) {
 	return &status.Report{Removed: true}, nil
 }
 
+// Removed says whether podnet was taken off the node.
+func (s *Syncer) Removed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed
+}
+
 // explain adds the ranges' figures to the problem that only they explain.
 func explain(problems []model.Problem, ranges string) []model.Problem {
 	out := slices.Clone(problems)
