@@ -58,10 +58,11 @@ var _ = BeforeSuite(func(ctx context.Context) {
 		ControlPlaneStartTimeout: 2 * time.Minute,
 		ControlPlaneStopTimeout:  time.Minute,
 	}
+	// Start leaves its processes running where it fails, as over a CRD that is refused.
+	DeferCleanup(env.Stop)
 	var err error
 	config, err = env.Start()
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(env.Stop)
 	kubeconfig = env.KubeConfig
 
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
