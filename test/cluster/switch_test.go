@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// modeSwitchSpec is about paths that change under traffic.
+func modeSwitchSpec(a *actors) {
+	It("changes the mode of all paths under running pods without a loss", func(ctx context.Context) {
+		modes := []podnetv1alpha1.Mode{podnetv1alpha1.ModeOverlay, podnetv1alpha1.ModeRouted}
+		next := 0
+		changes := a.under(ctx, 15, func() {
+			setMode(ctx, modes[next%2])
+			next++
+		})
+		Expect(changes).To(BeNumerically(">=", 4), "changes of mode while the traffic went on")
+		AddReportEntry("changes of mode", changes)
+	}, SpecTimeout(3*time.Minute))
+}
+
+// switchSpecs are about which paths are taken.
+func switchSpecs(a *actors) {
+	modeSwitchSpec(a)
+
+	It("changes the paths between those nodes that a RouteMode selects", func(ctx context.Context) {
+		const rack = "test.podnet.dev/rack"
+		setMode(ctx, podnetv1alpha1.ModeOverlay)
+		for i, node := range local.nodes {
+			label(ctx, node.name, rack, map[bool]string{true: "a", false: "b"}[i < 2])
+		}
+		mode := &podnetv1alpha1.RouteMode{
+			ObjectMeta: metav1.ObjectMeta{Name: "within-rack-a"},
+			Spec: podnetv1alpha1.RouteModeSpec{
+				Between: []metav1.LabelSelector{{MatchLabels: map[string]string{rack: "a"}}},
+				Mode:    podnetv1alpha1.ModeRouted,
+			},
+		}
+		Expect(kube.Create(ctx, mode)).To(Succeed())
+		expectPaths(ctx, local.nodes[0].name, podnetv1alpha1.ModeRouted, 1)
+		expectPaths(ctx, local.nodes[1].name, podnetv1alpha1.ModeRouted, 1)
+		expectPaths(ctx, local.nodes[2].name, podnetv1alpha1.ModeRouted, 0)
+		for _, f := range families {
+			Expect(deviceTo(ctx, local.nodes[0].name, a.address("b1", f.is4))).To(Equal("eth0"), f.name)
+			Expect(deviceTo(ctx, local.nodes[0].name, a.address("c1", f.is4))).NotTo(Equal("eth0"), f.name)
+			expectAnswers(ctx, a.in("a1"), append(a.askActor("b1", f.is4), a.askActor("c1", f.is4)...))
+		}
+		Eventually(func(g Gomega) {
+			g.Expect(kube.Get(ctx, client.ObjectKeyFromObject(mode), mode)).To(Succeed())
+			g.Expect(mode.Status.NodesSelected).To(HaveValue(BeEquivalentTo(2)))
+		}).Should(Succeed())
+
+		Expect(kube.Delete(ctx, mode)).To(Succeed())
+		for _, node := range local.nodes {
+			expectPaths(ctx, node.name, podnetv1alpha1.ModeRouted, 0)
+			label(ctx, node.name, rack, "")
+		}
+	}, SpecTimeout(3*time.Minute))
+}
+
+// label sets a label of a node, or takes it away for an empty value.
+func label(ctx context.Context, name, key, value string) {
+	GinkgoHelper()
+	n := &corev1.Node{}
+	Expect(kube.Get(ctx, client.ObjectKey{Name: name}, n)).To(Succeed())
+	before := n.DeepCopy()
+	if value == "" {
+		delete(n.Labels, key)
+	} else {
+		n.Labels[key] = value
+	}
+	Expect(kube.Patch(ctx, n, client.MergeFrom(before))).To(Succeed())
+}
