@@ -139,9 +139,15 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 	if err != nil {
 		return err
 	}
-	// What pods or other nodes send may not configure the node.
-	if err := writeIfThere(ipv6Conf(want.Name, "accept_ra"), "0"); err != nil {
-		return err
+	for _, key := range []string{
+		// What pods or other nodes send may not configure the node.
+		ipv6Conf(want.Name, "accept_ra"),
+		// The link-local address is made of a MAC that no other link has.
+		ipv6Conf(want.Name, "accept_dad"),
+	} {
+		if err := writeIfThere(key, "0"); err != nil {
+			return err
+		}
 	}
 	if err := p.h.LinkSetUp(l); err != nil {
 		return fmt.Errorf("set up: %w", err)

@@ -1,0 +1,33 @@
+package kernel
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestNeighbourTableTooSmall(t *testing.T) {
+	for _, c := range []struct {
+		needed, limit int
+		found         bool
+	}{{0, 1024, false}, {700, 1024, false}, {768, 1024, false}, {769, 1024, true}, {5000, 1024, true}, {5000, 16384, false}} {
+		found := neighbourFinding("net/ipv4/neigh/default/gc_thresh3", c.needed, c.limit)
+		if got := len(found) > 0; got != c.found {
+			t.Errorf("%d nodes in a table of %d: found %t, want %t", c.needed, c.limit, got, c.found)
+		}
+		if c.found && !strings.Contains(found[0].Message, "net.ipv4.neigh.default.gc_thresh3") {
+			t.Errorf("the message does not name the sysctl: %s", found[0].Message)
+		}
+	}
+}
+
+func TestForwardingIsRestoredFirst(t *testing.T) {
+	keys := []string{
+		"net/ipv4/conf/eth0/rp_filter", "net/ipv6/conf/all/forwarding", "net/bridge/bridge-nf-call-iptables",
+		"net/ipv4/ip_forward", "net/ipv6/conf/eth0/accept_ra",
+	}
+	slices.SortFunc(keys, restoreOrder)
+	if keys[0] != "net/ipv4/ip_forward" || keys[1] != "net/ipv6/conf/all/forwarding" {
+		t.Errorf("order %v, want forwarding first", keys)
+	}
+}
