@@ -3,7 +3,7 @@
 #
 #   the code's RBAC markers → config/rbac/role.yaml → charts/podnet   the manager's rights
 #   config/admission                                → charts/podnet   admission policies
-#   charts/podnet → config/{manager,agent,rbac}                       everything else, with the chart's default values
+#   charts/podnet → config/{manager,agent,rbac,uninstall}             everything else, with the chart's default values
 #
 # The CRDs go by hack/tools/chart-crds.sh.
 set -euo pipefail
@@ -31,18 +31,21 @@ done
 } >"$chart/templates/rbac/manager-role.yaml"
 
 helm=$(hack/cluster/cluster bin helm)
-render() { # template… > manifest, without the labels that say that Helm installed it
-	local template
+render() { # template flag… > manifest, without the labels and annotations by which Helm knows it
+	local template=$1
+	shift
 	echo "# Made by hack/deploy-manifests.sh from $chart: do not edit."
-	for template in "$@"; do
-		"$helm" template podnet "$chart" --namespace "$namespace" --values "$chart/ci/default-values.yaml" \
-			--show-only "templates/$template"
-	done | grep -vE '^ +(helm\.sh/chart|app\.kubernetes\.io/(managed-by|instance)):|^# Source: |^$'
+	"$helm" template podnet "$chart" --namespace "$namespace" --values "$chart/ci/default-values.yaml" \
+		--show-only "templates/$template" "$@" |
+		grep -vE '^ +(helm\.sh/[a-z-]+|app\.kubernetes\.io/(managed-by|instance)):|^# Source: |^$'
 }
-mkdir -p config/manager config/agent config/rbac
+mkdir -p config/manager config/agent config/rbac config/uninstall
 render manager/deployment.yaml >config/manager/deployment.yaml
 render agent/daemonset.yaml >config/agent/daemonset.yaml
 render rbac/serviceaccounts.yaml >config/rbac/serviceaccounts.yaml
 render rbac/manager-bindings.yaml >config/rbac/manager_bindings.yaml
 render rbac/agent-role.yaml >config/rbac/agent_role.yaml
 render rbac/user-roles.yaml >config/rbac/user_roles.yaml
+# kubectl delete -k removes the kinds, which waits for ever for objects that nobody releases: so the objects go too. The
+# annotations of these are Helm's, all of them.
+render hooks/uninstall.yaml --set crd.keep=false | grep -v '^  annotations:$' >config/uninstall/uninstall.yaml
