@@ -84,7 +84,9 @@ type Syncer struct {
 	cluster *model.Cluster
 	plan    *model.Plan
 	// fatal says why pods cannot be attached; nil where they can.
-	fatal    error
+	fatal error
+	// failed says why the last pass did not do what the objects ask; nil where it did.
+	failed   error
 	removed  bool
 	findings []model.Finding
 	// looked is when findings were last looked for.
@@ -93,11 +95,8 @@ type Syncer struct {
 
 // New returns a Syncer that does nothing before Run.
 func New(cfg Config) *Syncer {
-	return &Syncer{
-		cfg:     cfg,
-		trigger: make(chan struct{}, 1),
-		fatal:   errors.New("the agent has just started and has not heard from the API server yet"),
-	}
+	unheard := errors.New("the agent has just started and has not heard from the API server yet")
+	return &Syncer{cfg: cfg, trigger: make(chan struct{}, 1), fatal: unheard, failed: unheard}
 }
 
 // Trigger asks for a pass. Any number of calls before the pass begins lead to one.
@@ -160,6 +159,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 func (s *Syncer) Pass(ctx context.Context) error {
 	s.mu.Lock()
 	report, err := s.pass(ctx)
+	s.failed = err
 	serving := err == nil && s.fatal == nil
 	s.mu.Unlock()
 	if report != nil {
@@ -256,6 +256,15 @@ func (s *Syncer) remove(ctx context.Context) (*status.Report, error) {
 	s.fatal = errors.New("podnet is being uninstalled")
 	log.FromContext(ctx).Info("podnet was taken off this node, as an uninstall asks")
 	return &status.Report{Removed: true}, nil
+}
+
+// Ready returns nil when the last pass did what the objects ask. That they ask for
+// nothing, as there is no network or no block yet, is not the agent's failure: an
+// installation that waits for its agents makes the network after them.
+func (s *Syncer) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }
 
 // Removed says whether podnet was taken off the node.

@@ -148,6 +148,19 @@ func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoNetwork))
 }
 
+func TestAgentIsReadyThoughThereIsNoNetworkYet(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.snapshot.Network = nil
+	s := n.syncer()
+	g.Expect(s.Ready()).NotTo(gomega.Succeed(), "nothing was heard yet")
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(s.Ready()).To(gomega.Succeed(), "helm install --wait makes the network after the agents are ready")
+	n.err = errors.New("gone")
+	g.Expect(s.Pass(t.Context())).NotTo(gomega.Succeed())
+	g.Expect(s.Ready()).NotTo(gomega.Succeed())
+}
+
 func TestAttachedPodIsWhatTheNextPassExpects(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()

@@ -83,8 +83,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 			return fmt.Errorf("add a part of the agent: %w", err)
 		}
 	}
-	ready := func(*http.Request) error { _, err := syncer.Serving(); return err }
-	if err := mgr.AddReadyzCheck("serving", ready); err != nil {
+	if err := mgr.AddReadyzCheck("pass", func(*http.Request) error { return syncer.Ready() }); err != nil {
 		return fmt.Errorf("add the readiness check: %w", err)
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
