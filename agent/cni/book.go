@@ -44,8 +44,12 @@ func KeyOf(pod model.Pod) Key { return Key{ContainerID: pod.ContainerID, IfName:
 // depends on the key alone, and names the attachment's record too.
 func (k Key) HostLink() string {
 	sum := sha256.Sum256([]byte(k.ContainerID + "/" + k.IfName))
-	return model.PodLinkPrefix + hex.EncodeToString(sum[:6])
+	return (model.PodLinkPrefix + hex.EncodeToString(sum[:]))[:maxLinkName]
 }
+
+// maxLinkName is the length in bytes of the longest name that a link may have
+// (IFNAMSIZ, less the byte that ends it).
+const maxLinkName = 15
 
 // RefusedError says, in a sentence for the user, why a pod cannot be attached
 // now. It may pass.

@@ -19,8 +19,9 @@ const (
 	RulePriority = 512
 	// PodLinkPrefix begins the name of every link that faces pods: the host ends
 	// of their veths, and the bridge. kube-proxy's detectLocalMode
-	// InterfaceNamePrefix is set to it.
-	PodLinkPrefix = "pod"
+	// InterfaceNamePrefix is set to it. It is longer than "pod", with which
+	// Podman's podman0 begins.
+	PodLinkPrefix = "podn"
 	// BridgeLink is the name of the bridge.
 	BridgeLink = "podnet0"
 	// VXLANLink4 and VXLANLink6 are the names of the tunnel devices whose outer

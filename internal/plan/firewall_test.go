@@ -47,12 +47,12 @@ func TestVXLANIsTakenFromNodesAlone(t *testing.T) {
 	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr != @endpoints4 drop")
 	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr @endpoints4 notrack")
 	expectRule(t, s, "raw-output", packet+"ip daddr @endpoints4 notrack")
-	expectRule(t, s, "filter-forward", `iifname "pod*" ip daddr @endpoints4 udp dport 8472 drop`)
+	expectRule(t, s, "filter-forward", `iifname "podn*" ip daddr @endpoints4 udp dport 8472 drop`)
 }
 
 func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
 	first, _, _ := strings.Cut(rules(t, Build(cluster()).State, "inet", "raw-prerouting"), "\n")
-	if first != `iifname "pod*" ip daddr 127.0.0.0/8 drop` {
+	if first != `iifname "podn*" ip daddr 127.0.0.0/8 drop` {
 		t.Errorf("the first rule is %q", first)
 	}
 }
@@ -75,7 +75,7 @@ func TestPacketsToRemoteBlocksGetTheNodesOwnAddress(t *testing.T) {
 func TestMasqueradeIsAskedForAndHasExceptions(t *testing.T) {
 	c := cluster()
 	c.Network.MasqueradeExclude = prefixes("10.1.0.0/16", "10.0.0.0/8", "192.168.7.9/32", "192.168.2.0/24", "192.168.3.1/24", "2001:db8::/32", "2001:db8::1/128")
-	rule := `ip saddr @ranges4 ip daddr != @ranges4 ip daddr != @nomasq4 ip daddr != 224.0.0.0/4 oifname != "lo" oifname != "pod*" masquerade fully-random`
+	rule := `ip saddr @ranges4 ip daddr != @ranges4 ip daddr != @nomasq4 ip daddr != 224.0.0.0/4 oifname != "lo" oifname != "podn*" masquerade fully-random`
 	s := Build(c).State
 	expectRule(t, s, "nat-postrouting", rule)
 	expectElements(t, s, "inet", "nomasq4", "10.0.0.0/8", "192.168.2.0/24", "192.168.3.0/24", "192.168.7.9")
@@ -114,7 +114,7 @@ func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
 	}
 	c.Network.Attachment = model.Bridge
 	text := rules(t, Build(c).State, "bridge", "prerouting")
-	if lines := strings.Split(strings.TrimSpace(text), "\n"); lines[len(lines)-1] != `iifname "pod*" drop` {
+	if lines := strings.Split(strings.TrimSpace(text), "\n"); lines[len(lines)-1] != `iifname "podn*" drop` {
 		t.Errorf("what is not checked passes:\n%s", text)
 	}
 	// Pods that were attached to a bridge keep it.
@@ -124,7 +124,7 @@ func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
 	c.Pods = []model.Pod{p}
 	s := Build(c).State
 	linkNamed(t, s, "podnet0")
-	expectElements(t, s, "bridge", "podsources4", "podx "+p.PodMAC.String()+" 10.244.0.2")
+	expectElements(t, s, "bridge", "podsources4", "podnx "+p.PodMAC.String()+" 10.244.0.2")
 }
 
 func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
@@ -140,7 +140,7 @@ func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
 		t.Errorf("nat-postrouting:\n%s", text)
 	}
 	// A pod without IPv6 addresses has none to send from.
-	expectRule(t, s, "raw-prerouting", `iifname "pod*" iifname != "podnet0" ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop`)
+	expectRule(t, s, "raw-prerouting", `iifname "podn*" iifname != "podnet0" ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop`)
 }
 
 // Pods and nodes come and go as elements; a new rule would replace the whole table.

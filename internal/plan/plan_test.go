@@ -70,7 +70,7 @@ func cluster() model.Cluster {
 
 func pod(id string, last int) model.Pod {
 	return model.Pod{
-		ContainerID: id, IfName: "eth0", Attachment: model.PointToPoint, HostLink: "pod" + id,
+		ContainerID: id, IfName: "eth0", Attachment: model.PointToPoint, HostLink: "podn" + id,
 		HostMAC: model.DeriveMAC("host" + id), PodMAC: model.DeriveMAC("pod" + id),
 		Addrs:  []netip.Addr{addr(fmt.Sprintf("10.244.0.%d", last)), addr(fmt.Sprintf("fd00:10::%d", last))},
 		Blocks: prefixes("10.244.0.0/24", "fd00:10::/64"), MTU: 1500,

@@ -54,15 +54,15 @@ func TestPointToPointPodHangsOnItsOwnLink(t *testing.T) {
 	p := pod("x", 2)
 	s := PodParts(c, p)
 	for _, a := range []string{"10.244.0.2/32", "fd00:10::2/128"} {
-		if r := routeTo(t, s, a); r != (model.Route{Dst: prefix(a), Link: "podx"}) {
+		if r := routeTo(t, s, a); r != (model.Route{Dst: prefix(a), Link: "podnx"}) {
 			t.Errorf("route: %+v", r)
 		}
-		if !slices.Contains(s.Neighbours, model.Neighbour{Link: "podx", Addr: prefix(a).Addr(), MAC: p.PodMAC}) {
+		if !slices.Contains(s.Neighbours, model.Neighbour{Link: "podnx", Addr: prefix(a).Addr(), MAC: p.PodMAC}) {
 			t.Errorf("neighbours: %+v", s.Neighbours)
 		}
 	}
-	expectElements(t, s, "inet", "podsources4", "podx 10.244.0.2")
-	expectElements(t, s, "inet", "podsources6", "podx fd00:10::2")
+	expectElements(t, s, "inet", "podsources4", "podnx 10.244.0.2")
+	expectElements(t, s, "inet", "podsources6", "podnx fd00:10::2")
 	if len(s.Sysctls) > 0 {
 		t.Errorf("sysctls: %+v", s.Sysctls)
 	}
@@ -82,9 +82,9 @@ func TestBridgePodHangsOnTheBridgeAndIsCheckedAtItsPort(t *testing.T) {
 		t.Errorf("neighbours: %+v", s.Neighbours)
 	}
 	mac := p.PodMAC.String()
-	expectElements(t, s, "bridge", "podsources4", "podx "+mac+" 10.244.0.2")
-	expectElements(t, s, "bridge", "podsources6", "podx "+mac+" fd00:10::2")
-	expectElements(t, s, "bridge", "podmacs", "podx "+mac)
+	expectElements(t, s, "bridge", "podsources4", "podnx "+mac+" 10.244.0.2")
+	expectElements(t, s, "bridge", "podsources6", "podnx "+mac+" fd00:10::2")
+	expectElements(t, s, "bridge", "podmacs", "podnx "+mac)
 	expectElements(t, s, "inet", "podsources4")
 	if len(s.Sysctls) > 0 {
 		t.Errorf("sysctls of a link that is a port: %+v", s.Sysctls)
@@ -108,7 +108,7 @@ func TestHostPortsLeadToThePodInBothFamilies(t *testing.T) {
 	expectElements(t, s, "inet", "hostportsip6", "2001:db8::1 tcp 84: fd00:10::2 84")
 	expectElements(t, s, "inet", "hairpin4", "10.244.0.2 10.244.0.2")
 	expectElements(t, s, "inet", "hairpin6", "fd00:10::2 fd00:10::2")
-	if want := []model.Sysctl{{Key: "net/ipv4/conf/podx/route_localnet", Value: "1"}}; !slices.Equal(s.Sysctls, want) {
+	if want := []model.Sysctl{{Key: "net/ipv4/conf/podnx/route_localnet", Value: "1"}}; !slices.Equal(s.Sysctls, want) {
 		t.Errorf("sysctls: %+v", s.Sysctls)
 	}
 }

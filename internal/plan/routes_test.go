@@ -173,7 +173,7 @@ func TestOwnBlocksAreUnreachableBeyondTheirPods(t *testing.T) {
 			t.Errorf("%s: %+v", own, routeTo(t, s, own))
 		}
 	}
-	if r := routeTo(t, s, "10.244.0.2/32"); r != (model.Route{Dst: prefix("10.244.0.2/32"), Link: "podx"}) {
+	if r := routeTo(t, s, "10.244.0.2/32"); r != (model.Route{Dst: prefix("10.244.0.2/32"), Link: "podnx"}) {
 		t.Errorf("route to the pod: %+v", r)
 	}
 }

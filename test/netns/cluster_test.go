@@ -236,7 +236,7 @@ func (n *node) newPod(t *testing.T, hostPorts ...model.HostPort) *pod {
 	p := &pod{node: n, Namespace: topology.NewNamespace(t, name)}
 	p.Pod = model.Pod{
 		ContainerID: id, IfName: "eth0", Namespace: "test", Name: name, Netns: p.Path(),
-		Attachment: n.cluster.network.Attachment, HostLink: "pod" + id[:11],
+		Attachment: n.cluster.network.Attachment, HostLink: "podn" + id[:11],
 		HostMAC: model.DeriveMAC(id + "host"), PodMAC: model.DeriveMAC(id + "pod"), HostPorts: hostPorts,
 		MTU: n.want(t).MTU,
 	}

@@ -154,7 +154,7 @@ start_proxy() {
 		kind: KubeProxyConfiguration
 		mode: nftables
 		detectLocalMode: InterfaceNamePrefix
-		detectLocal: {interfaceNamePrefix: pod}
+		detectLocal: {interfaceNamePrefix: podn}
 		clientConnection: {kubeconfig: $folder/kube-proxy.kubeconfig}
 		conntrack: {maxPerCore: 0}
 	CONFIG
