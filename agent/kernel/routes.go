@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -131,10 +132,17 @@ func (p *pass) deleteRule(gone model.Rule) error {
 
 // addrFor makes of an address what the netlink library takes. The kernel makes no
 // route for its prefix, and does not ask others whether they have it (DAD).
+//
+// An IPv6 address is deprecated from the start, so that the kernel uses it only
+// where a route names it (RFC 6724, section 5, rule 3). It would else take it for
+// everything that the node sends to its own pods, the answers of UDP servers that
+// are bound to no address included, which then come from another address than the
+// pods have asked.
 func addrFor(a model.Address) *netlink.Addr {
 	addr := &netlink.Addr{IPNet: ipNet(a.Addr), Flags: unix.IFA_F_NOPREFIXROUTE}
 	if a.Addr.Addr().Is6() {
 		addr.Flags |= unix.IFA_F_NODAD
+		addr.ValidLft, addr.PreferedLft = math.MaxUint32, 0
 	}
 	return addr
 }
