@@ -30,7 +30,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		nodeSpecs()
 		for _, mode := range []podnetv1alpha1.Mode{podnetv1alpha1.ModeOverlay, podnetv1alpha1.ModeRouted} {
 			Context("on paths "+string(mode), func() {
-				pathSpecs(a, mode)
+				pathSpecs(a, podnetv1alpha1.PointToPoint, mode)
 				serviceSpecs(a)
 				outsideSpecs(a)
 			})
@@ -61,7 +61,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		nodeSpecs()
 		for _, mode := range []podnetv1alpha1.Mode{podnetv1alpha1.ModeOverlay, podnetv1alpha1.ModeRouted} {
 			Context("on paths "+string(mode), func() {
-				pathSpecs(a, mode)
+				pathSpecs(a, podnetv1alpha1.Bridge, mode)
 				serviceSpecs(a)
 				outsideSpecs(a)
 			})

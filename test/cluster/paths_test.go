@@ -12,7 +12,7 @@ import (
 )
 
 // pathSpecs are about pods that reach each other, on paths of one mode.
-func pathSpecs(a *actors, mode podnetv1alpha1.Mode) {
+func pathSpecs(a *actors, attachment podnetv1alpha1.Attachment, mode podnetv1alpha1.Mode) {
 	It("takes these paths", func(ctx context.Context) {
 		setMode(ctx, mode)
 		for _, f := range families {
@@ -42,11 +42,14 @@ func pathSpecs(a *actors, mode podnetv1alpha1.Mode) {
 		It("connects a node to pods, and pods to nodes, by "+name, func(ctx context.Context) {
 			host := local.nodes[0].address(is4)
 			expectAnswers(ctx, a.in("host"), append(a.askActor("a1", is4), a.askActor("b1", is4)...))
-			for _, from := range []string{"a1", "b1"} {
-				expectAnswers(ctx, a.in(from), []ask{
-					askWeb("TCP to a node", host, hostWebPort, "/hostname", local.nodes[0].name),
-					askUDP("UDP to a node", host, hostWebUDPPort, "echo hello", "hello"),
-				})
+			tcp := askWeb("TCP to a node", host, hostWebPort, "/hostname", local.nodes[0].name)
+			udp := askUDP("UDP to a node", host, hostWebUDPPort, "echo hello", "hello")
+			expectAnswers(ctx, a.in("a1"), []ask{tcp})
+			expectAnswers(ctx, a.in("b1"), []ask{tcp, udp})
+			// From a bridge that has an address in the pods' segment, the kernel answers for a UDP server that is bound to
+			// no address, and not from the address that was asked, as with every network of this kind.
+			if !is4 || attachment == podnetv1alpha1.PointToPoint {
+				expectAnswers(ctx, a.in("a1"), []ask{udp})
 			}
 		}, SpecTimeout(time.Minute))
 
