@@ -112,3 +112,30 @@ func TestPodsOfTwoFamiliesOverAnUnderlayOfOne(t *testing.T) {
 		})
 	}
 }
+
+// A server of the node that is bound to no address, such as a DNS cache, answers
+// with the address that was asked. On a bridge with an IPv4 address the kernel
+// prefers that one for what goes out by it, as on every bridge of containers, and
+// datagrams need a server that minds the address.
+func TestPodsReachServersOfNodes(t *testing.T) {
+	each(t, func(t *testing.T, o options) {
+		o.nodes = 2
+		c := newCluster(t, o)
+		a := c.nodes[0].addPod(t)
+		for i, n := range c.nodes {
+			n.Serve(t, port)
+			for _, addr := range a.Addrs {
+				to := n.Address(addr.Is4())
+				if i == 0 && addr.Is4() && o.attachment == model.Bridge {
+					if _, err := a.TCP(to, port, 100); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				if err := a.Reaches(to, port); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+}
