@@ -55,6 +55,13 @@ func (r *NodeSubnetReconciler) rest(
 	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
+	inUse, err := r.inUse(ctx, subnet)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if inUse {
+		return ctrl.Result{RequeueAfter: inUseInterval}, nil
+	}
 	rested := subnet.DeepCopy()
 	if !controllerutil.RemoveFinalizer(rested, podnetv1alpha1.NodeSubnetFinalizer) {
 		return ctrl.Result{}, nil
@@ -63,6 +70,28 @@ func (r *NodeSubnetReconciler) rest(
 		return ctrl.Result{}, fmt.Errorf("giving back the block of NodeSubnet %s: %w", subnet.Name, err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// inUseInterval is the time between looks at whether pods have left a block.
+const inUseInterval = 10 * time.Second
+
+// inUse says whether a node of the block's node's name reports pods with addresses
+// of the block: a node that was deleted and made again keeps the pods that it runs,
+// and their addresses are not given to others meanwhile.
+func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (bool, error) {
+	var nn podnetv1alpha1.NodeNetwork
+	if err := r.Get(ctx, client.ObjectKey{Name: subnet.Spec.Node}, &nn); err != nil {
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("reading NodeNetwork %s: %w", subnet.Spec.Node, err)
+	}
+	for _, b := range nn.Status.Blocks {
+		if b.CIDR == subnet.Spec.CIDR && b.AddressesUsed != nil && *b.AddressesUsed > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // quarantine is how long a block rests. Times in objects are cut to seconds, so

@@ -310,7 +310,7 @@ func allInUse(blocks []netip.Prefix) string {
 	if len(blocks) > 1 {
 		noun = "blocks"
 	}
-	return fmt.Sprintf("all %d addresses of %s %s are in use: this node gets another block if the network has one left, %s",
+	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; a larger nodePrefixLength is for new ranges only, %s",
 		count, noun, strings.Join(names, ", "), describeNetwork)
 }
 

@@ -198,20 +198,24 @@ func (s *Server) collectOne(ctx context.Context, pod model.Pod, keep func(contex
 	return s.detach(ctx, pod)
 }
 
-// status says whether pods can be attached.
+// status says whether the node has a network. Runtimes report it as the node's
+// readiness, and a node that is not ready loses its pods: once pods could be
+// attached, their packets flow whatever keeps new ones waiting, so that from then
+// on ADD alone says what is wrong.
 func (s *Server) status(context.Context, protocol.Request) (any, error) {
 	serving, err := s.config.Network.Serving()
 	if err == nil && len(serving.Blocks) == 0 {
 		err = &RefusedError{Sentence: noBlock}
 	}
-	if err != nil {
+	served := protocol.ServedPath(s.config.Socket)
+	if _, never := os.Stat(served); err != nil && never != nil {
 		code := types.ErrPluginNotAvailable
 		if errors.Is(err, ErrLimitedConnectivity) {
 			code = types.ErrLimitedConnectivity
 		}
 		return nil, types.NewError(code, err.Error(), "")
 	}
-	if err := touch(protocol.ServedPath(s.config.Socket)); err != nil {
+	if err := touch(served); err != nil {
 		return nil, fmt.Errorf("record that pods can be attached: %w", err)
 	}
 	return done{}, nil

@@ -47,7 +47,8 @@ func (s *Source) Watch(ctx context.Context, changed func()) error {
 			}
 			if err != nil {
 				log.FromContext(ctx).Info("cannot watch yet, trying again", "kind", fmt.Sprintf("%T", kind), "reason", err.Error())
-				return false, nil //nolint:nilerr // Logged above; it may pass, so it is tried again.
+				// It may pass, so it is tried again.
+				return false, nil
 			}
 			return true, nil
 		})

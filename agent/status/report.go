@@ -67,6 +67,9 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 			AddressesUsed:  ptr.To(used(b.CIDR, r.Pods)),
 		})
 	}
+	for _, b := range lost(r) {
+		st.Blocks = append(st.Blocks, podnetv1alpha1.BlockStatus{CIDR: b.String(), AddressesUsed: ptr.To(used(b, r.Pods))})
+	}
 	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
 		st.Findings = append(st.Findings, podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)})
 	}
@@ -147,6 +150,22 @@ func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
 		}
 	}
 	out.Routed, out.Overlay, out.Down = &routed, &overlay, &down
+	return out
+}
+
+// lost are the blocks that pods have addresses of although the node does not hold
+// them any more, sorted. The manager gives none of them to others meanwhile.
+func lost(r Report) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range r.Pods {
+		for _, b := range p.Blocks {
+			held := slices.ContainsFunc(r.Plan.Blocks, func(own model.Block) bool { return own.CIDR == b })
+			if !held && !slices.Contains(out, b) {
+				out = append(out, b)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 

@@ -25,6 +25,10 @@ const FieldOwner = "podnet-agent"
 // does not become a burst of writes to the API server.
 const writeInterval = time.Second
 
+// readInterval is the time after which the object is read again although there is
+// nothing new to say.
+const readInterval = 2 * time.Minute
+
 // Writer writes the status of one node's NodeNetwork.
 type Writer struct {
 	// Reader reads uncached: an agent watches no NodeNetworks.
@@ -57,11 +61,16 @@ func (w *Writer) Report(r Report) {
 // tried again.
 func (w *Writer) Run(ctx context.Context) error {
 	var written *podnetv1alpha1.NodeNetworkStatus
+	var read time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case r := <-w.reports:
+			// The object may have been made anew, without a status.
+			if time.Since(read) > readInterval {
+				written, read = nil, time.Now()
+			}
 			st, err := w.write(ctx, r, written)
 			if err != nil {
 				log.FromContext(ctx).Info("cannot write the status yet, trying again", "reason", err.Error())

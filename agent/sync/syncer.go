@@ -43,6 +43,14 @@ type Links interface {
 	CheckAttached(ctx context.Context, pod model.Pod) error
 }
 
+// Flows ends what the kernel remembers of flows.
+type Flows interface {
+	// Forget makes the kernel forget the flows that came in by a pod's UDP host
+	// ports: as long as packets keep coming, it would go on sending them where it
+	// sent the first.
+	Forget(ctx context.Context, pod model.Pod) error
+}
+
 // Node tells about the node, and takes podnet off it.
 type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
@@ -58,15 +66,17 @@ type Config struct {
 	Source Source
 	Kernel Kernel
 	Links  Links
+	Flows  Flows
 	Node   Node
 	// Pods returns the pods whose links exist on the node.
 	Pods func(ctx context.Context) ([]model.Pod, error)
 	// Report is told what each pass found.
 	Report func(status.Report)
-	// Serve is called after each pass that left the node able to carry pods.
+	// Serve is called after the first pass that left the node able to carry pods,
+	// and now and then after later ones.
 	Serve func(ctx context.Context) error
-	// Sweep is called after each pass that nothing but time asked for: it lets go
-	// of attachments whose pods went without a word from the runtime.
+	// Sweep is called now and then: it lets go of attachments whose pods went
+	// without a word from the runtime.
 	Sweep func(ctx context.Context) error
 	// FullInterval is the time between passes when nothing changes.
 	FullInterval time.Duration
@@ -86,11 +96,15 @@ type Syncer struct {
 	// fatal says why pods cannot be attached; nil where they can.
 	fatal error
 	// failed says why the last pass did not do what the objects ask; nil where it did.
-	failed   error
-	removed  bool
+	failed  error
+	removed bool
+
+	// What follows is the loop's alone.
+
 	findings []model.Finding
-	// looked is when findings were last looked for.
-	looked time.Time
+	// looked is when findings were last looked for, swept when attachments were
+	// last swept, and installed when Serve last succeeded.
+	looked, swept, installed time.Time
 }
 
 // New returns a Syncer that does nothing before Run.
@@ -113,6 +127,10 @@ const (
 	lastRetry  = 30 * time.Second
 	// settle is how long a pass waits for further changes after the first.
 	settle = 50 * time.Millisecond
+	// passTimeout bounds a pass that the kernel holds up.
+	passTimeout = 2 * time.Minute
+	// familyGrace is how long the second family's block may come after the first's.
+	familyGrace = 10 * time.Second
 	// lookInterval is the least time between searches for what is in the way.
 	lookInterval = 30 * time.Second
 )
@@ -123,7 +141,6 @@ func (s *Syncer) Run(ctx context.Context) error {
 	retry := firstRetry
 	wait := time.Duration(0)
 	for {
-		full := false
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -138,13 +155,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			case <-time.After(settle):
 			}
 		case <-timer.C:
-			full = true
 		}
-		err := s.Pass(ctx)
-		if err == nil && full {
-			err = s.cfg.Sweep(ctx)
-		}
-		if err != nil {
+		if err := errors.Join(s.Pass(ctx), s.sweep(ctx)); err != nil {
 			log.FromContext(ctx).Error(err, "pass failed, trying again", "after", retry.String())
 			wait = retry
 			retry = min(2*retry, lastRetry)
@@ -157,47 +169,91 @@ func (s *Syncer) Run(ctx context.Context) error {
 // Pass makes the kernel what the objects ask for, once, and reports. It returns
 // an error when another try may help.
 func (s *Syncer) Pass(ctx context.Context) error {
+	// What was begun is brought to its end also when the agent is told to stop:
+	// half a change is the one thing that could be in a packet's way.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
+	defer cancel()
+
 	s.mu.Lock()
+	if s.removed {
+		s.mu.Unlock()
+		return nil
+	}
 	report, err := s.pass(ctx)
-	s.failed = err
-	serving := err == nil && s.fatal == nil
+	serving := err == nil && s.fatal == nil && !s.removed
+	own := []model.Block(nil)
+	if s.plan != nil {
+		own = s.plan.Blocks
+	}
 	s.mu.Unlock()
-	if report != nil {
-		s.cfg.Report(*report)
+
+	if serving && time.Since(s.installed) >= s.cfg.FullInterval {
+		if err = s.cfg.Serve(ctx); err == nil {
+			s.installed = time.Now()
+		} else {
+			err = fmt.Errorf("let the runtime send pods: %w", err)
+			report.Problems = append(report.Problems, kernelProblem(err))
+		}
 	}
-	if err != nil {
-		return err
+	if !report.Removed {
+		report.Findings = s.look(ctx, own)
 	}
-	if serving {
-		return s.cfg.Serve(ctx)
-	}
-	return nil
+	s.cfg.Report(report)
+	s.mu.Lock()
+	s.failed = err
+	s.mu.Unlock()
+	return err
 }
 
-func (s *Syncer) pass(ctx context.Context) (*status.Report, error) {
+// sweep lets go of attachments that nobody has, now and then.
+func (s *Syncer) sweep(ctx context.Context) error {
+	if time.Since(s.swept) < s.cfg.FullInterval {
+		return nil
+	}
+	s.swept = time.Now()
+	return s.cfg.Sweep(ctx)
+}
+
+// kernelProblem says that the node itself keeps the agent from doing its work.
+func kernelProblem(err error) model.Problem {
+	return model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}
+}
+
+// pass is Pass without what follows from it. Its report is that of the last pass,
+// with what went wrong, where it cannot tell anything new.
+func (s *Syncer) pass(ctx context.Context) (status.Report, error) {
 	start := time.Now()
 	defer func() { passSeconds.Observe(time.Since(start).Seconds()) }()
-	if s.removed {
-		return nil, nil
+	report, err := s.program(ctx)
+	if err != nil {
+		report.Problems = append([]model.Problem{kernelProblem(err)}, report.Problems...)
+	}
+	return report, err
+}
+
+func (s *Syncer) program(ctx context.Context) (status.Report, error) {
+	last := status.Report{}
+	if s.plan != nil {
+		last = status.Report{Plan: *s.plan, Host: s.cluster.Host, Pods: s.cluster.Pods}
 	}
 	snap, err := s.cfg.Source.Snapshot(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the objects: %w", err)
+		return last, fmt.Errorf("read the objects: %w", err)
 	}
 	if snap.Uninstall {
-		return s.remove(ctx)
+		return s.remove(ctx, last)
 	}
 	host, problems, err := s.cfg.Node.Host(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look at the node: %w", err)
+		return last, fmt.Errorf("look at the node: %w", err)
 	}
 	pods, err := s.cfg.Pods(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the attachments: %w", err)
+		return last, fmt.Errorf("read the attachments: %w", err)
 	}
 	cluster := model.Cluster{Network: snap.Network, Blocks: snap.Blocks, RouteModes: snap.RouteModes, Host: host, Pods: pods}
 	wanted := plan.Build(cluster)
-	report := &status.Report{Plan: wanted, Host: host, Pods: pods}
+	report := status.Report{Plan: wanted, Host: host, Pods: pods}
 	report.Problems = slices.Concat(explain(wanted.Problems, snap.RangeSummary), problems, snap.Problems)
 	if snap.Network == nil {
 		// The network may have been deleted by mistake: what the node has stays as
@@ -205,31 +261,77 @@ func (s *Syncer) pass(ctx context.Context) (*status.Report, error) {
 		s.fatal = fatalOf(report.Problems)
 		return report, nil
 	}
-	err = s.apply(ctx, wanted.State)
+	s.cluster, s.plan = &cluster, &wanted
+	missing, err := s.apply(ctx, wanted.State)
 	if err != nil {
-		report.Problems = append([]model.Problem{{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}}, report.Problems...)
+		// Peers that cannot be reached, for one, are no reason to keep pods waiting.
+		if !missing {
+			report.Problems = append(report.Problems, model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err)})
+			s.fatal = fatalOf(report.Problems)
+			return report, nil
+		}
+		s.fatal = err
+		return report, err
 	}
-	s.cluster, s.plan, s.fatal = &cluster, &wanted, fatalOf(report.Problems)
-	report.Findings = s.look(ctx, wanted.Blocks)
-	return report, err
+	s.fatal = fatalOf(report.Problems)
+	if s.fatal == nil {
+		s.fatal = s.young(wanted, report.Problems)
+	}
+	return report, nil
+}
+
+// young makes pods wait while a new node may still get a block of its second
+// family: a pod that is made before would never have an address of it.
+func (s *Syncer) young(wanted model.Plan, problems []model.Problem) error {
+	i := slices.IndexFunc(problems, func(p model.Problem) bool { return p.Reason == model.ReasonNoBlock })
+	if i < 0 {
+		return nil
+	}
+	for _, b := range wanted.Blocks {
+		if age := time.Since(b.Created); age < familyGrace {
+			time.AfterFunc(familyGrace-age, s.Trigger)
+			return errors.New(problems[i].Message)
+		}
+	}
+	return nil
 }
 
 // apply executes the difference between what the kernel is and what it shall be.
-func (s *Syncer) apply(ctx context.Context, want model.State) error {
+// Of an error it says whether what every pod needs is missing now.
+func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err error) {
 	have, err := s.cfg.Kernel.Observe(ctx, want)
 	if err != nil {
-		return fmt.Errorf("observe the kernel: %w", err)
+		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
 	ops := diff.Diff(want, have)
 	if len(ops) == 0 {
-		return nil
+		return false, nil
 	}
 	operations.Add(float64(len(ops)))
 	log.FromContext(ctx).Info("changing the kernel", "operations", len(ops))
-	if err := s.cfg.Kernel.Execute(ctx, ops); err != nil {
-		return fmt.Errorf("change the kernel: %w", err)
+	failed := s.cfg.Kernel.Execute(ctx, ops)
+	if failed == nil {
+		return false, nil
 	}
-	return nil
+	failed = fmt.Errorf("change the kernel: %w", failed)
+	log.FromContext(ctx).Error(failed, "not all of the kernel is as it shall be")
+	if have, err = s.cfg.Kernel.Observe(ctx, want); err != nil {
+		return true, errors.Join(failed, err)
+	}
+	return slices.ContainsFunc(diff.Diff(want, have), essential), failed
+}
+
+// essential says whether pods cannot do without an operation.
+func essential(op diff.Op) bool {
+	if op.Verb != diff.Put {
+		return false
+	}
+	switch op.Object.(type) {
+	case model.Table, diff.Elements, model.Rule, model.Link, model.Address:
+		return true
+	default:
+		return false
+	}
 }
 
 // look searches for what is in the way, now and then: it lists every rule of the node.
@@ -248,14 +350,14 @@ func (s *Syncer) look(ctx context.Context, own []model.Block) []model.Finding {
 
 // remove takes podnet off the node. After that the agent does nothing more until
 // it is started again.
-func (s *Syncer) remove(ctx context.Context) (*status.Report, error) {
+func (s *Syncer) remove(ctx context.Context, last status.Report) (status.Report, error) {
 	if err := s.cfg.Node.Remove(ctx); err != nil {
-		return nil, fmt.Errorf("take podnet off the node: %w", err)
+		return last, fmt.Errorf("take podnet off the node: %w", err)
 	}
 	s.removed = true
 	s.fatal = errors.New("podnet is being uninstalled")
 	log.FromContext(ctx).Info("podnet was taken off this node, as an uninstall asks")
-	return &status.Report{Removed: true}, nil
+	return status.Report{Removed: true}, nil
 }
 
 // Ready returns nil when the last pass did what the objects ask. That they ask for
@@ -333,10 +435,28 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 	if err := s.cfg.Links.Attach(ctx, pod); err != nil {
 		return fmt.Errorf("make the pod's link: %w", err)
 	}
-	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(plan.PodParts(*s.cluster, pod))); err != nil {
+	cluster, err := s.current(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(plan.PodParts(cluster, pod))); err != nil {
+		// Something that the last pass made is gone: the next one makes it again.
+		s.Trigger()
 		return fmt.Errorf("make the pod's routes: %w", err)
 	}
-	return nil
+	return s.cfg.Flows.Forget(ctx, pod)
+}
+
+// current is the cluster of the last pass with the pods of this moment, which
+// decide who has a host port.
+func (s *Syncer) current(ctx context.Context) (model.Cluster, error) {
+	cluster := *s.cluster
+	pods, err := s.cfg.Pods(ctx)
+	if err != nil {
+		return cluster, fmt.Errorf("read the attachments: %w", err)
+	}
+	cluster.Pods = pods
+	return cluster, nil
 }
 
 // Detach implements cni.Network: it takes away what Attach made. What is gone
@@ -344,17 +464,24 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 func (s *Syncer) Detach(ctx context.Context, pod model.Pod) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// The report counts pods; and what cannot be removed now, or is not known
+	// before the first pass, the next pass removes.
+	defer s.Trigger()
 	if s.cluster != nil {
-		if err := s.cfg.Kernel.Execute(ctx, diff.Removals(plan.PodParts(*s.cluster, pod))); err != nil {
+		cluster, err := s.current(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.cfg.Kernel.Execute(ctx, diff.Removals(plan.PodParts(cluster, pod))); err != nil {
 			return fmt.Errorf("remove the pod's routes: %w", err)
 		}
+	}
+	if err := s.cfg.Flows.Forget(ctx, pod); err != nil {
+		return err
 	}
 	if err := s.cfg.Links.Detach(ctx, pod); err != nil {
 		return fmt.Errorf("remove the pod's link: %w", err)
 	}
-	// The report counts pods; and before the first pass, it is the pass that
-	// removes the pod's routes.
-	s.Trigger()
 	return nil
 }
 

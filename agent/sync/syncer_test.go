@@ -24,10 +24,12 @@ type node struct {
 	err      error
 	pods     []model.Pod
 	attach   error
-	reports  []status.Report
-	served   int
-	removed  int
-	ops      int
+	// refuse is a destination to which the kernel takes no route.
+	refuse  netip.Prefix
+	reports []status.Report
+	served  int
+	removed int
+	ops     int
 }
 
 func newNode() *node {
@@ -52,7 +54,7 @@ func block(cidr, node, endpoint string) model.Block {
 
 func (n *node) syncer() *Syncer {
 	return New(Config{
-		Source: n, Kernel: n, Links: n, Node: n,
+		Source: n, Kernel: n, Links: n, Flows: n, Node: n,
 		Pods:         func(context.Context) ([]model.Pod, error) { return n.pods, nil },
 		Report:       func(r status.Report) { n.reports = append(n.reports, r) },
 		Serve:        func(context.Context) error { n.served++; return nil },
@@ -69,11 +71,21 @@ func (n *node) Observe(ctx context.Context, want model.State) (model.State, erro
 
 func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
 	n.ops += len(ops)
-	return n.kernel.Execute(ctx, ops)
+	var errs []error
+	allowed := slices.DeleteFunc(slices.Clone(ops), func(op diff.Op) bool {
+		r, isRoute := op.Object.(model.Route)
+		if isRoute && r.Dst == n.refuse {
+			errs = append(errs, errors.New("no way"))
+			return true
+		}
+		return false
+	})
+	return errors.Join(append(errs, n.kernel.Execute(ctx, allowed))...)
 }
 
 func (n *node) Attach(context.Context, model.Pod) error        { return n.attach }
 func (n *node) Detach(context.Context, model.Pod) error        { return nil }
+func (n *node) Forget(context.Context, model.Pod) error        { return nil }
 func (n *node) CheckAttached(context.Context, model.Pod) error { return nil }
 
 func (n *node) Host(context.Context) (model.Host, []model.Problem, error) {
@@ -189,17 +201,59 @@ func TestPodsWaitUntilTheFirstPass(t *testing.T) {
 	g.Expect(s.Detach(t.Context(), pod())).To(gomega.Succeed(), "pods may leave while the API server is away")
 }
 
-func TestPodsWaitForABlockOfEachFamilyAndAreToldOfTheRanges(t *testing.T) {
+func TestPodsWaitForABlockAndAreToldOfTheRanges(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	n.snapshot.Blocks = slices.Delete(n.snapshot.Blocks, 1, 2)
-	n.snapshot.RangeSummary = "range fd00:10:244::/48 has 1 blocks of which 0 are free"
+	n.snapshot.Blocks = n.snapshot.Blocks[2:]
+	n.snapshot.RangeSummary = "range 10.244.0.0/16 has 1 blocks of which 0 are free"
 	s := n.syncer()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := s.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.And(
-		gomega.ContainSubstring("no block of IPv6"), gomega.ContainSubstring("has 1 blocks of which 0 are free"))))
+		gomega.ContainSubstring("no block of IPv4"), gomega.ContainSubstring("has 1 blocks of which 0 are free"))))
 	g.Expect(n.served).To(gomega.BeZero())
+}
+
+func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.snapshot.Blocks = slices.Delete(n.snapshot.Blocks, 1, 2)
+	n.snapshot.Blocks[0].Created = time.Now()
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no block of IPv6")))
+
+	n.snapshot.Blocks[0].Created = time.Now().Add(-2 * familyGrace)
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	serving, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred(), "the other family works")
+	g.Expect(serving.Blocks).To(gomega.HaveLen(1))
+	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoBlock))
+}
+
+func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.refuse = netip.MustParsePrefix("10.244.2.0/24")
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	_, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	problem := n.reports[0].Problems[0]
+	g.Expect(problem.Reason).To(gomega.Equal(model.ReasonKernelError))
+	g.Expect(problem.Fatal).To(gomega.BeFalse())
+	g.Expect(problem.Message).To(gomega.ContainSubstring("no way"))
+}
+
+func TestFailureToLetTheRuntimeSendPodsIsReported(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	s.cfg.Serve = func(context.Context) error { return errors.New("read-only file system") }
+	g.Expect(s.Pass(t.Context())).NotTo(gomega.Succeed())
+	g.Expect(s.Ready()).NotTo(gomega.Succeed())
+	g.Expect(n.reports[0].Problems[0].Message).To(gomega.ContainSubstring("read-only file system"))
 }
 
 func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
@@ -218,12 +272,13 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := New(Config{
-		Source: n, Kernel: broken{}, Links: n, Node: n,
+		Source: n, Kernel: broken{}, Links: n, Flows: n, Node: n,
 		Pods:   func(context.Context) ([]model.Pod, error) { return nil, nil },
 		Report: func(r status.Report) { n.reports = append(n.reports, r) },
 		Serve:  func(context.Context) error { n.served++; return nil },
 	})
 	g.Expect(s.Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("no such module")))
+	g.Expect(n.reports[0].Problems[0].Fatal).To(gomega.BeTrue())
 	g.Expect(n.reports[0].Problems[0].Reason).To(gomega.Equal(model.ReasonKernelError))
 	g.Expect(n.served).To(gomega.BeZero())
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/node"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/agent/sync"
@@ -50,7 +51,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Source: src,
 		Kernel: k,
 		Links:  k,
-		Node: &sync.LocalNode{
+		Flows:  k,
+		Node: &node.Local{
 			Name: o.node, Options: endpoints, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
 			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
 		},

@@ -374,15 +374,16 @@ func TestStatusHoldsWhileTheAgentRestarts(t *testing.T) {
 		t.Errorf("just after the agent ended: %v", err)
 	}
 	n.net.set(nil, errors.New("the caches have not synced yet"))
-	n.startAgent()
+	stop = n.startAgent()
 	if err := status(); err != nil {
 		t.Errorf("while the next agent starts: %v", err)
 	}
+	stop()
 	past := time.Now().Add(-protocol.RestartGrace)
 	if err := os.Chtimes(protocol.ServedPath(n.socket), past, past); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, status(), types.ErrPluginNotAvailable, "the caches have not synced yet")
+	wantError(t, status(), types.ErrPluginNotAvailable, "podnet's agent does not answer")
 }
 
 func TestStdoutHasTheAnswerAlone(t *testing.T) {

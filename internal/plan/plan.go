@@ -152,12 +152,11 @@ func (v *view) podMTU() int {
 
 // judgeNode records what is wrong with the node itself.
 func (v *view) judgeNode() {
-	// A pod made while one family's block is missing would never get an address
-	// of it: pods wait until there is a block of each.
 	for i, f := range families {
 		if v.active[i] && !v.address[i].IsValid() {
 			v.problem(model.Problem{
-				Reason: model.ReasonNoBlock, Fatal: true,
+				// The node's pods run with the other family alone where it has one.
+				Reason: model.ReasonNoBlock, Fatal: len(v.own) == 0,
 				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that can be served.", v.host.Node, f.name),
 			})
 		}

@@ -1,4 +1,7 @@
-package sync
+// Package node says what the node is that the agent runs on, and takes podnet off
+// it: it joins what agent/kernel found with the rule by which internal/plan
+// chooses endpoints. When that is done is left to agent/sync.
+package node
 
 import (
 	"context"
@@ -11,8 +14,8 @@ import (
 	"github.com/podnet/podnet/internal/plan"
 )
 
-// LocalNode is the node that the agent runs on. It implements Node.
-type LocalNode struct {
+// Local is the node that the agent runs on. It implements sync.Node.
+type Local struct {
 	// Name is the name of the Node object.
 	Name    string
 	Options model.EndpointOptions
@@ -26,7 +29,7 @@ type LocalNode struct {
 }
 
 // Host returns what the node is, and what of it does not fit the options.
-func (n *LocalNode) Host(ctx context.Context) (model.Host, []model.Problem, error) {
+func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 	facts, err := n.Kernel.Facts(ctx)
 	if err != nil {
 		return model.Host{}, nil, fmt.Errorf("read the node's interfaces and routes: %w", err)
@@ -44,7 +47,7 @@ func (n *LocalNode) Host(ctx context.Context) (model.Host, []model.Problem, erro
 }
 
 // Findings returns what is in the network's way on the node.
-func (n *LocalNode) Findings(ctx context.Context, own []model.Block) ([]model.Finding, error) {
+func (n *Local) Findings(ctx context.Context, own []model.Block) ([]model.Finding, error) {
 	blocks := make([]netip.Prefix, 0, len(own))
 	for _, b := range own {
 		blocks = append(blocks, b.CIDR)
@@ -54,6 +57,6 @@ func (n *LocalNode) Findings(ctx context.Context, own []model.Block) ([]model.Fi
 
 // Remove takes everything that podnet made off the node: first what brings new
 // pods, then the network.
-func (n *LocalNode) Remove(ctx context.Context) error {
+func (n *Local) Remove(ctx context.Context) error {
 	return errors.Join(n.Uninstall(ctx), n.Kernel.Remove(ctx))
 }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+// containers are those of every pod template in a manifest.
+func containers(t *testing.T, path string) []corev1.Container {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var found []corev1.Container
+	decoder := yaml.NewYAMLOrJSONDecoder(file, 4096)
+	for {
+		var object unstructured.Unstructured
+		err := decoder.Decode(&object)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		template, ok, err := unstructured.NestedMap(object.Object, "spec", "template")
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if !ok {
+			continue
+		}
+		var pod corev1.PodTemplateSpec
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(template, &pod, true); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		found = append(found, pod.Spec.Containers...)
+	}
+}
+
+// The manifests are made from the chart, so that this is about the chart too.
+func TestManifestsUseFlagsThatExist(t *testing.T) {
+	for path, command := range map[string][]string{
+		"../../config/manager/deployment.yaml":  {"/manager"},
+		"../../config/uninstall/uninstall.yaml": {"/manager", "uninstall"},
+	} {
+		all := containers(t, path)
+		if len(all) != 1 {
+			t.Fatalf("%s has %d containers", path, len(all))
+		}
+		if !slices.Equal(all[0].Command, command) {
+			t.Errorf("%s runs %q, want %q", path, all[0].Command, command)
+		}
+		cmd, args, err := rootCommand().Find(append(slices.Clone(all[0].Command[1:]), all[0].Args...))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if left := cmd.Flags().Args(); len(left) > 0 {
+			t.Errorf("%s: %q are no flags", path, left)
+		}
+	}
+}
