@@ -125,7 +125,7 @@ bench: ## Benchmarks (as root).
 	go test -run='^$$' -bench=. -benchmem -timeout=60m $(TESTFLAGS) ./internal/... ./agent/... ./test/bench/...
 
 .PHONY: conformance
-conformance: ## The conformance suites of Kubernetes and of network-policy-api (as root).
+conformance: ## The conformance specs of Kubernetes that are about networks (as root).
 	hack/conformance.sh
 
 ##@ Local cluster
