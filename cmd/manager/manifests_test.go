@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -11,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/podnet/podnet/internal/model"
 )
 
 // containers are those of every pod template in a manifest.
@@ -69,6 +72,19 @@ func TestManifestsUseFlagsThatExist(t *testing.T) {
 		}
 		if left := cmd.Flags().Args(); len(left) > 0 {
 			t.Errorf("%s: %q are no flags", path, left)
+		}
+	}
+}
+
+func TestUsersAreToldThePrefixOfPodLinks(t *testing.T) {
+	for _, path := range []string{"../../charts/podnet/templates/NOTES.txt", "../../docs/install.md"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := regexp.MustCompile(`interfaceNamePrefix: (\w+)`).FindSubmatch(text)
+		if told == nil || string(told[1]) != model.PodLinkPrefix {
+			t.Errorf("%s says %q, and the prefix is %s", path, told, model.PodLinkPrefix)
 		}
 	}
 }
