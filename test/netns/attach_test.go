@@ -16,7 +16,7 @@ import (
 
 // attaching runs one of the kernel's functions for a pod, on its node.
 func (p *pod) attaching(do func(k *kernel.Kernel, ctx context.Context, pod model.Pod) error) error {
-	return p.node.Try(func() error { return do(p.node.local.Kernel, context.Background(), p.Pod) })
+	return p.node.Try(func() error { return do(p.node.kernel, context.Background(), p.Pod) })
 }
 
 func bothAttachments(t *testing.T, test func(t *testing.T, c *cluster)) {
@@ -153,7 +153,7 @@ func TestExecuteGoesOnAfterAFailure(t *testing.T) {
 	bad := good
 	bad.Unreachable, bad.Link = false, "no-such-link"
 	err := n.Try(func() error {
-		return n.local.Kernel.Execute(context.Background(), []diff.Op{
+		return n.kernel.Execute(context.Background(), []diff.Op{
 			{Verb: diff.Put, Object: model.Link{Name: "vxpodnet6", Kind: "no-such-kind", MTU: 1400}},
 			{Verb: diff.Put, Object: model.Address{Link: "vxpodnet6", Addr: good.Dst}},
 			{Verb: diff.Put, Object: bad},

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -73,7 +73,7 @@ type cluster struct {
 type node struct {
 	*topology.Host
 	cluster *cluster
-	local   sync.LocalNode
+	kernel  *kernel.Kernel
 	pods    []model.Pod
 	// made counts the pods that ever were.
 	made int
@@ -120,7 +120,6 @@ func (c *cluster) addNode(t *testing.T) *node {
 	i := len(c.nodes) + 1
 	name := fmt.Sprintf("node%d", i)
 	n := &node{cluster: c, Host: c.underlay.AddHost(t, name, c.families), stateDir: t.TempDir()}
-	n.local = sync.LocalNode{Name: name}
 	n.restart(t)
 	var endpoints []netip.Addr
 	for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
@@ -152,12 +151,16 @@ func (c *cluster) sync(t *testing.T) {
 
 // model returns what the node's agent knows. Call it in the node's namespace.
 func (n *node) model() (model.Cluster, error) {
-	host, _, err := n.local.Host(context.Background())
+	facts, err := n.kernel.Facts(context.Background())
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	host.VXLAN = host.VXLAN && !n.cluster.noVXLAN
-	host.BridgeNetfilter = host.BridgeNetfilter && !n.cluster.noBridgeNetfilter
+	endpoints, _ := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{})
+	host := model.Host{
+		Node: n.Name, Endpoints: endpoints, Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
+		VXLAN:           facts.VXLAN && !n.cluster.noVXLAN,
+		BridgeNetfilter: facts.BridgeNetfilter && !n.cluster.noBridgeNetfilter,
+	}
 	network := n.cluster.network
 	return model.Cluster{Network: &network, Blocks: n.cluster.blocks, RouteModes: n.cluster.modes, Host: host, Pods: n.pods}, nil
 }
@@ -190,12 +193,12 @@ func (n *node) pass(t *testing.T) []diff.Op {
 				return fmt.Errorf("the plan has a fatal problem: %s", p.Message)
 			}
 		}
-		have, err := n.local.Kernel.Observe(ctx, wanted.State)
+		have, err := n.kernel.Observe(ctx, wanted.State)
 		if err != nil {
 			return err
 		}
 		ops = diff.Diff(wanted.State, have)
-		return n.local.Kernel.Execute(ctx, ops)
+		return n.kernel.Execute(ctx, ops)
 	})
 	return ops
 }
@@ -259,17 +262,17 @@ func (n *node) attach(t *testing.T, p *pod) {
 	t.Helper()
 	n.Do(t, func() error {
 		ctx := context.Background()
-		if err := n.local.Kernel.Attach(ctx, p.Pod); err != nil {
+		if err := n.kernel.Attach(ctx, p.Pod); err != nil {
 			return err
 		}
 		m, err := n.model()
 		if err != nil {
 			return err
 		}
-		if err := n.local.Kernel.Execute(ctx, diff.Additions(plan.PodParts(m, p.Pod))); err != nil {
+		if err := n.kernel.Execute(ctx, diff.Additions(plan.PodParts(m, p.Pod))); err != nil {
 			return err
 		}
-		return n.local.Kernel.CheckAttached(ctx, p.Pod)
+		return n.kernel.CheckAttached(ctx, p.Pod)
 	})
 	n.pods = append(n.pods, p.Pod)
 	if ops := n.pass(t); len(ops) > 0 {

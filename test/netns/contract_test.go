@@ -24,7 +24,7 @@ func (n *node) observe(t *testing.T, want model.State) model.State {
 	var have model.State
 	n.Do(t, func() error {
 		var err error
-		have, err = n.local.Kernel.Observe(context.Background(), want)
+		have, err = n.kernel.Observe(context.Background(), want)
 		return err
 	})
 	have.Sort()
@@ -117,7 +117,7 @@ func TestAgentKilledHalfway(t *testing.T) {
 				want := n.want(t).State
 				ops := diff.Diff(want, n.observe(t, want))
 				n.Do(t, func() error {
-					return n.local.Kernel.Execute(context.Background(), ops[:random.IntN(len(ops))])
+					return n.kernel.Execute(context.Background(), ops[:random.IntN(len(ops))])
 				})
 				n.restart(t)
 				c.sync(t)
@@ -139,7 +139,7 @@ func (n *node) restart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.local.Kernel = k
+	n.kernel = k
 }
 
 func TestRestartChangesNothing(t *testing.T) {
@@ -302,7 +302,7 @@ func TestForeignThingsAreLeftAlone(t *testing.T) {
 			n.detach(t, p)
 			c.blocks = slices.DeleteFunc(c.blocks, func(b model.Block) bool { return b.Node == "node2" })
 			n.sync(t)
-			n.Do(t, func() error { return n.local.Kernel.Remove(context.Background()) })
+			n.Do(t, func() error { return n.kernel.Remove(context.Background()) })
 			compare(t, before, n.show(t, commands))
 		})
 	}
@@ -317,7 +317,7 @@ func (n *node) detach(t *testing.T, p *pod) {
 			return err
 		}
 		ctx := context.Background()
-		return errors.Join(n.local.Kernel.Execute(ctx, diff.Removals(plan.PodParts(m, p.Pod))), n.local.Kernel.Detach(ctx, p.Pod))
+		return errors.Join(n.kernel.Execute(ctx, diff.Removals(plan.PodParts(m, p.Pod))), n.kernel.Detach(ctx, p.Pod))
 	})
 	n.pods = slices.DeleteFunc(n.pods, func(other model.Pod) bool { return other.ContainerID == p.ContainerID })
 	if ops := n.pass(t); len(ops) > 0 {
@@ -340,12 +340,12 @@ func TestRemoveLeavesTheNodeAsItWas(t *testing.T) {
 				p := n.newPod(t, model.HostPort{Host: 9080, Pod: port, Protocol: "tcp"})
 				n.attach(t, p)
 				n.restart(t)
-				n.Do(t, func() error { return n.local.Kernel.Remove(context.Background()) })
+				n.Do(t, func() error { return n.kernel.Remove(context.Background()) })
 				compare(t, before, n.everything(t))
 				if _, err := os.Stat(n.stateDir + "/sysctls.json"); !os.IsNotExist(err) {
 					t.Errorf("the previous values of sysctls are still noted: %v", err)
 				}
-				n.Do(t, func() error { return n.local.Kernel.Remove(context.Background()) })
+				n.Do(t, func() error { return n.kernel.Remove(context.Background()) })
 			})
 		}
 	}

@@ -15,7 +15,7 @@ func (n *node) facts(t *testing.T) kernel.Facts {
 	var facts kernel.Facts
 	n.Do(t, func() error {
 		var err error
-		facts, err = n.local.Kernel.Facts(context.Background())
+		facts, err = n.kernel.Facts(context.Background())
 		return err
 	})
 	return facts

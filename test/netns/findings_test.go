@@ -94,7 +94,7 @@ func TestFindings(t *testing.T) {
 			var found []model.Finding
 			n.Do(t, func() error {
 				var err error
-				found, err = n.local.Kernel.Findings(context.Background(), kernel.Search{
+				found, err = n.kernel.Findings(context.Background(), kernel.Search{
 					Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, ConfDir: folder, Conflist: "10-podnet.conflist",
 				})
 				return err
