@@ -3,6 +3,7 @@ package netns
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -56,5 +57,45 @@ func TestHostPorts(t *testing.T) {
 				t.Errorf("port 9081, which is %s's alone, answers on 127.0.0.1", node)
 			}
 		}
+	})
+}
+
+// TestFlowToAUDPHostPortFollowsThePod: a sender that never pauses keeps the entry
+// that conntrack made for its first packet, which came before the pod did.
+func TestFlowToAUDPHostPortFollowsThePod(t *testing.T) {
+	each(t, func(t *testing.T, o options) {
+		o.nodes = 1
+		c := newCluster(t, o)
+		n := c.nodes[0]
+		outside := c.underlay.AddHost(t, "outside", o.families)
+		is4 := o.families.IPv4
+		sender, err := outside.Dial("udp", n.Address(is4), 9080)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sender.Close()
+		answered := func() bool {
+			// An ICMP error of an earlier packet is reported by the next call.
+			_, _ = sender.Write([]byte("x"))
+			if err := sender.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := sender.Read(make([]byte, 16))
+			return err == nil
+		}
+		if answered() {
+			t.Fatal("somebody answers before there is a pod")
+		}
+		p := n.addPod(t, model.HostPort{Host: 9080, Pod: port, Protocol: "udp"})
+		if answered() {
+			t.Error("the flow finds the pod without Forget, so this test shows nothing")
+		}
+		n.Do(t, func() error { return n.kernel.Forget(t.Context(), p.Pod) })
+		for range 2 {
+			if answered() {
+				return
+			}
+		}
+		t.Error("the flow does not find the pod")
 	})
 }
