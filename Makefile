@@ -74,8 +74,12 @@ image: ## Build the container image.
 
 ##@ Test
 
+.PHONY: deps
+deps: ## Install the Debian packages that verify and test need (as root).
+	hack/deps.sh
+
 .PHONY: test
-test: ## Run every tier below; SKIP_TIERS="netns cluster" leaves tiers out.
+test: deps ## Run every tier below; SKIP_TIERS="netns cluster" leaves tiers out.
 	@for tier in $(SKIP_TIERS); do
 		[[ " $(TIERS) " == *" $$tier "* ]] || { echo "SKIP_TIERS names '$$tier'; the tiers are: $(TIERS)" >&2; exit 2; }
 	done

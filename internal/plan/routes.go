@@ -32,20 +32,23 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 		device, overlayObstacle := v.overlayTo(p)
 		if device != nil {
 			mac := linkMAC(p.node, device.Name)
+			known := len(s.Neighbours)
 			s.FDB = append(s.FDB, model.FDBEntry{
 				Link: device.Name, MAC: mac, Endpoint: p.endpoints[familyIndex(device.Local)],
 			})
 			for _, b := range p.blocks {
-				s.Neighbours = append(s.Neighbours, model.Neighbour{
-					Link: device.Name, Addr: ipam.NodeAddress(b.CIDR), MAC: mac,
-				})
+				n := model.Neighbour{Link: device.Name, Addr: gatewayTo(b.CIDR, mac), MAC: mac}
+				// A node's IPv6 blocks have one gateway.
+				if !slices.Contains(s.Neighbours[known:], n) {
+					s.Neighbours = append(s.Neighbours, n)
+				}
 			}
 		}
 		for _, b := range p.blocks {
 			hop, routedObstacle := v.nextHop(p, familyIndex(b.CIDR.Addr()))
 			taken, why := path.Choose(want, path.Reach{RoutedObstacle: routedObstacle, OverlayObstacle: overlayObstacle})
 			choices = append(choices, model.PathChoice{Node: p.node, Block: b.CIDR, Want: want, Path: taken, Message: why})
-			s.Routes = append(s.Routes, v.routeTo(b.CIDR, taken, hop, device))
+			s.Routes = append(s.Routes, v.routeTo(b, taken, hop, device))
 		}
 	}
 	slices.SortFunc(choices, func(a, b model.PathChoice) int { return model.ComparePrefix(a.Block, b.Block) })
@@ -61,7 +64,8 @@ type hop struct {
 // routeTo is the route to another node's block on the path that was chosen. A
 // path that is down gets a route as well: without one the packets would follow
 // the node's default route into a network that they were not meant for.
-func (v *view) routeTo(block netip.Prefix, taken model.Path, next hop, device *model.Link) model.Route {
+func (v *view) routeTo(to model.Block, taken model.Path, next hop, device *model.Link) model.Route {
+	block := to.CIDR
 	src := v.address[familyIndex(block.Addr())]
 	switch taken {
 	case model.PathRouted:
@@ -70,12 +74,26 @@ func (v *view) routeTo(block netip.Prefix, taken model.Path, next hop, device *m
 		return model.Route{Dst: block, Link: next.link, Via: next.via, OnLink: true, Src: src}
 	case model.PathOverlay:
 		return model.Route{
-			Dst: block, Link: device.Name, Via: ipam.NodeAddress(block), OnLink: true, Src: src,
+			Dst: block, Link: device.Name, Via: gatewayTo(block, linkMAC(to.Node, device.Name)), OnLink: true, Src: src,
 			MTU: min(v.mtu, device.MTU),
 		}
 	default:
 		return model.Route{Dst: block, Unreachable: true}
 	}
+}
+
+// gatewayTo is the next hop to a block inside the overlay, given the address of
+// the other node's device. For IPv6 it is that device's link-local address (RFC
+// 4291, appendix A): the kernel refuses any other that a route of its main table
+// leads to by another link, such as one to the whole range by a router, even where
+// the route says that it is on the link (net/ipv6/route.c, ip6_route_check_nh_onlink).
+func gatewayTo(block netip.Prefix, mac model.MAC) netip.Addr {
+	if block.Addr().Is4() {
+		return ipam.NodeAddress(block)
+	}
+	return netip.AddrFrom16([16]byte{
+		0xfe, 0x80, 8: mac[0] ^ 0x02, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
+	})
 }
 
 // overlayTo returns the VXLAN device that reaches a node, or why there is none.

@@ -237,6 +237,7 @@ func (n *node) addForeign(t *testing.T, random *rand.Rand) []string {
 		ip route add 10.244.2.0/24 via 192.168.77.200 table 100
 		ip route add 10.244.2.0/24 via 192.168.77.200 table 7467 proto 117
 		ip -6 route add fd44:0:0:2::/64 via fd77::c8
+		ip -6 route add fd44::/48 via fd77::c9 metric 50
 		ip rule add from 172.17.0.0/16 lookup 100 priority 512
 		ip rule add fwmark 0x1 lookup 7467 priority 600
 		ip -6 rule add from fd17::/64 lookup 100 priority 512
