@@ -83,7 +83,7 @@ func TestUsersAreToldThePrefixOfPodLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		told := regexp.MustCompile(`interfaceNamePrefix: (\w+)`).FindSubmatch(text)
-		if told == nil || string(told[1]) != model.PodLinkPrefix {
+		if len(told) != 2 || string(told[1]) != model.PodLinkPrefix {
 			t.Errorf("%s says %q, and the prefix is %s", path, told, model.PodLinkPrefix)
 		}
 	}

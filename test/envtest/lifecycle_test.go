@@ -103,7 +103,7 @@ var _ = Describe("A node's life", func() {
 		Expect(api.Delete(ctx, node)).To(Succeed())
 		makeNode(ctx, "node", nil, "192.0.2.1")
 		reportPods(3)
-		Consistently(subnetOf).WithArguments(ctx, "10.244.0.0/24").WithTimeout(6 * time.Second).
+		Consistently(subnetOf).WithArguments(ctx, "10.244.0.0/24").WithTimeout(6*time.Second).
 			Should(HaveField("Spec.State", podnetv1alpha1.SubnetReleased), "the quarantine of 3 s is over")
 		reportPods(0)
 		Eventually(blocksOf).WithArguments(ctx, "node").WithTimeout(time.Minute).Should(ConsistOf("10.244.0.0/24"))
