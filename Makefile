@@ -126,7 +126,7 @@ test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as r
 
 .PHONY: bench
 bench: ## Benchmarks (as root).
-	go test -run='^$$' -bench=. -benchmem -timeout=60m $(TESTFLAGS) ./internal/... ./agent/... ./test/bench/...
+	go test -run='^$$' -bench=. -benchmem -timeout=60m $(TESTFLAGS) ./internal/... ./agent/...
 
 .PHONY: conformance
 conformance: ## The conformance specs of Kubernetes that are about networks (as root).
