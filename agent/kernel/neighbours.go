@@ -7,15 +7,24 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+// putNeighbour makes a permanent entry. One of IPv6 is marked as a router, as those
+// are that routes lead to, and it makes no difference to others: from a gateway
+// that is not, the kernel takes what it has learned of the path's MTU away at its
+// next collection of garbage, within 30 seconds and not 10 minutes
+// (rt6_age_examine_exception in net/ipv6/route.c).
 func (p *pass) putNeighbour(want model.Neighbour) error {
 	index, err := p.index(want.Link)
 	if err != nil {
 		return err
 	}
-	return p.h.NeighSet(&netlink.Neigh{
+	neighbour := &netlink.Neigh{
 		LinkIndex: index, Family: familyOf(want.Addr.Is4()), State: netlink.NUD_PERMANENT,
 		IP: want.Addr.AsSlice(), HardwareAddr: want.MAC[:],
-	})
+	}
+	if want.Addr.Is6() {
+		neighbour.Flags = netlink.NTF_ROUTER
+	}
+	return p.h.NeighSet(neighbour)
 }
 
 func (p *pass) deleteNeighbour(gone model.Neighbour) error {

@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,13 @@ func TestPathSmallerThanPods(t *testing.T) {
 					}
 					if err := a.UDP(to, port, full); !errors.Is(err, unix.EMSGSIZE) {
 						t.Errorf("the second such datagram: %v, want EMSGSIZE, since the node told the path's MTU", err)
+					}
+					if to.Is6() {
+						// A collection of garbage, of which there is one every 30 seconds.
+						a.Sysctl(t, "net/ipv6/route/flush", "0")
+						if got, want := a.Run(t, "ip", "-6", "route", "get", to.String()), fmt.Sprintf(" mtu %d ", carried); !strings.Contains(got, want) {
+							t.Errorf("the pod has forgotten the path's MTU, want%sin: %s", want, got)
+						}
 					}
 					if err := a.UDP(to, port, carried-ip-8); err != nil {
 						t.Errorf("a datagram of the path's %d bytes: %v", carried, err)
