@@ -33,11 +33,11 @@ to kubernetes.txt kubectl describe pods --all-namespaces
 to events.txt kubectl get events --all-namespaces --sort-by=.metadata.creationTimestamp
 to podnet.txt kubectl get podnet --output=wide
 to podnet.yaml kubectl get podnet --output=yaml
-for component in manager agent; do
-	selector=app.kubernetes.io/name=podnet,app.kubernetes.io/component=$component
-	to "$component.log" kubectl logs --all-namespaces --selector="$selector" --prefix --tail=-1
-	to "$component-previous.log" kubectl logs --all-namespaces --selector="$selector" --prefix --tail=-1 --previous
-done
+while read -r namespace pod; do
+	to "$pod.log" kubectl logs --namespace "$namespace" "$pod"
+	to "$pod.log" kubectl logs --namespace "$namespace" "$pod" --previous
+done < <(timeout 20 kubectl get pods --all-namespaces --selector=app.kubernetes.io/name=podnet --no-headers \
+	--output=custom-columns=:.metadata.namespace,:.metadata.name)
 for node in $(timeout 20 kubectl get nodes --output=jsonpath='{.items[*].metadata.name}'); do
 	for question in "ip -details address" "ip rule" "ip -6 rule" "ip route show table all" "ip -6 route show table all" \
 		"ip neighbour" "bridge fdb" "nft list ruleset" "ss -lntup" "conntrack -L" "ls -lR /etc/cni/net.d /opt/cni/bin /run/podnet" \
