@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -10,8 +11,8 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// The namespaces of the actors, by their attachment.
-const pointToPoint, bridge = "podnet-point-to-point", "podnet-bridge"
+// The namespaces of the actors, one for each installation.
+const pointToPoint, bridge, again = "podnet-point-to-point", "podnet-bridge", "podnet-again"
 
 // The order matters: what is uninstalled from one attachment is what the next one is installed on.
 var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
@@ -19,7 +20,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		a := &actors{}
 
 		It("says how many blocks there are when a node gets none, and goes on when a range is added", func(ctx context.Context) {
-			install(ctx, podnetv1alpha1.PointToPoint, narrowRanges)
+			install(ctx, podnetv1alpha1.PointToPoint, narrowRanges, removeObjects)
 			exhaustion(ctx)
 		}, SpecTimeout(5*time.Minute))
 
@@ -47,7 +48,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 
 		It("installs where another attachment was before", func(ctx context.Context) {
 			removeNamespace(ctx, pointToPoint)
-			install(ctx, podnetv1alpha1.Bridge, wideRanges)
+			install(ctx, podnetv1alpha1.Bridge, wideRanges, keepObjects)
 			expectReady(ctx)
 			// What is left of pods that lost their network can go now.
 			expectNamespaceGone(ctx, pointToPoint)
@@ -68,6 +69,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		}
 		modeSwitchSpec(a)
 		helmTestSpec()
+		reinstallSpecs(a)
 		uninstallSpec(a)
 	})
 })
@@ -82,15 +84,44 @@ func helmTestSpec() {
 
 // uninstallSpec uninstalls under running pods, as a user would who has had enough.
 func uninstallSpec(a *actors) {
-	It("leaves every node as it was when it is uninstalled", func(ctx context.Context) {
+	It("leaves nothing when it is uninstalled, and every node as it was", func(ctx context.Context) {
 		uninstall(ctx)
-		for _, node := range local.nodes {
-			Eventually(func(g Gomega) {
-				now, err := takeSnapshot(ctx, node.name)
-				g.Expect(err).NotTo(HaveOccurred())
-				g.Expect(now.differences(pristine[node.name])).To(BeEmpty(), node.name)
-			}).WithTimeout(30 * time.Second).Should(Succeed())
-		}
+		expectPristine(ctx)
+		Expect(kinds(ctx)).To(BeEmpty())
 		removeNamespace(ctx, a.namespace)
 	}, SpecTimeout(8*time.Minute))
+}
+
+// reinstallSpecs uninstall podnet, keep its objects, and install it again.
+func reinstallSpecs(a *actors) {
+	var before map[string][]netip.Prefix
+
+	It("keeps its objects if asked to when it is uninstalled, and leaves every node as it was", func(ctx context.Context) {
+		before = allBlocks(ctx)
+		uninstall(ctx)
+		expectPristine(ctx)
+		Expect(allBlocks(ctx)).To(Equal(before))
+		removeNamespace(ctx, a.namespace)
+	}, SpecTimeout(8*time.Minute))
+
+	It("serves the objects that were kept when it is installed again", func(ctx context.Context) {
+		install(ctx, podnetv1alpha1.Bridge, wideRanges, removeObjects)
+		expectReady(ctx)
+		expectNamespaceGone(ctx, a.namespace)
+		Expect(allBlocks(ctx)).To(Equal(before))
+		*a = *startActors(ctx, again)
+		for _, f := range families {
+			expectAnswers(ctx, a.in("a1"), append(a.askActor("a2", f.is4), a.askActor("b1", f.is4)...))
+		}
+	}, SpecTimeout(8*time.Minute))
+}
+
+// allBlocks reads which node holds which blocks.
+func allBlocks(ctx context.Context) map[string][]netip.Prefix {
+	GinkgoHelper()
+	out := map[string][]netip.Prefix{}
+	for _, node := range local.nodes {
+		out[node.name] = blocksOf(ctx, Default, node.name)
+	}
+	return out
 }

@@ -33,6 +33,19 @@ func faultSpecs(a *actors) {
 		expectReady(ctx)
 	}, SpecTimeout(4*time.Minute))
 
+	It("carries packets while it is upgraded", func(ctx context.Context) {
+		upgraded := false
+		a.under(ctx, 20, func() {
+			if !upgraded {
+				_, err := local.helm(ctx, "upgrade", releaseName, filepath.Join(local.root, "charts", "podnet"), "--namespace", releaseNamespace,
+					"--reuse-values", "--set", "agent.logLevel=debug,manager.logLevel=debug", "--wait", "--timeout", "2m")
+				Expect(err).NotTo(HaveOccurred())
+				upgraded = true
+			}
+			expectReady(ctx)
+		})
+	}, SpecTimeout(4*time.Minute))
+
 	It("says at once why no pod starts without an agent, and starts it when the agent is back", func(ctx context.Context) {
 		node := local.nodes[2].name
 		label(ctx, node, withoutAgent, "true")

@@ -30,12 +30,17 @@ var (
 	narrowRanges = []podnetv1alpha1.Range{{CIDR: "10.246.0.0/23"}, {CIDR: "fd00:10:246::/63"}}
 )
 
+// What becomes of podnet's objects when it is uninstalled.
+const (
+	removeObjects = false
+	keepObjects   = true
+)
+
 // install installs podnet by its chart. Whether it is ready is for the specs to see.
-func install(ctx context.Context, attachment podnetv1alpha1.Attachment, ranges []podnetv1alpha1.Range) {
+func install(ctx context.Context, attachment podnetv1alpha1.Attachment, ranges []podnetv1alpha1.Range, keep bool) {
 	GinkgoHelper()
 	values, err := json.Marshal(map[string]any{
-		// Uninstalling is to remove everything.
-		"crd": map[string]any{"keep": false},
+		"crd": map[string]any{"keep": keep},
 		"network": map[string]any{
 			"attachment": attachment,
 			"ranges":     ranges,
@@ -65,6 +70,26 @@ func uninstall(ctx context.Context) {
 		// The pod of `helm test` has ended, and stays for those who want to read its log.
 		g.Expect(pods.Items).To(Or(BeEmpty(), HaveEach(HaveField("Status.Phase", corev1.PodSucceeded))))
 	}).Should(Succeed())
+}
+
+// expectPristine waits until every node is as it was before podnet came.
+func expectPristine(ctx context.Context) {
+	GinkgoHelper()
+	for _, node := range local.nodes {
+		Eventually(func(g Gomega) {
+			now, err := takeSnapshot(ctx, node.name)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(now.differences(pristine[node.name])).To(BeEmpty(), node.name)
+		}).WithTimeout(30 * time.Second).Should(Succeed())
+	}
+}
+
+// kinds lists the kinds of podnet that the API server knows.
+func kinds(ctx context.Context) string {
+	GinkgoHelper()
+	output, err := local.kubectl(ctx, "api-resources", "--api-group", podnetv1alpha1.GroupVersion.Group, "--output", "name")
+	Expect(err).NotTo(HaveOccurred())
+	return output
 }
 
 // network reads the PodNetwork.
