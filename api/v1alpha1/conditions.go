@@ -27,6 +27,27 @@ const (
 	// ReasonNoFreeBlock: nodes wait for a block; the message counts blocks and names the first few nodes.
 	ReasonNoFreeBlock = "NoFreeBlock"
 
+	// ConditionRunningLow says, on a PodNetwork, whether the Active ranges of a family have few blocks left.
+	ConditionRunningLow = "RunningLow"
+	// ReasonEnoughFree: every family has more than a tenth of its blocks free.
+	ReasonEnoughFree = "EnoughFree"
+	// ReasonFewFree: a tenth or less is free; the message says of which ranges.
+	ReasonFewFree = "FewFree"
+
+	// ConditionAllocating says, on a PodNetwork, whether the manager gives out blocks.
+	ConditionAllocating = "Allocating"
+	// ReasonAllocating: it does.
+	ReasonAllocating = "Allocating"
+	// ReasonRollCall: it waits until the agents have said which blocks they use; the message names the first few that have not.
+	ReasonRollCall = "RollCall"
+
+	// ConditionRangesOverlap says, on a PodNetwork, whether its ranges overlap what the cluster uses for something else.
+	ConditionRangesOverlap = "RangesOverlap"
+	// ReasonNoOverlap: they do not.
+	ReasonNoOverlap = "NoOverlap"
+	// ReasonRangesOverlap: they do; the message names both sides.
+	ReasonRangesOverlap = "RangesOverlap"
+
 	// ConditionSubnetsConflict says, on a PodNetwork, whether NodeSubnets contradict each other or the ranges.
 	ConditionSubnetsConflict = "SubnetsConflict"
 	// ReasonNoConflict: no two NodeSubnets overlap, and all lie within ranges.

@@ -13,6 +13,13 @@ type BlockStatus struct {
 	// +kubebuilder:validation:MaxLength=43
 	CIDR string `json:"cidr,omitempty"`
 
+	// state is the state of the block's NodeSubnet that the agent has put in force:
+	// from a Draining block it gives no new addresses any more. It is absent for a
+	// block that pods use although the node does not hold it.
+	//
+	// +optional
+	State SubnetState `json:"state,omitempty"`
+
 	// addressesTotal is the number of addresses that pods can get.
 	//
 	// +optional
@@ -22,6 +29,41 @@ type BlockStatus struct {
 	//
 	// +optional
 	AddressesUsed *int64 `json:"addressesUsed,omitempty"`
+}
+
+// AddressFamily is a version of the Internet Protocol.
+//
+// +kubebuilder:validation:Enum=IPv4;IPv6
+type AddressFamily string
+
+const (
+	// IPv4 is version 4.
+	IPv4 AddressFamily = "IPv4"
+	// IPv6 is version 6.
+	IPv6 AddressFamily = "IPv6"
+)
+
+// AddressesStatus counts a node's addresses of one family.
+type AddressesStatus struct {
+	// family is the family.
+	//
+	// +required
+	Family AddressFamily `json:"family,omitempty"`
+
+	// total is the number of addresses that pods of the node can have, in all its blocks that are Active.
+	//
+	// +optional
+	Total *int64 `json:"total,omitempty"`
+
+	// used is the number of addresses that pods of the node have, whatever the state of their block.
+	//
+	// +optional
+	Used *int64 `json:"used,omitempty"`
+
+	// waiting is the number of pods that wait for an address.
+	//
+	// +optional
+	Waiting *int64 `json:"waiting,omitempty"`
 }
 
 // PathException is a block of another node whose path differs from what was asked.
@@ -125,13 +167,29 @@ type NodeNetworkStatus struct {
 	// +optional
 	MTU *int32 `json:"mtu,omitempty"`
 
-	// blocks are the blocks that the node holds.
+	// blocks are the blocks that the node holds, and those that its pods use although it does not hold them.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=cidr
 	// +kubebuilder:validation:MaxItems=256
 	Blocks []BlockStatus `json:"blocks,omitempty"`
+
+	// addresses counts the addresses of all blocks.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=family
+	// +kubebuilder:validation:MaxItems=2
+	Addresses []AddressesStatus `json:"addresses,omitempty"`
+
+	// rollCall is the PodNetwork's roll call that this report answers: blocks
+	// names all that the node's pods use.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	RollCall string `json:"rollCall,omitempty"`
 
 	// pods is the number of pods attached on this node.
 	//
@@ -171,6 +229,9 @@ type NodeNetworkStatus struct {
 // +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
 // +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.blocks[*].cidr`
 // +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`
+// +kubebuilder:printcolumn:name="IPv4Used",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv4")].used`,priority=1
+// +kubebuilder:printcolumn:name="IPv4Total",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv4")].total`,priority=1
+// +kubebuilder:printcolumn:name="IPv6Used",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv6")].used`,priority=1
 // +kubebuilder:printcolumn:name="Routed",type=integer,JSONPath=`.status.paths.routed`
 // +kubebuilder:printcolumn:name="Overlay",type=integer,JSONPath=`.status.paths.overlay`
 // +kubebuilder:printcolumn:name="Down",type=integer,JSONPath=`.status.paths.down`,priority=1

@@ -144,6 +144,38 @@ type Masquerade struct {
 	ExcludeCIDRs []string `json:"excludeCIDRs,omitempty"`
 }
 
+// NodeBlocks says how many blocks a node holds. All counts are per family.
+//
+// +kubebuilder:validation:MinProperties=1
+type NodeBlocks struct {
+	// max is the number of blocks that a node may hold at most.
+	//
+	// +optional
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=64
+	Max int32 `json:"max,omitempty"`
+
+	// reserve is the number of free addresses below which a node gets another
+	// block before a pod has to wait for one. More than half of a block's
+	// addresses count as half of them. 0 adds blocks only for pods that wait.
+	//
+	// +optional
+	// +kubebuilder:default=16
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65536
+	Reserve *int32 `json:"reserve,omitempty"`
+
+	// idleSeconds is how long a block that its node does not need must have had no
+	// pod before it is given back.
+	//
+	// +optional
+	// +kubebuilder:default=300
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=86400
+	IdleSeconds int32 `json:"idleSeconds,omitempty"`
+}
+
 // PodNetworkSpec says what the network shall be.
 //
 // +kubebuilder:validation:XValidation:rule="self.attachment == oldSelf.attachment",message="attachment cannot change on a live network: the pods that run keep the one that they were born with. Make the cluster's PodNetwork anew"
@@ -194,6 +226,12 @@ type PodNetworkSpec struct {
 	// +kubebuilder:default={enabled: true}
 	Masquerade Masquerade `json:"masquerade,omitempty,omitzero"`
 
+	// nodeBlocks says how many blocks a node holds, and when it gets or gives back one.
+	//
+	// +optional
+	// +kubebuilder:default={max: 8}
+	NodeBlocks NodeBlocks `json:"nodeBlocks,omitempty,omitzero"`
+
 	// blockQuarantineSeconds is how long a block rests, after its node has gone,
 	// before another node may get it.
 	//
@@ -202,6 +240,21 @@ type PodNetworkSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=86400
 	BlockQuarantineSeconds *int32 `json:"blockQuarantineSeconds,omitempty"`
+}
+
+// NodePods counts pods of a node.
+type NodePods struct {
+	// node is the name of the node.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// pods is the number of its pods.
+	//
+	// +optional
+	Pods *int64 `json:"pods,omitempty"`
 }
 
 // RangeStatus says how much of a range is in use.
@@ -232,13 +285,42 @@ type RangeStatus struct {
 	//
 	// +optional
 	BlocksFree *int64 `json:"blocksFree,omitempty"`
+
+	// addressesTotal is the number of addresses of the range that pods can have.
+	//
+	// +optional
+	AddressesTotal *int64 `json:"addressesTotal,omitempty"`
+
+	// addressesAllocated is the number of addresses that pods have, as the nodes' agents last reported.
+	//
+	// +optional
+	AddressesAllocated *int64 `json:"addressesAllocated,omitempty"`
+
+	// addressesFree is the number of addresses that pods can still get, those of free blocks included.
+	//
+	// +optional
+	AddressesFree *int64 `json:"addressesFree,omitempty"`
+
+	// nodes is the number of nodes that hold blocks of the range.
+	//
+	// +optional
+	Nodes *int32 `json:"nodes,omitempty"`
+
+	// remaining are the nodes whose pods still have addresses of a Draining range:
+	// the first few, those with most pods first.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	// +kubebuilder:validation:MaxItems=10
+	Remaining []NodePods `json:"remaining,omitempty"`
 }
 
 // PodNetworkStatus says what the network is.
 //
 // +kubebuilder:validation:MinProperties=1
 type PodNetworkStatus struct {
-	// conditions are Accepted, Ready, Exhausted and SubnetsConflict.
+	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict and RangesOverlap.
 	//
 	// +optional
 	// +listType=map
@@ -253,6 +335,16 @@ type PodNetworkStatus struct {
 	// +listMapKey=cidr
 	// +kubebuilder:validation:MaxItems=64
 	Ranges []RangeStatus `json:"ranges,omitempty"`
+
+	// rollCall is the manager's last request to all agents to report which blocks
+	// they use. A manager makes one when it begins to lead, and gives out no block
+	// before the agents have answered: the objects that it reads may be older than
+	// what the nodes hold, as after a restore of etcd from a backup.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	RollCall string `json:"rollCall,omitempty"`
 
 	// nodesTotal is the number of nodes of the cluster.
 	//

@@ -19,16 +19,22 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=podnet.dev, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("AddressesStatus"):
+		return &apiv1alpha1.AddressesStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("BlockStatus"):
 		return &apiv1alpha1.BlockStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Finding"):
 		return &apiv1alpha1.FindingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Masquerade"):
 		return &apiv1alpha1.MasqueradeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodeBlocks"):
+		return &apiv1alpha1.NodeBlocksApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetwork"):
 		return &apiv1alpha1.NodeNetworkApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetworkStatus"):
 		return &apiv1alpha1.NodeNetworkStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodePods"):
+		return &apiv1alpha1.NodePodsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeSubnet"):
 		return &apiv1alpha1.NodeSubnetApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeSubnetSpec"):

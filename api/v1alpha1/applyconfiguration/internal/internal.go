@@ -26,6 +26,23 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.podnet.podnet.api.v1alpha1.AddressFamily
+  scalar: string
+- name: com.github.podnet.podnet.api.v1alpha1.AddressesStatus
+  map:
+    fields:
+    - name: family
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.AddressFamily
+    - name: total
+      type:
+        scalar: numeric
+    - name: used
+      type:
+        scalar: numeric
+    - name: waiting
+      type:
+        scalar: numeric
 - name: com.github.podnet.podnet.api.v1alpha1.Attachment
   scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.BlockStatus
@@ -40,6 +57,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cidr
       type:
         scalar: string
+    - name: state
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.SubnetState
 - name: com.github.podnet.podnet.api.v1alpha1.Encapsulation
   scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.Finding
@@ -66,6 +86,21 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
 - name: com.github.podnet.podnet.api.v1alpha1.Mode
   scalar: string
+- name: com.github.podnet.podnet.api.v1alpha1.NodeBlocks
+  map:
+    fields:
+    - name: idleSeconds
+      type:
+        scalar: numeric
+      default: 300
+    - name: max
+      type:
+        scalar: numeric
+      default: 8
+    - name: reserve
+      type:
+        scalar: numeric
+      default: 16
 - name: com.github.podnet.podnet.api.v1alpha1.NodeNetwork
   map:
     fields:
@@ -84,6 +119,14 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.podnet.podnet.api.v1alpha1.NodeNetworkStatus
   map:
     fields:
+    - name: addresses
+      type:
+        list:
+          elementType:
+            namedType: com.github.podnet.podnet.api.v1alpha1.AddressesStatus
+          elementRelationship: associative
+          keys:
+          - family
     - name: agentVersion
       type:
         scalar: string
@@ -124,6 +167,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: paths
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.PathsStatus
+    - name: pods
+      type:
+        scalar: numeric
+    - name: rollCall
+      type:
+        scalar: string
+- name: com.github.podnet.podnet.api.v1alpha1.NodePods
+  map:
+    fields:
+    - name: node
+      type:
+        scalar: string
     - name: pods
       type:
         scalar: numeric
@@ -255,6 +310,11 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 0
+    - name: nodeBlocks
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.NodeBlocks
+      default:
+        max: 8
     - name: overlay
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.Overlay
@@ -297,6 +357,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - cidr
+    - name: rollCall
+      type:
+        scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.Range
   map:
     fields:
@@ -318,6 +381,15 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.podnet.podnet.api.v1alpha1.RangeStatus
   map:
     fields:
+    - name: addressesAllocated
+      type:
+        scalar: numeric
+    - name: addressesFree
+      type:
+        scalar: numeric
+    - name: addressesTotal
+      type:
+        scalar: numeric
     - name: blocksAllocated
       type:
         scalar: numeric
@@ -330,6 +402,17 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cidr
       type:
         scalar: string
+    - name: nodes
+      type:
+        scalar: numeric
+    - name: remaining
+      type:
+        list:
+          elementType:
+            namedType: com.github.podnet.podnet.api.v1alpha1.NodePods
+          elementRelationship: associative
+          keys:
+          - node
     - name: state
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.RangeState

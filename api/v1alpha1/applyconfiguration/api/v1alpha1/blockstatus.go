@@ -5,6 +5,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
 // BlockStatusApplyConfiguration represents a declarative configuration of the BlockStatus type for use
 // with apply.
 //
@@ -12,6 +16,10 @@ package v1alpha1
 type BlockStatusApplyConfiguration struct {
 	// cidr is the block.
 	CIDR *string `json:"cidr,omitempty"`
+	// state is the state of the block's NodeSubnet that the agent has put in force:
+	// from a Draining block it gives no new addresses any more. It is absent for a
+	// block that pods use although the node does not hold it.
+	State *apiv1alpha1.SubnetState `json:"state,omitempty"`
 	// addressesTotal is the number of addresses that pods can get.
 	AddressesTotal *int64 `json:"addressesTotal,omitempty"`
 	// addressesUsed is the number of addresses that pods have.
@@ -29,6 +37,14 @@ func BlockStatus() *BlockStatusApplyConfiguration {
 // If called multiple times, the CIDR field is set to the value of the last call.
 func (b *BlockStatusApplyConfiguration) WithCIDR(value string) *BlockStatusApplyConfiguration {
 	b.CIDR = &value
+	return b
+}
+
+// WithState sets the State field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the State field is set to the value of the last call.
+func (b *BlockStatusApplyConfiguration) WithState(value apiv1alpha1.SubnetState) *BlockStatusApplyConfiguration {
+	b.State = &value
 	return b
 }
 

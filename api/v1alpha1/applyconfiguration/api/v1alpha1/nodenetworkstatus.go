@@ -23,8 +23,13 @@ type NodeNetworkStatusApplyConfiguration struct {
 	Interface *string `json:"interface,omitempty"`
 	// mtu is the largest IP packet, in bytes, that pods of this node send.
 	MTU *int32 `json:"mtu,omitempty"`
-	// blocks are the blocks that the node holds.
+	// blocks are the blocks that the node holds, and those that its pods use although it does not hold them.
 	Blocks []BlockStatusApplyConfiguration `json:"blocks,omitempty"`
+	// addresses counts the addresses of all blocks.
+	Addresses []AddressesStatusApplyConfiguration `json:"addresses,omitempty"`
+	// rollCall is the PodNetwork's roll call that this report answers: blocks
+	// names all that the node's pods use.
+	RollCall *string `json:"rollCall,omitempty"`
 	// pods is the number of pods attached on this node.
 	Pods *int32 `json:"pods,omitempty"`
 	// paths counts the paths to the blocks of other nodes.
@@ -90,6 +95,27 @@ func (b *NodeNetworkStatusApplyConfiguration) WithBlocks(values ...*BlockStatusA
 		}
 		b.Blocks = append(b.Blocks, *values[i])
 	}
+	return b
+}
+
+// WithAddresses adds the given value to the Addresses field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Addresses field.
+func (b *NodeNetworkStatusApplyConfiguration) WithAddresses(values ...*AddressesStatusApplyConfiguration) *NodeNetworkStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithAddresses")
+		}
+		b.Addresses = append(b.Addresses, *values[i])
+	}
+	return b
+}
+
+// WithRollCall sets the RollCall field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RollCall field is set to the value of the last call.
+func (b *NodeNetworkStatusApplyConfiguration) WithRollCall(value string) *NodeNetworkStatusApplyConfiguration {
+	b.RollCall = &value
 	return b
 }
 

@@ -28,6 +28,8 @@ type PodNetworkSpecApplyConfiguration struct {
 	MTU *int32 `json:"mtu,omitempty"`
 	// masquerade says which packets that leave the cluster get their node's address.
 	Masquerade *MasqueradeApplyConfiguration `json:"masquerade,omitempty"`
+	// nodeBlocks says how many blocks a node holds, and when it gets or gives back one.
+	NodeBlocks *NodeBlocksApplyConfiguration `json:"nodeBlocks,omitempty"`
 	// blockQuarantineSeconds is how long a block rests, after its node has gone,
 	// before another node may get it.
 	BlockQuarantineSeconds *int32 `json:"blockQuarantineSeconds,omitempty"`
@@ -89,6 +91,14 @@ func (b *PodNetworkSpecApplyConfiguration) WithMTU(value int32) *PodNetworkSpecA
 // If called multiple times, the Masquerade field is set to the value of the last call.
 func (b *PodNetworkSpecApplyConfiguration) WithMasquerade(value *MasqueradeApplyConfiguration) *PodNetworkSpecApplyConfiguration {
 	b.Masquerade = value
+	return b
+}
+
+// WithNodeBlocks sets the NodeBlocks field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NodeBlocks field is set to the value of the last call.
+func (b *PodNetworkSpecApplyConfiguration) WithNodeBlocks(value *NodeBlocksApplyConfiguration) *PodNetworkSpecApplyConfiguration {
+	b.NodeBlocks = value
 	return b
 }
 

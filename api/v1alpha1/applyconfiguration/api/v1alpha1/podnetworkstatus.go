@@ -14,10 +14,15 @@ import (
 //
 // PodNetworkStatus says what the network is.
 type PodNetworkStatusApplyConfiguration struct {
-	// conditions are Accepted, Ready, Exhausted and SubnetsConflict.
+	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict and RangesOverlap.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// ranges says how much of each range is in use.
 	Ranges []RangeStatusApplyConfiguration `json:"ranges,omitempty"`
+	// rollCall is the manager's last request to all agents to report which blocks
+	// they use. A manager makes one when it begins to lead, and gives out no block
+	// before the agents have answered: the objects that it reads may be older than
+	// what the nodes hold, as after a restore of etcd from a backup.
+	RollCall *string `json:"rollCall,omitempty"`
 	// nodesTotal is the number of nodes of the cluster.
 	NodesTotal *int32 `json:"nodesTotal,omitempty"`
 	// nodesReady is the number of nodes whose agent has programmed the network.
@@ -53,6 +58,14 @@ func (b *PodNetworkStatusApplyConfiguration) WithRanges(values ...*RangeStatusAp
 		}
 		b.Ranges = append(b.Ranges, *values[i])
 	}
+	return b
+}
+
+// WithRollCall sets the RollCall field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RollCall field is set to the value of the last call.
+func (b *PodNetworkStatusApplyConfiguration) WithRollCall(value string) *PodNetworkStatusApplyConfiguration {
+	b.RollCall = &value
 	return b
 }
 

@@ -24,6 +24,17 @@ type RangeStatusApplyConfiguration struct {
 	BlocksAllocated *int64 `json:"blocksAllocated,omitempty"`
 	// blocksFree is the number of blocks that nodes can still get.
 	BlocksFree *int64 `json:"blocksFree,omitempty"`
+	// addressesTotal is the number of addresses of the range that pods can have.
+	AddressesTotal *int64 `json:"addressesTotal,omitempty"`
+	// addressesAllocated is the number of addresses that pods have, as the nodes' agents last reported.
+	AddressesAllocated *int64 `json:"addressesAllocated,omitempty"`
+	// addressesFree is the number of addresses that pods can still get, those of free blocks included.
+	AddressesFree *int64 `json:"addressesFree,omitempty"`
+	// nodes is the number of nodes that hold blocks of the range.
+	Nodes *int32 `json:"nodes,omitempty"`
+	// remaining are the nodes whose pods still have addresses of a Draining range:
+	// the first few, those with most pods first.
+	Remaining []NodePodsApplyConfiguration `json:"remaining,omitempty"`
 }
 
 // RangeStatusApplyConfiguration constructs a declarative configuration of the RangeStatus type for use with
@@ -69,5 +80,50 @@ func (b *RangeStatusApplyConfiguration) WithBlocksAllocated(value int64) *RangeS
 // If called multiple times, the BlocksFree field is set to the value of the last call.
 func (b *RangeStatusApplyConfiguration) WithBlocksFree(value int64) *RangeStatusApplyConfiguration {
 	b.BlocksFree = &value
+	return b
+}
+
+// WithAddressesTotal sets the AddressesTotal field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AddressesTotal field is set to the value of the last call.
+func (b *RangeStatusApplyConfiguration) WithAddressesTotal(value int64) *RangeStatusApplyConfiguration {
+	b.AddressesTotal = &value
+	return b
+}
+
+// WithAddressesAllocated sets the AddressesAllocated field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AddressesAllocated field is set to the value of the last call.
+func (b *RangeStatusApplyConfiguration) WithAddressesAllocated(value int64) *RangeStatusApplyConfiguration {
+	b.AddressesAllocated = &value
+	return b
+}
+
+// WithAddressesFree sets the AddressesFree field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AddressesFree field is set to the value of the last call.
+func (b *RangeStatusApplyConfiguration) WithAddressesFree(value int64) *RangeStatusApplyConfiguration {
+	b.AddressesFree = &value
+	return b
+}
+
+// WithNodes sets the Nodes field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Nodes field is set to the value of the last call.
+func (b *RangeStatusApplyConfiguration) WithNodes(value int32) *RangeStatusApplyConfiguration {
+	b.Nodes = &value
+	return b
+}
+
+// WithRemaining adds the given value to the Remaining field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Remaining field.
+func (b *RangeStatusApplyConfiguration) WithRemaining(values ...*NodePodsApplyConfiguration) *RangeStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithRemaining")
+		}
+		b.Remaining = append(b.Remaining, *values[i])
+	}
 	return b
 }
