@@ -117,6 +117,11 @@ type PathsStatus struct {
 	Exceptions []PathException `json:"exceptions,omitempty"`
 }
 
+// FindingRangeOverlap is the type of the finding that the node has something on
+// its interfaces that overlaps ranges of the network. The PodNetwork's condition
+// RangesOverlap sums up those of all nodes.
+const FindingRangeOverlap = "RangeOverlap"
+
 // Finding is something on the node that is, or may come, in the network's way.
 type Finding struct {
 	// type names the kind of finding, such as ForwardDrop.
@@ -132,6 +137,18 @@ type Finding struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
+
+	// cidrs are the prefixes that the finding is about: for RangeOverlap, what the
+	// node has on its interfaces that overlaps ranges of the network, the first few.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="each of cidrs must be a CIDR like 192.168.0.0/16"
+	CIDRs []string `json:"cidrs,omitempty"`
 }
 
 // NodeNetworkStatus is what a node's agent found and did.

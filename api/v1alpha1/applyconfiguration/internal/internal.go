@@ -65,6 +65,12 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.podnet.podnet.api.v1alpha1.Finding
   map:
     fields:
+    - name: cidrs
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
     - name: message
       type:
         scalar: string

@@ -14,6 +14,9 @@ type FindingApplyConfiguration struct {
 	Type *string `json:"type,omitempty"`
 	// message says what was found and what to do about it.
 	Message *string `json:"message,omitempty"`
+	// cidrs are the prefixes that the finding is about: for RangeOverlap, what the
+	// node has on its interfaces that overlaps ranges of the network, the first few.
+	CIDRs []string `json:"cidrs,omitempty"`
 }
 
 // FindingApplyConfiguration constructs a declarative configuration of the Finding type for use with
@@ -35,5 +38,15 @@ func (b *FindingApplyConfiguration) WithType(value string) *FindingApplyConfigur
 // If called multiple times, the Message field is set to the value of the last call.
 func (b *FindingApplyConfiguration) WithMessage(value string) *FindingApplyConfiguration {
 	b.Message = &value
+	return b
+}
+
+// WithCIDRs adds the given value to the CIDRs field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the CIDRs field.
+func (b *FindingApplyConfiguration) WithCIDRs(values ...string) *FindingApplyConfiguration {
+	for i := range values {
+		b.CIDRs = append(b.CIDRs, values[i])
+	}
 	return b
 }
