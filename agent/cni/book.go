@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -53,61 +54,156 @@ const maxLinkName = 15
 
 // RefusedError says, in a sentence for the user, why a pod cannot be attached
 // now. It may pass.
-type RefusedError struct{ Sentence string }
+type RefusedError struct {
+	Sentence string
+	// full are the blocks of each family that has no address left.
+	full [2][]netip.Prefix
+	// noBlock says that there was no block of any family.
+	noBlock bool
+}
 
 func (e *RefusedError) Error() string { return e.Sentence }
 
+// rest is how long an address of a pod that went rests where another can be given:
+// others may send to it for a while yet, and nodes remember its flows.
+const rest = 30 * time.Second
+
 // Book records which pods are attached and which addresses and ports of the node
 // they have: a file for each attachment, written before anybody hears of it. It
-// is safe for concurrent use, by one process.
+// is safe for concurrent use, by one process. However many pods there are, to
+// reserve and to release costs the same.
 type Book struct {
 	dir  string
 	disk disk
+	now  func() time.Time
 
 	mu   sync.Mutex
-	pods map[Key]model.Pod
-	// leaving are the pods that are being detached. After a restart they count as
-	// attached, until the runtime repeats its request.
-	leaving map[Key]bool
+	pods map[Key]*entry
+	// links and ports find attachments by their host link and by their ports.
+	links map[string]Key
+	ports map[nodePort][]Key
 	// damaged holds, by host link, the addresses that could be read from records
 	// that were set aside. They stay taken, since the pod may be there.
 	damaged map[string][]netip.Addr
+	// holders counts the records that have an address. What blocks know of their
+	// addresses follows from it.
+	holders map[netip.Addr]int
+	blocks  map[netip.Prefix]*ipam.Addresses
 	cursors map[netip.Prefix]netip.Addr
+	// freed is closed when addresses are released; nil where nobody waits for that.
+	freed chan struct{}
 }
 
-// Reserve records a pod with one address of each family that blocks has, taken
-// from the first block that has one left, and returns it with Addrs and Blocks
-// filled in, in the order in which blocks names the families. An address that
-// was released is given again after all others of its block. The error is a
-// *RefusedError where all addresses or a port of the node are in use.
+// entry is an attachment in the book.
+type entry struct {
+	pod model.Pod
+	// since is when it was recorded.
+	since time.Time
+	// leaving says that the pod is being detached. After a restart it counts as
+	// attached, until the runtime repeats its request.
+	leaving bool
+}
+
+// nodePort is a port of the node, on whichever of its addresses.
+type nodePort struct {
+	port     uint16
+	protocol string
+}
+
+// Reserve records a pod with one address of each family that blocks has, and
+// returns it with Addrs and Blocks filled in, in the order in which blocks names
+// the families. Each address is of the first block that has one which was never
+// used, or has rested; where no block has one it is that which has rested longest.
+// The error is a *RefusedError where all addresses of a family or a port of the
+// node are in use: then the pod gets none.
 func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.checkNew(pod); err != nil {
 		return model.Pod{}, err
 	}
+	if len(blocks) == 0 {
+		return model.Pod{}, &RefusedError{Sentence: noBlock, noBlock: true}
+	}
 	pod.Addrs, pod.Blocks = nil, nil
-	taken := b.taken()
-	cursors := maps.Clone(b.cursors)
+	var full [2][]netip.Prefix
+	moved := map[netip.Prefix]netip.Addr{}
 	for _, family := range byFamily(blocks) {
-		addr, block, ok := next(family, cursors, taken)
+		block, candidate, ok := b.choose(family)
 		if !ok {
-			return model.Pod{}, &RefusedError{Sentence: allInUse(family)}
+			full[familyOf(family[0])] = family
+			continue
 		}
-		pod.Addrs = append(pod.Addrs, addr)
+		pod.Addrs = append(pod.Addrs, candidate.Addr)
 		pod.Blocks = append(pod.Blocks, block)
-		cursors[block] = addr
+		if candidate.Released.IsZero() {
+			moved[block] = candidate.Addr
+		}
 	}
-	if len(pod.Addrs) == 0 {
-		return model.Pod{}, &RefusedError{Sentence: noBlock}
+	for _, family := range full {
+		if len(family) > 0 {
+			return model.Pod{}, &RefusedError{Sentence: allInUse(family, onlyNewRanges), full: full}
+		}
 	}
-	maps.DeleteFunc(cursors, func(block netip.Prefix, _ netip.Addr) bool {
-		return !slices.Contains(blocks, block)
-	})
-	if err := b.record(pod, cursors); err != nil {
+	if err := b.moveCursors(moved, blocks); err != nil {
+		return model.Pod{}, err
+	}
+	if err := b.record(pod); err != nil {
 		return model.Pod{}, err
 	}
 	return pod, nil
+}
+
+// choose returns the address that a pod gets of the blocks of one family, and
+// false where all are in use.
+func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Candidate, found bool) {
+	now := b.now()
+	for _, prefix := range blocks {
+		candidate, ok := b.addresses(prefix).Next()
+		switch {
+		case !ok:
+		case candidate.Released.IsZero() || now.Sub(candidate.Released) >= rest:
+			return prefix, candidate, true
+		case !found || candidate.Released.Before(best.Released):
+			block, best, found = prefix, candidate, true
+		}
+	}
+	return block, best, found
+}
+
+// addresses returns what is known of a block's addresses.
+func (b *Book) addresses(block netip.Prefix) *ipam.Addresses {
+	if known := b.blocks[block]; known != nil {
+		return known
+	}
+	var taken []netip.Addr
+	for addr := range b.holders {
+		if block.Contains(addr) {
+			taken = append(taken, addr)
+		}
+	}
+	// Without order, addresses that the cursor did not reach would move it at random.
+	slices.SortFunc(taken, netip.Addr.Compare)
+	b.blocks[block] = ipam.NewAddresses(block, b.cursors[block], taken, b.now())
+	return b.blocks[block]
+}
+
+// moveCursors writes which addresses are the last that were given for the first
+// time, and forgets the blocks that new pods get none of.
+func (b *Book) moveCursors(moved map[netip.Prefix]netip.Addr, blocks []netip.Prefix) error {
+	cursors := maps.Clone(b.cursors)
+	maps.Copy(cursors, moved)
+	if maps.Equal(cursors, b.cursors) {
+		return nil
+	}
+	unknown := func(block netip.Prefix) bool { return !slices.Contains(blocks, block) }
+	maps.DeleteFunc(cursors, func(block netip.Prefix, _ netip.Addr) bool { return unknown(block) })
+	if err := b.write(cursorsName, cursors); err != nil {
+		return err
+	}
+	b.cursors = cursors
+	maps.DeleteFunc(b.blocks, func(block netip.Prefix, a *ipam.Addresses) bool { return unknown(block) && a.Used() == 0 })
+	return nil
 }
 
 // describeNetwork ends the sentences of what the PodNetwork's conditions explain.
@@ -117,11 +213,12 @@ const noBlock = "this node has no block of addresses yet: " + describeNetwork
 
 // checkNew returns an error where a pod's record or ports would meet those of another.
 func (b *Book) checkNew(pod model.Pod) error {
-	for key, other := range b.pods {
-		if other.HostLink == pod.HostLink {
-			return fmt.Errorf("record attachment of container %s: container %s has its record", pod.ContainerID, key.ContainerID)
-		}
-		for _, port := range pod.HostPorts {
+	if key, ok := b.links[pod.HostLink]; ok {
+		return fmt.Errorf("record attachment of container %s: container %s has its record", pod.ContainerID, key.ContainerID)
+	}
+	for _, port := range pod.HostPorts {
+		for _, key := range b.ports[nodePort{port.Host, port.Protocol}] {
+			other := b.pods[key].pod
 			if slices.ContainsFunc(other.HostPorts, func(p model.HostPort) bool { return portsMeet(p, port) }) {
 				return &RefusedError{Sentence: fmt.Sprintf("host port %d/%s of this node is in use by pod %s/%s",
 					port.Host, port.Protocol, other.Namespace, other.Name)}
@@ -137,14 +234,11 @@ func portsMeet(a, b model.HostPort) bool {
 		(a.HostIP == b.HostIP || !a.HostIP.IsValid() || !b.HostIP.IsValid())
 }
 
-// record writes the cursors, then the record. Where it fails and nobody can tell
-// whether the record is there, nobody else gets its addresses, and the attachment
-// counts as one that is being detached: it has to be released first.
-func (b *Book) record(pod model.Pod, cursors map[netip.Prefix]netip.Addr) error {
-	if err := b.write(cursorsName, cursors); err != nil {
-		return err
-	}
-	b.cursors = cursors
+// record writes the record. Where it fails and nobody can tell whether the record
+// is there, nobody else gets its addresses, and the attachment counts as one that
+// is being detached: it has to be released first.
+func (b *Book) record(pod model.Pod) error {
+	e := &entry{pod: pod, since: b.now()}
 	err := b.write(pod.HostLink+recordSuffix, pod)
 	if err != nil {
 		removeErr := b.disk.remove(b.path(pod.HostLink + recordSuffix))
@@ -152,10 +246,62 @@ func (b *Book) record(pod model.Pod, cursors map[netip.Prefix]netip.Addr) error 
 			return err
 		}
 		err = errors.Join(err, removeErr)
-		b.leaving[KeyOf(pod)] = true
+		e.leaving = true
 	}
-	b.pods[KeyOf(pod)] = pod
+	b.enter(e)
 	return err
+}
+
+// enter makes the book know an attachment that has a record.
+func (b *Book) enter(e *entry) {
+	key := KeyOf(e.pod)
+	b.pods[key] = e
+	b.links[e.pod.HostLink] = key
+	for _, p := range e.pod.HostPorts {
+		port := nodePort{p.Host, p.Protocol}
+		b.ports[port] = append(b.ports[port], key)
+	}
+	b.hold(e.pod.Addrs)
+}
+
+// hold makes addresses those of one more record.
+func (b *Book) hold(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		b.holders[addr]++
+		for _, a := range b.blocks {
+			a.Take(addr)
+		}
+	}
+}
+
+// free makes addresses those of one record less.
+func (b *Book) free(addrs []netip.Addr) {
+	now := b.now()
+	for _, addr := range addrs {
+		b.holders[addr]--
+		if b.holders[addr] > 0 {
+			continue
+		}
+		delete(b.holders, addr)
+		for _, a := range b.blocks {
+			a.Release(addr, now)
+		}
+	}
+	if b.freed != nil {
+		close(b.freed)
+		b.freed = nil
+	}
+}
+
+// released returns a channel that is closed when addresses are released after
+// the call.
+func (b *Book) released() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.freed == nil {
+		b.freed = make(chan struct{})
+	}
+	return b.freed
 }
 
 func (b *Book) write(name string, value any) error {
@@ -180,10 +326,27 @@ func (b *Book) release(hostLink string) error {
 			return fmt.Errorf("release the addresses of %s: %w", hostLink, err)
 		}
 	}
-	maps.DeleteFunc(b.pods, func(_ Key, pod model.Pod) bool { return pod.HostLink == hostLink })
-	maps.DeleteFunc(b.leaving, func(key Key, _ bool) bool { return key.HostLink() == hostLink })
-	delete(b.damaged, hostLink)
+	if key, ok := b.links[hostLink]; ok {
+		e := b.pods[key]
+		delete(b.pods, key)
+		delete(b.links, hostLink)
+		for _, p := range e.pod.HostPorts {
+			b.freePort(nodePort{p.Host, p.Protocol}, key)
+		}
+		b.free(e.pod.Addrs)
+	}
+	if addrs, ok := b.damaged[hostLink]; ok {
+		delete(b.damaged, hostLink)
+		b.free(addrs)
+	}
 	return nil
+}
+
+func (b *Book) freePort(port nodePort, key Key) {
+	b.ports[port] = slices.DeleteFunc(b.ports[port], func(k Key) bool { return k == key })
+	if len(b.ports[port]) == 0 {
+		delete(b.ports, port)
+	}
 }
 
 // leave makes Pods no longer name an attachment, so that nobody makes anew what
@@ -191,8 +354,8 @@ func (b *Book) release(hostLink string) error {
 func (b *Book) leave(key Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, ok := b.pods[key]; ok {
-		b.leaving[key] = true
+	if e := b.pods[key]; e != nil {
+		e.leaving = true
 	}
 }
 
@@ -201,31 +364,32 @@ func (b *Book) leave(key Key) {
 func (b *Book) Get(key Key) (model.Pod, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	pod, ok := b.pods[key]
-	return clone(pod), ok
+	e := b.pods[key]
+	if e == nil {
+		return model.Pod{}, false
+	}
+	return clone(e.pod), true
 }
 
 // Pods returns the pods that shall hang on the node, sorted by host link: not
 // those that are being detached. The link of one that was just recorded may not
 // be there yet.
 func (b *Book) Pods() []model.Pod {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.list(func(key Key) bool { return !b.leaving[key] })
+	return b.list(func(e *entry) bool { return !e.leaving })
 }
 
 // recorded returns all pods that have a record, sorted by host link.
 func (b *Book) recorded() []model.Pod {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.list(func(Key) bool { return true })
+	return b.list(func(*entry) bool { return true })
 }
 
-func (b *Book) list(include func(Key) bool) []model.Pod {
+func (b *Book) list(include func(*entry) bool) []model.Pod {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	pods := make([]model.Pod, 0, len(b.pods))
-	for key, pod := range b.pods {
-		if include(key) {
-			pods = append(pods, clone(pod))
+	for _, e := range b.pods {
+		if include(e) {
+			pods = append(pods, clone(e.pod))
 		}
 	}
 	slices.SortFunc(pods, func(a, b model.Pod) int { return cmp.Compare(a.HostLink, b.HostLink) })
@@ -235,7 +399,20 @@ func (b *Book) list(include func(Key) bool) []model.Pod {
 func (b *Book) isLeaving(key Key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.leaving[key]
+	e := b.pods[key]
+	return e != nil && e.leaving
+}
+
+// recordedSince returns when an attachment was recorded, and false where it has
+// no record.
+func (b *Book) recordedSince(key Key) (time.Time, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.pods[key]
+	if e == nil {
+		return time.Time{}, false
+	}
+	return e.since, true
 }
 
 // Damaged returns the host links of attachments whose records could not be
@@ -246,31 +423,20 @@ func (b *Book) Damaged() []string {
 	return slices.Sorted(maps.Keys(b.damaged))
 }
 
+// damagedAddrs returns the addresses that could be read from a record that was
+// set aside, and whether there is one.
+func (b *Book) damagedAddrs(hostLink string) ([]netip.Addr, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	addrs, ok := b.damaged[hostLink]
+	return slices.Clone(addrs), ok
+}
+
 // Usage returns how many addresses of a block are in use.
 func (b *Book) Usage(block netip.Prefix) (used int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for addr := range b.taken() {
-		if block.Contains(addr) {
-			used++
-		}
-	}
-	return used
-}
-
-func (b *Book) taken() map[netip.Addr]bool {
-	taken := map[netip.Addr]bool{}
-	for _, pod := range b.pods {
-		for _, addr := range pod.Addrs {
-			taken[addr] = true
-		}
-	}
-	for _, addrs := range b.damaged {
-		for _, addr := range addrs {
-			taken[addr] = true
-		}
-	}
-	return taken
+	return b.addresses(block).Used()
 }
 
 // byFamily splits blocks by family, in the order in which the families appear.
@@ -287,19 +453,21 @@ func byFamily(blocks []netip.Prefix) [][]netip.Prefix {
 	return families
 }
 
-// next returns the next free address of the first block that has one.
-func next(blocks []netip.Prefix, cursors map[netip.Prefix]netip.Addr, taken map[netip.Addr]bool) (netip.Addr, netip.Prefix, bool) {
-	for _, block := range blocks {
-		addr, ok := ipam.NextAddress(block, cursors[block], func(a netip.Addr) bool { return taken[a] })
-		if ok {
-			return addr, block, true
-		}
+// familyOf is the index of a block's family where there is one value for each: 0
+// for IPv4, 1 for IPv6.
+func familyOf(block netip.Prefix) int {
+	if block.Addr().Is4() {
+		return 0
 	}
-	return netip.Addr{}, netip.Prefix{}, false
+	return 1
 }
 
-// allInUse is the sentence for a family none of whose blocks has an address left.
-func allInUse(blocks []netip.Prefix) string {
+// onlyNewRanges is why a node gets no further block where nobody says another.
+const onlyNewRanges = "a larger nodePrefixLength is for new ranges only"
+
+// allInUse is the sentence for a family none of whose blocks has an address left,
+// and for what reason the node has no further block.
+func allInUse(blocks []netip.Prefix, reason string) string {
 	names := make([]string, 0, len(blocks))
 	var count int64
 	for _, block := range blocks {
@@ -310,8 +478,8 @@ func allInUse(blocks []netip.Prefix) string {
 	if len(blocks) > 1 {
 		noun = "blocks"
 	}
-	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; a larger nodePrefixLength is for new ranges only, %s",
-		count, noun, strings.Join(names, ", "), describeNetwork)
+	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; %s, %s",
+		count, noun, strings.Join(names, ", "), reason, describeNetwork)
 }
 
 // clone returns a pod that shares no memory with the book.

@@ -35,7 +35,9 @@ type fakeNetwork struct {
 	mu         sync.Mutex
 	serving    Serving
 	servingErr error
-	links      map[string]model.Pod
+	// changed is closed when serving changes; nil where that is not told.
+	changed chan struct{}
+	links   map[string]model.Pod
 	// attachErr and detachErr are returned by the next call, before or, where
 	// late is set, after what it does.
 	attachErr, detachErr error

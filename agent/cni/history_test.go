@@ -100,10 +100,9 @@ func (h *history) step(ctx context.Context) {
 // check says whether every link's addresses are taken, and every answered pod is
 // in the book with its addresses.
 func (h *history) check() {
-	taken := h.book.taken()
 	for _, pod := range h.net.links {
 		for _, addr := range pod.Addrs {
-			if !taken[addr] {
+			if h.book.holders[addr] == 0 {
 				h.t.Errorf("%s of %s can be given again although its link is there", addr, pod.ContainerID)
 			}
 		}

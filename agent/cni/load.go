@@ -11,9 +11,11 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -28,9 +30,13 @@ func openBook(ctx context.Context, dir string, d disk) (*Book, error) {
 	b := &Book{
 		dir:     dir,
 		disk:    d,
-		pods:    map[Key]model.Pod{},
-		leaving: map[Key]bool{},
+		now:     time.Now,
+		pods:    map[Key]*entry{},
+		links:   map[string]Key{},
+		ports:   map[nodePort][]Key{},
 		damaged: map[string][]netip.Addr{},
+		holders: map[netip.Addr]int{},
+		blocks:  map[netip.Prefix]*ipam.Addresses{},
 		cursors: map[netip.Prefix]netip.Addr{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -67,7 +73,7 @@ func (b *Book) load(ctx context.Context, name string) error {
 		return nil
 	}
 	if hostLink, found := strings.CutSuffix(name, damagedSuffix); found {
-		b.damaged[hostLink] = append(b.damaged[hostLink], salvage(content)...)
+		b.setAside(hostLink, salvage(content))
 		return nil
 	}
 	hostLink, found := strings.CutSuffix(name, recordSuffix)
@@ -77,17 +83,27 @@ func (b *Book) load(ctx context.Context, name string) error {
 	}
 	pod, err := parseRecord(content, hostLink)
 	if err == nil {
-		b.pods[KeyOf(pod)] = pod
+		info, err := os.Stat(b.path(name))
+		if err != nil {
+			return err
+		}
+		b.enter(&entry{pod: pod, since: info.ModTime()})
 		return nil
 	}
 	addrs := salvage(content)
 	logger.Error(err, "cannot read the record of an attachment, setting it aside: its addresses stay taken until the pod is deleted",
 		"addresses", addrs)
-	b.damaged[hostLink] = append(b.damaged[hostLink], addrs...)
+	b.setAside(hostLink, addrs)
 	if err := os.Rename(b.path(name), b.path(hostLink+damagedSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set aside: %w", err)
 	}
 	return nil
+}
+
+// setAside notes the addresses of a record that could not be read.
+func (b *Book) setAside(hostLink string, addrs []netip.Addr) {
+	b.damaged[hostLink] = append(b.damaged[hostLink], addrs...)
+	b.hold(addrs)
 }
 
 // parseRecord reads a record and checks that it is whole.

@@ -44,6 +44,14 @@ type Serving struct {
 	Attachment model.Attachment
 	// MTU is the largest IP packet in bytes that pods may send.
 	MTU int
+	// Growing says whether the node may still get another block of IPv4 and of
+	// IPv6: then an ADD that finds all addresses in use waits for it.
+	Growing [2]bool
+	// NotGrowing says, in part of a sentence, why the node gets no other block of
+	// IPv4 and of IPv6. It may be empty.
+	NotGrowing [2]string
+	// Changed is closed when Serving would answer otherwise; nil where that is not told.
+	Changed <-chan struct{}
 }
 
 // Network is the node's part of the pod network, as far as attachments need it.
@@ -72,12 +80,18 @@ type ServerConfig struct {
 	Book    *Book
 	Network Network
 	Checker Checker
+	// Wanted is called, unless it is nil, when the answer of Server.Waiting has
+	// changed. It must not block.
+	Wanted func()
 }
 
 // Server serves the verbs of the CNI specification to podnet-cni.
 type Server struct {
 	config ServerConfig
 	keys   keyLocks
+	needs  needs
+	// ending is closed when no request shall wait any longer.
+	ending chan struct{}
 }
 
 // NewServer returns a Server. It serves nothing before Run.
@@ -88,10 +102,10 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.Socket == "" {
 		config.Socket = protocol.DefaultSocket
 	}
-	return &Server{config: config}, nil
+	return &Server{config: config, ending: make(chan struct{})}, nil
 }
 
-// Run serves until ctx ends, lets the requests that are under way end, and
+// Run serves, once, until ctx ends, lets the requests that are under way end, and
 // leaves the socket's file: the next agent replaces it, and until then the kernel
 // refuses connections at once.
 func (s *Server) Run(ctx context.Context) error {
@@ -113,6 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve on %s: %w", s.config.Socket, err)
 	case <-ctx.Done():
 	}
+	close(s.ending)
 	shutdown, cancel := context.WithTimeout(base, shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(shutdown); err != nil {

@@ -30,12 +30,10 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 		return nil, types.NewError(types.ErrInvalidNetNS, "the request names no network namespace", "")
 	}
 	defer s.keys.lock(pod.HostLink)()
-	serving, err := s.config.Network.Serving()
+	serving, err := s.serving()
 	if err != nil {
-		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+		return nil, err
 	}
-	pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
-
 	recorded, exists := s.config.Book.Get(KeyOf(pod))
 	if exists && sameRequest(recorded, pod) && !s.config.Book.isLeaving(KeyOf(pod)) {
 		// A runtime repeats an ADD that it has no answer to. The attachment may be
@@ -48,7 +46,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	if err := s.detach(ctx, pod); err != nil {
 		return nil, fmt.Errorf("remove what an earlier attachment of %s left: %w", describe(pod), err)
 	}
-	reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
+	reserved, err := s.reserve(ctx, pod, serving)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach %s: %w", describe(pod), err)
 	}
@@ -75,14 +73,15 @@ func describe(pod model.Pod) string {
 	return fmt.Sprintf("pod %s/%s", pod.Namespace, pod.Name)
 }
 
-// del detaches a pod.
+// del detaches a pod. An ADD of the same attachment that waits for an address
+// ends.
 func (s *Server) del(ctx context.Context, request protocol.Request) (any, error) {
 	key, err := keyOfRequest(request)
 	if err != nil {
 		return nil, err
 	}
 	pod := model.Pod{ContainerID: key.ContainerID, IfName: key.IfName, HostLink: key.HostLink(), Netns: netnsPath(request.Netns)}
-	defer s.keys.lock(pod.HostLink)()
+	defer s.keys.lockSoon(pod.HostLink)()
 	if err := s.detach(ctx, pod); err != nil {
 		return nil, err
 	}
@@ -93,11 +92,9 @@ func (s *Server) del(ctx context.Context, request protocol.Request) (any, error)
 // record: until the link is gone its addresses must not be given again. It
 // succeeds where there is neither. The caller holds the attachment's lock.
 func (s *Server) detach(ctx context.Context, pod model.Pod) error {
-	recorded, exists := s.config.Book.Get(KeyOf(pod))
-	switch {
-	case exists:
+	if recorded, exists := s.config.Book.Get(KeyOf(pod)); exists {
 		pod = recorded
-	case !slices.Contains(s.config.Book.Damaged(), pod.HostLink):
+	} else if _, damaged := s.config.Book.damagedAddrs(pod.HostLink); !damaged {
 		return nil
 	}
 	s.config.Book.leave(KeyOf(pod))

@@ -3,8 +3,20 @@ package ipam
 import (
 	"math"
 	"net/netip"
+	"slices"
+	"time"
 
 	"go4.org/netipx"
+)
+
+const (
+	// remembered is how many released addresses of a block are remembered at most,
+	// so that a large block in which pods come and go costs bounded memory. It is
+	// no bound for IPv4 blocks of up to /16.
+	remembered = 1 << 16
+	// patience is how many addresses the cursor passes at most for one candidate
+	// while a released address would do.
+	patience = 64
 )
 
 // NodeAddress returns the address of a block that the node itself has, on its
@@ -49,39 +61,194 @@ func AddressCount(block netip.Prefix) int64 {
 	return max(int64(1)<<bits-reserved, 0)
 }
 
-// NextAddress returns the first address after the cursor that a pod can have and
-// that is not taken, beginning again at the block's start when its end is
-// reached, and false when all are taken. Whoever passes the address that was
-// given last as the cursor lets each address rest as long as the block allows.
-// A cursor outside the block stands for its start.
+// Addresses hands out the addresses of one block that pods can have, each call in
+// constant time, however large the block is and however many are in use. First
+// come the addresses that were never used, by a cursor that walks through the
+// block. Then come the released ones, in the order of their release.
 //
-// It looks at one address more than are taken, however large the block is.
-func NextAddress(block netip.Prefix, after netip.Addr, taken func(netip.Addr) bool) (netip.Addr, bool) {
-	if AddressCount(block) == 0 {
-		return netip.Addr{}, false
+// Of a block with more than 65,536 free addresses that were used before, those
+// released first may be forgotten. The cursor finds them again when it comes by
+// the next time.
+//
+// It is not safe for concurrent use.
+type Addresses struct {
+	block netip.Prefix
+	// count is the number of addresses that pods can have, first the lowest of them.
+	count int64
+	first netip.Addr
+	// cursor is the address that the cursor passed last; invalid before the first.
+	cursor netip.Addr
+	taken  map[netip.Addr]struct{}
+	// resting holds the free addresses that are remembered, and the number of the
+	// release by which each is in the queue. Entries of other numbers are void.
+	resting map[netip.Addr]uint64
+	queue   releases
+	number  uint64
+	// looks counts the addresses and entries that were looked at, for tests.
+	looks int64
+}
+
+// Candidate is the address that is to be given next.
+type Candidate struct {
+	Addr netip.Addr
+	// Released is when it was released. It is zero where it was never used, or so
+	// long ago that it was forgotten: then giving it moves the cursor to it.
+	Released time.Time
+}
+
+// NewAddresses returns the addresses of a block of which those in taken are in
+// use. The cursor is the address up to which all were used before; one that is not
+// of the block stands for its start. The free ones before the cursor count as
+// released now, in the order of the addresses.
+func NewAddresses(block netip.Prefix, cursor netip.Addr, taken []netip.Addr, now time.Time) *Addresses {
+	a := &Addresses{
+		block: block, count: AddressCount(block),
+		taken: map[netip.Addr]struct{}{}, resting: map[netip.Addr]uint64{},
 	}
-	first := GatewayAddress(block).Next()
-	start := first
-	if block.Contains(after) {
-		start = following(block, first, after)
+	if a.count == 0 {
+		return a
 	}
-	for addr := start; ; {
-		if !taken(addr) {
-			return addr, true
+	a.first = GatewayAddress(block).Next()
+	for _, addr := range taken {
+		a.Take(addr)
+	}
+	if !block.Contains(cursor) || cursor.Less(a.first) {
+		return a
+	}
+	a.cursor = cursor
+	var free []netip.Addr
+	for addr := cursor; !addr.Less(a.first) && len(free) < remembered; addr = addr.Prev() {
+		if _, ok := a.taken[addr]; !ok && !Reserved(block, addr) {
+			free = append(free, addr)
 		}
-		addr = following(block, first, addr)
-		if addr == start {
-			return netip.Addr{}, false
+	}
+	for _, addr := range slices.Backward(free) {
+		a.rest(addr, now)
+	}
+	return a
+}
+
+// Used returns how many addresses are in use.
+func (a *Addresses) Used() int64 { return int64(len(a.taken)) }
+
+// Next returns the address that is to be given next, and false where all are in
+// use. It is in use once Take was called.
+func (a *Addresses) Next() (Candidate, bool) {
+	oldest, waits := a.oldest()
+	// Neither in use nor remembered: never used, or forgotten.
+	if unseen := a.count - int64(len(a.taken)) - int64(len(a.resting)); unseen > 0 {
+		for passed := 0; passed < patience || !waits; passed++ {
+			next := a.following(a.cursor)
+			if a.unseen(next) {
+				return Candidate{Addr: next}, true
+			}
+			a.cursor = next
 		}
+	}
+	return Candidate{Addr: oldest.addr, Released: oldest.at}, waits
+}
+
+// oldest returns the entry of the address that was released before all others.
+func (a *Addresses) oldest() (release, bool) {
+	for a.queue.len() > 0 {
+		a.looks++
+		entry := a.queue.front()
+		if a.resting[entry.addr] == entry.number {
+			return entry, true
+		}
+		a.queue.pop()
+	}
+	return release{}, false
+}
+
+func (a *Addresses) unseen(addr netip.Addr) bool {
+	a.looks++
+	_, taken := a.taken[addr]
+	_, resting := a.resting[addr]
+	return !taken && !resting
+}
+
+// following returns the address after addr that a pod can have, which is the
+// first where addr is the last of them or none.
+func (a *Addresses) following(addr netip.Addr) netip.Addr {
+	next := addr.Next()
+	if !a.block.Contains(next) || Reserved(a.block, next) {
+		return a.first
+	}
+	return next
+}
+
+// Take makes an address one that is in use, usually the one that Next returned.
+// It changes nothing where it is in use already, or no pod can have it.
+func (a *Addresses) Take(addr netip.Addr) {
+	if !a.usable(addr) {
+		return
+	}
+	a.taken[addr] = struct{}{}
+	delete(a.resting, addr)
+	if a.following(a.cursor) == addr {
+		a.cursor = addr
 	}
 }
 
-// following returns the address after addr that a pod can have, which is first
-// where addr is the last of them.
-func following(block netip.Prefix, first, addr netip.Addr) netip.Addr {
-	next := addr.Next()
-	if !block.Contains(next) || next.Less(first) || Reserved(block, next) {
-		return first
+// Release makes an address one that was in use until now. It changes nothing
+// where it is not in use.
+func (a *Addresses) Release(addr netip.Addr, now time.Time) {
+	if _, ok := a.taken[addr]; !ok {
+		return
 	}
-	return next
+	delete(a.taken, addr)
+	a.rest(addr, now)
+}
+
+func (a *Addresses) usable(addr netip.Addr) bool {
+	return a.count > 0 && a.block.Contains(addr) && !Reserved(a.block, addr)
+}
+
+// rest puts a free address at the end of the queue.
+func (a *Addresses) rest(addr netip.Addr, now time.Time) {
+	if a.queue.len() == remembered {
+		a.looks++
+		if dropped := a.queue.pop(); a.resting[dropped.addr] == dropped.number {
+			delete(a.resting, dropped.addr)
+		}
+	}
+	a.number++
+	a.resting[addr] = a.number
+	a.queue.push(release{addr: addr, at: now, number: a.number})
+}
+
+// release is an entry of the queue of released addresses.
+type release struct {
+	addr   netip.Addr
+	at     time.Time
+	number uint64
+}
+
+// releases is a queue in a ring that grows as it needs. The zero value is empty.
+type releases struct {
+	ring []release
+	head int
+	used int
+}
+
+func (q *releases) len() int       { return q.used }
+func (q *releases) front() release { return q.ring[q.head] }
+
+func (q *releases) push(r release) {
+	if q.used == len(q.ring) {
+		ring := make([]release, max(2*len(q.ring), 16))
+		copy(ring[copy(ring, q.ring[q.head:]):], q.ring[:q.head])
+		q.ring, q.head = ring, 0
+	}
+	q.ring[(q.head+q.used)%len(q.ring)] = r
+	q.used++
+}
+
+func (q *releases) pop() release {
+	r := q.ring[q.head]
+	q.ring[q.head] = release{}
+	q.head = (q.head + 1) % len(q.ring)
+	q.used--
+	return r
 }

@@ -1,0 +1,180 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// clocked returns a book and the time that it goes by.
+func clocked(t *testing.T, dir string) (*Book, *time.Time) {
+	t.Helper()
+	book, now := open(t, dir), time.Unix(1000, 0)
+	book.now = func() time.Time { return now }
+	return book, &now
+}
+
+func release(t *testing.T, book *Book, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		if err := book.Release(Key{id, "eth0"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func wantReserved(t *testing.T, book *Book, id, want string, blocks ...string) {
+	t.Helper()
+	if got := addrs(reserve(t, book, id, blocks...)); got != want {
+		t.Errorf("%s got %s, want %s", id, got, want)
+	}
+}
+
+func TestAddressRestsWhileAnotherBlockHasOneThatDid(t *testing.T) {
+	book, now := clocked(t, folder(t))
+	blocks := []string{"10.0.0.0/30", "10.0.1.0/29", "10.0.2.0/30"}
+	wantReserved(t, book, "a", "10.0.0.2", blocks...)
+	release(t, book, "a")
+	*now = now.Add(rest - 1)
+	wantReserved(t, book, "b", "10.0.1.2", blocks...)
+	*now = now.Add(1)
+	wantReserved(t, book, "c", "10.0.0.2", blocks...)
+	for _, id := range []string{"d", "e", "f"} {
+		reserve(t, book, id, blocks[:2]...)
+	}
+	wantReserved(t, book, "g", "10.0.1.6", blocks[:2]...)
+	wantReserved(t, book, "h", "10.0.2.2", blocks...)
+	// None has rested: the one that rested longest is given, of whichever block.
+	release(t, book, "h")
+	*now = now.Add(time.Second)
+	release(t, book, "c")
+	*now = now.Add(time.Second)
+	release(t, book, "b")
+	*now = now.Add(time.Second)
+	wantReserved(t, book, "i", "10.0.2.2", blocks...)
+	wantReserved(t, book, "j", "10.0.0.2", blocks...)
+	wantReserved(t, book, "k", "10.0.1.2", blocks...)
+	if _, err := book.Reserve(newPod("l"), prefixes(blocks...)); err == nil {
+		t.Error("another got one")
+	}
+}
+
+func TestAddressesAreGivenInTheOrderOfTheirRelease(t *testing.T) {
+	book := open(t, folder(t))
+	for i := range 5 {
+		reserve(t, book, fmt.Sprint(i), "10.0.0.0/29", "fd00::/64")
+	}
+	release(t, book, "3", "1", "4", "0")
+	for i, want := range []string{"10.0.0.5 fd00::7", "10.0.0.3 fd00::8", "10.0.0.6 fd00::9", "10.0.0.2 fd00::a"} {
+		wantReserved(t, book, fmt.Sprint("again", i), want, "10.0.0.0/29", "fd00::/64")
+	}
+}
+
+func TestTakenAddressesAreTakenOfEveryBlockThatHasThem(t *testing.T) {
+	book := open(t, folder(t))
+	book.Usage(netip.MustParsePrefix("10.0.0.0/28"))
+	wantReserved(t, book, "a", "10.0.0.2", "10.0.0.0/29")
+	wantReserved(t, book, "b", "10.0.0.3", "10.0.0.0/28")
+	wantReserved(t, book, "c", "10.0.0.4", "10.0.0.0/29")
+	wantReserved(t, book, "d", "10.0.0.5", "10.0.0.0/27")
+	for _, block := range prefixes("10.0.0.0/27", "10.0.0.0/28", "10.0.0.0/29") {
+		if used := book.Usage(block); used != 4 {
+			t.Errorf("%d addresses of %s in use", used, block)
+		}
+	}
+	release(t, book, "a")
+	if used := book.Usage(netip.MustParsePrefix("10.0.0.0/28")); used != 3 {
+		t.Errorf("%d addresses in use", used)
+	}
+}
+
+// countingDisk counts the writes to each file.
+type countingDisk struct {
+	osDisk
+	writes map[string]int
+}
+
+func (d *countingDisk) write(path string, content []byte, mode fs.FileMode) error {
+	d.writes[filepath.Base(path)]++
+	return d.osDisk.write(path, content, mode)
+}
+
+func TestCursorsAreWrittenOnlyWhenOneMoves(t *testing.T) {
+	disk := &countingDisk{writes: map[string]int{}}
+	book, err := openBook(t.Context(), folder(t), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 12 {
+		id := fmt.Sprint(i)
+		reserve(t, book, id, "10.0.0.0/29")
+		release(t, book, id)
+	}
+	if got := disk.writes[cursorsName]; got != 5 {
+		t.Errorf("the cursors were written %d times, for 5 addresses", got)
+	}
+	// Those of blocks that are not the node's any more go.
+	reserve(t, book, "x", "10.0.1.0/29")
+	if len(book.cursors) != 1 || len(book.blocks) != 1 {
+		t.Errorf("cursors %v, %d blocks", book.cursors, len(book.blocks))
+	}
+}
+
+// Whatever cannot be written, an address is not lost, and is not given twice.
+func TestAddressOfARecordThatCannotBeWrittenIsGivenNext(t *testing.T) {
+	dir := folder(t)
+	book, err := openBook(t.Context(), dir, &faultyDisk{failAt: 2, fault: nothingDone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := book.Reserve(newPod("a"), prefixes("10.0.0.0/29")); !errors.Is(err, errFault) {
+		t.Fatalf("got %v", err)
+	}
+	wantReserved(t, book, "b", "10.0.0.2", "10.0.0.0/29")
+	wantReserved(t, open(t, dir), "c", "10.0.0.3", "10.0.0.0/29")
+}
+
+// noDisk writes nothing.
+type noDisk struct{}
+
+func (noDisk) write(string, []byte, fs.FileMode) error { return nil }
+func (noDisk) remove(string) error                     { return nil }
+
+// The cost of an ADD and a DEL does not depend on how many pods there are.
+func BenchmarkBook(b *testing.B) {
+	for _, pods := range []int{10, 1_000, 60_000} {
+		b.Run(fmt.Sprint(pods, " pods"), func(b *testing.B) {
+			book, err := openBook(b.Context(), b.TempDir(), noDisk{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			blocks := prefixes("10.0.0.0/16", "fd00::/64")
+			churn := func(i int) model.Pod {
+				pod := newPod(fmt.Sprint(i))
+				pod.HostPorts = []model.HostPort{{Host: uint16(i), Protocol: "tcp", Pod: 80}}
+				pod, err := book.Reserve(pod, blocks)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return pod
+			}
+			for i := range pods {
+				churn(i)
+			}
+			b.ResetTimer()
+			for i := 0; i < b.N; i++ {
+				pod := churn(pods + i%1000)
+				book.Usage(blocks[0])
+				if err := book.Release(KeyOf(pod)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,140 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// addWait is how long an ADD waits for an address. It leaves the rest of
+// requestTimeout to attach the pod.
+const addWait = 30 * time.Second
+
+// needs counts the ADDs that wait for an address, by family.
+type needs struct {
+	mu      sync.Mutex
+	waiting [2]int64
+}
+
+// change moves one ADD from the families that it waited for to others, and says
+// whether that changes a count.
+func (n *needs) change(from, to [2]bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for family := range n.waiting {
+		if from[family] {
+			n.waiting[family]--
+		}
+		if to[family] {
+			n.waiting[family]++
+		}
+	}
+	return from != to
+}
+
+// Waiting returns how many ADDs wait for an address of IPv4 and of IPv6. One that
+// waits for both counts twice.
+func (s *Server) Waiting() [2]int64 {
+	s.needs.mu.Lock()
+	defer s.needs.mu.Unlock()
+	return s.needs.waiting
+}
+
+// wait makes an ADD count as one that waits for the families in to, and no longer
+// for those in from.
+func (s *Server) wait(from, to [2]bool) {
+	if s.needs.change(from, to) && s.config.Wanted != nil {
+		s.config.Wanted()
+	}
+}
+
+// reserve records a pod with its addresses, and waits for them where all are in
+// use and the node may get another block. Meanwhile the pod has no address, of
+// neither family. The caller holds the attachment's lock.
+func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (model.Pod, error) {
+	limit, cancel := context.WithTimeoutCause(ctx, addWait, errWaited)
+	defer cancel()
+	var waits [2]bool
+	defer func() { s.wait(waits, [2]bool{}) }()
+	for {
+		pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
+		// Asked for before it is tried: what is released in between counts.
+		released := s.config.Book.released()
+		reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || !refused.noBlock && !refused.isFull() {
+			return reserved, err
+		}
+		needed, grows := refused.needs(serving)
+		if !grows {
+			return model.Pod{}, refused.because(func(family int) string { return serving.NotGrowing[family] })
+		}
+		s.wait(waits, needed)
+		waits = needed
+		select {
+		case <-released:
+		case <-serving.Changed:
+		case <-s.keys.wanted(pod.HostLink):
+			return model.Pod{}, types.NewError(types.ErrTryAgainLater, "no address came before the runtime deleted the pod", "")
+		case <-s.ending:
+			return model.Pod{}, types.NewError(types.ErrTryAgainLater, "no address came before podnet's agent ended", "")
+		case <-limit.Done():
+			if !errors.Is(context.Cause(limit), errWaited) {
+				return model.Pod{}, fmt.Errorf("wait for an address: %w", context.Cause(limit))
+			}
+			return model.Pod{}, refused.because(func(int) string { return errWaited.Error() })
+		}
+		if serving, err = s.serving(); err != nil {
+			return model.Pod{}, err
+		}
+	}
+}
+
+// errWaited is why an ADD got no address although the node may get another block.
+var errWaited = fmt.Errorf("the node got no further block within %s", addWait)
+
+// serving returns what new pods get, and an error as the specification has them
+// where there is nothing.
+func (s *Server) serving() (Serving, error) {
+	serving, err := s.config.Network.Serving()
+	if err != nil {
+		return Serving{}, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	}
+	return serving, nil
+}
+
+func (e *RefusedError) isFull() bool { return len(e.full[0]) > 0 || len(e.full[1]) > 0 }
+
+// needs returns of which families the node lacks an address, and whether it may
+// get a block of each of them.
+func (e *RefusedError) needs(serving Serving) (needed [2]bool, grows bool) {
+	if e.noBlock {
+		return serving.Growing, serving.Growing != [2]bool{}
+	}
+	grows = true
+	for family, blocks := range e.full {
+		if len(blocks) > 0 {
+			needed[family] = true
+			grows = grows && serving.Growing[family]
+		}
+	}
+	return needed, grows
+}
+
+// because returns the error with the reason for which the node has no further
+// block of the first family of which one says so.
+func (e *RefusedError) because(reason func(family int) string) error {
+	for family, full := range e.full {
+		if why := strings.TrimRight(reason(family), ". "); len(full) > 0 && why != "" {
+			return &RefusedError{Sentence: allInUse(full, why), full: e.full}
+		}
+	}
+	return e
+}
