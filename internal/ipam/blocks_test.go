@@ -1,11 +1,13 @@
 package ipam
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 )
 
 func prefixes(cidrs ...string) []netip.Prefix {
@@ -244,16 +246,58 @@ func FuzzNextBlock(f *testing.F) {
 	})
 }
 
-func BenchmarkNextAmong60000(b *testing.B) {
-	r := Range{netip.MustParsePrefix("10.0.0.0/8"), 24}
-	var taken Taken
-	for range 60000 {
-		p, _ := taken.Next(r)
-		taken.Take(p)
+// BenchmarkBlocks shows what giving out a block and taking it back cost beside
+// few and many blocks that are taken.
+func BenchmarkBlocks(b *testing.B) {
+	const batch = 64
+	for _, r := range []Range{blockRange("10.0.0.0/8", 24), blockRange("fd00::/32", 64)} {
+		family := "IPv6"
+		if r.CIDR.Addr().Is4() {
+			family = "IPv4"
+		}
+		for _, number := range []int{10, 1000, 60000} {
+			b.Run(fmt.Sprintf("%s/taken=%d", family, number), func(b *testing.B) {
+				var taken Taken
+				give(&taken, r, number)
+				var allocating, releasing time.Duration
+				given := make([]netip.Prefix, batch)
+				for b.Loop() {
+					start := b.Elapsed()
+					for i := range given {
+						given[i], _ = taken.Next(r)
+						taken.Take(given[i])
+					}
+					middle := b.Elapsed()
+					for _, block := range given {
+						taken.GiveBack(block)
+					}
+					allocating += middle - start
+					releasing += b.Elapsed() - middle
+				}
+				operations := float64(b.N * batch)
+				b.ReportMetric(float64(allocating.Nanoseconds())/operations, "ns/allocation")
+				b.ReportMetric(float64(releasing.Nanoseconds())/operations, "ns/release")
+				b.ReportMetric(0, "ns/op") // of a batch, which says nothing
+			})
+		}
 	}
-	for b.Loop() {
-		p, _ := taken.Next(r)
-		taken.Take(p)
-		taken.GiveBack(p)
+}
+
+// BenchmarkCountFree shows what counting the free blocks of a range costs where
+// every other block is free, which is the worst that can be.
+func BenchmarkCountFree(b *testing.B) {
+	r := blockRange("10.0.0.0/7", 24)
+	for _, number := range []int{10, 1000, 60000} {
+		b.Run(fmt.Sprintf("taken=%d", number), func(b *testing.B) {
+			var taken Taken
+			for i, block := range give(&taken, r, 2*number) {
+				if i%2 == 1 {
+					taken.GiveBack(block)
+				}
+			}
+			for b.Loop() {
+				taken.Free(r)
+			}
+		})
 	}
 }
