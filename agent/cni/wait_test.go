@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,7 @@ type waiting struct {
 	*Server
 	t      *testing.T
 	net    *fakeNetwork
-	wanted int
+	wanted atomic.Int32
 }
 
 // newWaiting returns a Server whose blocks may grow, and on which pod "first" has
@@ -52,7 +53,7 @@ func newWaiting(t *testing.T, blocks ...string) *waiting {
 	w.net.grow(func(s *Serving) { s.Growing = [2]bool{true, true} })
 	var err error
 	w.Server, err = NewServer(ServerConfig{
-		Socket: "unused", Book: open(t, folder(t)), Network: w.net, Checker: w.net, Wanted: func() { w.wanted++ },
+		Socket: "unused", Book: open(t, folder(t)), Network: w.net, Checker: w.net, Wanted: func() { w.wanted.Add(1) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +112,8 @@ func TestAddWaitsForABlock(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
 		a, b := w.begin(t.Context(), "a"), w.begin(t.Context(), "b")
 		w.wantWaiting(2, 0)
-		if a.done || b.done || w.wanted != 2 {
-			t.Fatalf("a %+v, b %+v, Wanted was called %d times", a, b, w.wanted)
+		if a.done || b.done || w.wanted.Load() != 2 {
+			t.Fatalf("a %+v, b %+v, Wanted was called %d times", a, b, w.wanted.Load())
 		}
 		time.Sleep(10 * time.Second)
 		// A change that brings nothing, as that of a block that is drained.
@@ -127,8 +128,8 @@ func TestAddWaitsForABlock(t *testing.T) {
 				t.Errorf("%+v", x)
 			}
 		}
-		if w.wanted != 4 {
-			t.Errorf("Wanted was called %d times", w.wanted)
+		if w.wanted.Load() != 4 {
+			t.Errorf("Wanted was called %d times", w.wanted.Load())
 		}
 		// It has what is served when it ends, not what was when it began.
 		if pod, _ := w.config.Book.Get(Key{"a", "eth0"}); pod.MTU != 1400 {
@@ -191,7 +192,7 @@ func TestAddDoesNotWaitForWhatCannotCome(t *testing.T) {
 		w.wantRefusal(a, "all 1 addresses of block 10.0.0.0/30 are in use")
 		w.net.grow(func(s *Serving) { s.Blocks = nil; s.Growing = [2]bool{} })
 		w.wantRefusal(w.begin(t.Context(), "b"), noBlock)
-		if w.wanted != 0 {
+		if w.wanted.Load() != 0 {
 			t.Error("Wanted was called")
 		}
 	})
