@@ -31,13 +31,16 @@ const (
 	FindingNeighbourTable = "NeighbourTable"
 	// FindingForeignRoute: routes of others inside this node's blocks.
 	FindingForeignRoute = "ForeignRoute"
+	// FindingRangeOverlap: networks or addresses of the node's interfaces overlap the ranges.
+	FindingRangeOverlap = "RangeOverlap"
 	// FindingVXLANPort: another VXLAN device uses podnet's UDP port.
 	FindingVXLANPort = "VXLANPort"
 )
 
 // Search says what Findings looks for.
 type Search struct {
-	// Blocks are the node's own blocks.
+	// Ranges are those of the network, Blocks the node's own blocks.
+	Ranges []netip.Prefix
 	Blocks []netip.Prefix
 	// ConfDir is the folder of CNI configurations; empty where it is not looked at.
 	ConfDir string
@@ -66,6 +69,7 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 		func() ([]model.Finding, error) { return networkFindings(links), nil },
 		p.neighbourFindings,
 		func() ([]model.Finding, error) { return p.routeFindings(s.Blocks) },
+		func() ([]model.Finding, error) { return p.overlapFindings(links, s.Ranges) },
 		func() ([]model.Finding, error) { return portFindings(links, s.Port), nil },
 	} {
 		found, err := look()
@@ -110,7 +114,7 @@ func forwardFindings(ctx context.Context) ([]model.Finding, error) {
 				c.Name, c.Family, c.Table))
 		}
 	}
-	return slices.Compact(out), nil
+	return slices.CompactFunc(out, func(a, b model.Finding) bool { return a.Message == b.Message }), nil
 }
 
 func iptablesOf(family string) string {

@@ -24,6 +24,8 @@ const (
 	maxExceptions = 10
 	maxFindings   = 32
 	maxMessage    = 500
+	// maxFindingCIDRs is how many prefixes a finding names.
+	maxFindingCIDRs = 16
 )
 
 // Report is what one pass of the agent found and did.
@@ -71,7 +73,11 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		st.Blocks = append(st.Blocks, podnetv1alpha1.BlockStatus{CIDR: b.String(), AddressesUsed: ptr.To(used(b, r.Pods))})
 	}
 	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
-		st.Findings = append(st.Findings, podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)})
+		found := podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)}
+		for _, cidr := range f.CIDRs[:min(len(f.CIDRs), maxFindingCIDRs)] {
+			found.CIDRs = append(found.CIDRs, cidr.String())
+		}
+		st.Findings = append(st.Findings, found)
 	}
 	for _, c := range []metav1.Condition{programmed(r), unobstructed(r.Findings)} {
 		c.ObservedGeneration = generation

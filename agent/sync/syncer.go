@@ -55,8 +55,9 @@ type Flows interface {
 type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
 	Host(ctx context.Context) (model.Host, []model.Problem, error)
-	// Findings returns what is in the network's way, given the node's own blocks.
-	Findings(ctx context.Context, own []model.Block) ([]model.Finding, error)
+	// Findings returns what is in the network's way, given its ranges and the
+	// node's own blocks.
+	Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block) ([]model.Finding, error)
 	// Remove takes everything that podnet made off the node.
 	Remove(ctx context.Context) error
 }
@@ -181,9 +182,10 @@ func (s *Syncer) Pass(ctx context.Context) error {
 	}
 	report, err := s.pass(ctx)
 	serving := err == nil && s.fatal == nil && !s.removed
-	own := []model.Block(nil)
+	var ranges []netip.Prefix
+	var own []model.Block
 	if s.plan != nil {
-		own = s.plan.Blocks
+		ranges, own = s.cluster.Network.Ranges, s.plan.Blocks
 	}
 	s.mu.Unlock()
 
@@ -196,7 +198,7 @@ func (s *Syncer) Pass(ctx context.Context) error {
 		}
 	}
 	if !report.Removed {
-		report.Findings = s.look(ctx, own)
+		report.Findings = s.look(ctx, ranges, own)
 	}
 	s.cfg.Report(report)
 	s.mu.Lock()
@@ -335,11 +337,11 @@ func essential(op diff.Op) bool {
 }
 
 // look searches for what is in the way, now and then: it lists every rule of the node.
-func (s *Syncer) look(ctx context.Context, own []model.Block) []model.Finding {
+func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Block) []model.Finding {
 	if time.Since(s.looked) < lookInterval {
 		return s.findings
 	}
-	findings, err := s.cfg.Node.Findings(ctx, own)
+	findings, err := s.cfg.Node.Findings(ctx, ranges, own)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "cannot look for what is in the network's way")
 		return s.findings

@@ -96,7 +96,9 @@ func (n *node) Host(context.Context) (model.Host, []model.Problem, error) {
 	}, nil, nil
 }
 
-func (n *node) Findings(context.Context, []model.Block) ([]model.Finding, error) { return nil, nil }
+func (n *node) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+	return nil, nil
+}
 
 func (n *node) Remove(context.Context) error {
 	n.removed++

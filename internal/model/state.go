@@ -244,6 +244,8 @@ type Problem struct {
 type Finding struct {
 	Type    string
 	Message string
+	// CIDRs are the prefixes that it is about, where the manager has to know them.
+	CIDRs []netip.Prefix
 }
 
 // Path is the way that packets to another node's block take.

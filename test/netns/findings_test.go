@@ -95,7 +95,8 @@ func TestFindings(t *testing.T) {
 			n.Do(t, func() error {
 				var err error
 				found, err = n.kernel.Findings(context.Background(), kernel.Search{
-					Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, ConfDir: folder, Conflist: "10-podnet.conflist",
+					Ranges: c.network.Ranges, Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+					ConfDir: folder, Conflist: "10-podnet.conflist",
 				})
 				return err
 			})
