@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,51 +25,56 @@ type allocation struct {
 	created []netip.Prefix
 	// shortage says in a sentence why the node lacks a block; empty if it lacks none.
 	shortage string
+	// pending says that blocks are not given out yet, and the node has to come again.
+	pending bool
 }
 
-// ensureBlocks sees to it that the node holds a block of each family that the
-// ranges have for it.
-func (r *NodeReconciler) ensureBlocks(ctx context.Context, node *corev1.Node) (allocation, error) {
-	network, ranges, err := r.ranges(ctx)
-	if err != nil || network == nil {
+// ensureBlocks sees to it that the node holds the blocks that it needs of each
+// family that the ranges have for it.
+func (r *NodeReconciler) ensureBlocks(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
+) (allocation, error) {
+	has, err := r.holdings(ctx, node, network, report)
+	if err != nil {
 		return allocation{}, err
+	}
+	out := allocation{held: len(has.subnets), shortage: has.limited()}
+	if len(has.ranges.families(node.Labels)) == 0 && out.held == 0 {
+		out.shortage = unselected()
+	}
+	if has.decide(true).Add == 0 && has.decide(false).Add == 0 {
+		return out, nil
+	}
+	return r.allocate(ctx, node, report)
+}
+
+func (r *NodeReconciler) holdings(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
+) (holdings, error) {
+	ranges, err := poolOf(network)
+	if err != nil {
+		// The network's conditions say so too.
+		ctrl.LoggerFrom(ctx).V(1).Info("Some ranges select no node", "reason", err.Error())
 	}
 	subnets := &podnetv1alpha1.NodeSubnetList{}
 	if err := r.List(ctx, subnets, client.MatchingFields{nodeField: node.Name}); err != nil {
-		return allocation{}, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
+		return holdings{}, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
 	}
-	out := allocation{held: len(heldBy(subnets.Items, node))}
-	if len(ranges.families(node.Labels)) == 0 && out.held == 0 {
-		out.shortage = unselected()
-	}
-	if len(lackingFamilies(ranges, node, subnets.Items)) == 0 {
-		return out, nil
-	}
-	return r.allocate(ctx, node)
+	return holdingsOf(node, subnets.Items, report, network, ranges), nil
 }
 
-// ranges returns the network, nil where there is none, and its ranges. What is
-// wrong with them is said in the network's conditions.
-func (r *NodeReconciler) ranges(ctx context.Context) (*podnetv1alpha1.PodNetwork, pool, error) {
-	network, err := servedNetwork(ctx, r)
-	if err != nil || network == nil {
-		return nil, nil, err
-	}
-	ranges, err := poolOf(network)
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Info("Some ranges select no node", "reason", err.Error())
-	}
-	return network, ranges, nil
-}
-
-// allocate creates the blocks that the node lacks. What it goes by is read anew,
-// the node and its blocks from the API server itself: a cache that lags must
-// neither give a node two blocks of a family nor one to a node that is gone.
-// That no block is held twice does not depend on it: Create sees to that.
-func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node) (allocation, error) {
+// allocate creates the blocks that the node needs. The node is read anew, from
+// the API server itself: a cache that lags must not give a block to one that is
+// gone. That no block is held twice does not depend on it: Create sees to that;
+// and a block too many goes back when it was empty for a while.
+func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node, report *podnetv1alpha1.NodeNetwork) (allocation, error) {
 	r.Allocation.Lock()
 	defer r.Allocation.Unlock()
-	network, ranges, err := r.ranges(ctx)
+	missing, err := r.RollCall.Missing(ctx, r)
+	if err != nil || len(missing) > 0 || !r.Ledger.synced() {
+		return allocation{pending: true}, err
+	}
+	network, err := servedNetwork(ctx, r)
 	if err != nil || network == nil {
 		return allocation{}, err
 	}
@@ -78,93 +82,153 @@ func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node) (alloc
 	if err != nil || live == nil || live.UID != node.UID {
 		return allocation{}, err
 	}
-	own := &podnetv1alpha1.NodeSubnetList{}
-	if err := r.Live.List(ctx, own, client.MatchingFields{nodeField: node.Name}); err != nil {
-		return allocation{}, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
+	has, err := r.holdings(ctx, live, network, report)
+	if err != nil {
+		return allocation{}, err
 	}
-	all := &podnetv1alpha1.NodeSubnetList{}
-	if err := r.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
-		return allocation{}, fmt.Errorf("listing blocks: %w", err)
-	}
-	taken := takenBy(all.Items)
-	out := allocation{held: len(heldBy(own.Items, node))}
-	var shortages []string
-	for _, is4 := range lackingFamilies(ranges, node, own.Items) {
-		eligible := ranges.eligible(is4, node.Labels)
-		block, err := r.create(ctx, live, eligible, taken)
-		switch {
-		case errors.Is(err, errExhausted):
-			shortages = append(shortages, eligible.exhaustion())
-		case err != nil:
-			return out, err
-		default:
+	out := allocation{held: len(has.subnets)}
+	shortages := []string{has.limited()}
+	for _, is4 := range []bool{true, false} {
+		decision := has.decide(is4)
+		for range decision.Add {
+			block, err := r.create(ctx, live, has.ranges.eligible(is4, live.Labels))
+			if errors.Is(err, errExhausted) {
+				// As long as something is free for the next pod, nobody waits.
+				if decision.Urgent {
+					shortages = append(shortages, has.ranges.eligible(is4, live.Labels).exhaustion())
+				}
+				break
+			}
+			if err != nil {
+				return out, err
+			}
 			out.held++
 			out.created = append(out.created, block)
+			decision.Urgent = false
 		}
 	}
-	out.shortage = strings.Join(shortages, " ")
+	out.shortage = strings.TrimSpace(strings.Join(shortages, " "))
 	return out, nil
+}
+
+// limited says in a sentence that the node needs more blocks than it may have;
+// empty where it does not.
+func (h holdings) limited() string {
+	var sentences []string
+	for _, is4 := range []bool{true, false} {
+		if d := h.decide(is4); d.Limited && d.Urgent {
+			sentences = append(sentences, fmt.Sprintf(
+				"Node %s has used up its %s blocks and holds as many as a node may: raise spec.nodeBlocks.max of PodNetwork %s (%d), or run fewer pods there.",
+				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, h.limits.Max))
+		}
+	}
+	return strings.Join(sentences, " ")
+}
+
+func familyName(is4 bool) podnetv1alpha1.AddressFamily {
+	if is4 {
+		return podnetv1alpha1.IPv4
+	}
+	return podnetv1alpha1.IPv6
 }
 
 // errExhausted says that no range has a free block.
 var errExhausted = errors.New("no free block is left")
 
 // create takes the lowest free block of the first range that has one.
-func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges pool, taken *ipam.Taken) (netip.Prefix, error) {
+func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges pool) (netip.Prefix, error) {
 	for _, from := range ranges {
 		for {
-			block, found := taken.Next(from.Range)
+			block, found := r.Ledger.next(from.Range)
 			if !found {
 				break
 			}
-			taken.Take(block)
-			name, err := ipam.BlockName(block)
-			if err != nil {
-				return netip.Prefix{}, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
-			}
-			err = r.Create(ctx, &podnetv1alpha1.NodeSubnet{
-				ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer}},
-				Spec: podnetv1alpha1.NodeSubnetSpec{
-					Network: podnetv1alpha1.DefaultPodNetwork, Node: node.Name, NodeUID: node.UID, CIDR: block.String(),
-					// The NodeSubnet controller replaces these by what the agent reports.
-					Endpoints: internalIPs(node), State: podnetv1alpha1.SubnetActive,
-				},
-			})
+			// What others took meanwhile is not asked for again within this allocation.
+			defer r.Ledger.giveBack(block)
+			err := r.createSubnet(ctx, node, block)
 			if err == nil {
 				return block, nil
 			}
 			// Somebody was faster: the block is theirs, and the next one may be free.
 			if !apierrors.IsAlreadyExists(err) {
-				return netip.Prefix{}, fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
+				return netip.Prefix{}, err
 			}
 		}
 	}
 	return netip.Prefix{}, errExhausted
 }
 
-// heldBy returns those of a node's NodeSubnets that are its own: not those of a
-// node that had its name before, not those given back, and not those made by hand
-// that nobody serves. One that a user deleted counts as long as it exists: the
-// node's pods go on using it.
-func heldBy(subnets []podnetv1alpha1.NodeSubnet, node *corev1.Node) []podnetv1alpha1.NodeSubnet {
-	return slices.DeleteFunc(slices.Clone(subnets), func(s podnetv1alpha1.NodeSubnet) bool {
-		return s.Spec.Node != node.Name || s.Spec.NodeUID != node.UID ||
-			s.Spec.Network != podnetv1alpha1.DefaultPodNetwork || s.Spec.State == podnetv1alpha1.SubnetReleased
+// createSubnet makes a block a node's.
+func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, block netip.Prefix) error {
+	name, err := ipam.BlockName(block)
+	if err != nil {
+		return fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
+	}
+	err = r.Create(ctx, &podnetv1alpha1.NodeSubnet{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer}},
+		Spec: podnetv1alpha1.NodeSubnetSpec{
+			Network: podnetv1alpha1.DefaultPodNetwork, Node: node.Name, NodeUID: node.UID, CIDR: block.String(),
+			// The NodeSubnet controller replaces these by what the agent reports.
+			Endpoints: internalIPs(node), State: podnetv1alpha1.SubnetActive,
+		},
 	})
+	if err != nil {
+		return fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
+	}
+	r.Ledger.add(name, block.String())
+	return nil
 }
 
-// lackingFamilies returns, as whether it is IPv4, the families of which the node
-// is to hold a block and holds none outside draining ranges.
-func lackingFamilies(ranges pool, node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet) []bool {
-	held := heldBy(subnets, node)
-	return slices.DeleteFunc(ranges.families(node.Labels), func(is4 bool) bool {
-		return slices.ContainsFunc(held, func(s podnetv1alpha1.NodeSubnet) bool {
-			cidr, err := netip.ParsePrefix(s.Spec.CIDR)
-			if err != nil || cidr.Addr().Is4() != is4 {
-				return false
-			}
-			within, found := ranges.containing(cidr)
-			return found && !within.draining
-		})
-	})
+// claim makes the NodeSubnets anew whose blocks the node's pods use although they
+// are not there: lost by a restore of etcd, or deleted by force. The name is the
+// lock here too: where another node holds the block by now, both are named in an
+// Event, and nothing changes.
+func (r *NodeReconciler) claim(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
+) error {
+	if report == nil {
+		return nil
+	}
+	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+	for _, b := range report.Status.Blocks {
+		cidr, err := netip.ParsePrefix(b.CIDR)
+		if err != nil || b.State != "" || countOf(b.AddressesUsed) == 0 {
+			continue
+		}
+		name, err := ipam.BlockName(cidr)
+		within, found := ranges.containing(cidr)
+		if err != nil || !found || within.BlockBits != cidr.Bits() {
+			continue
+		}
+		if err := r.claimOne(ctx, node, network, cidr, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *NodeReconciler) claimOne(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix, name string,
+) error {
+	holder := &podnetv1alpha1.NodeSubnet{}
+	err := r.Get(ctx, client.ObjectKey{Name: name}, holder)
+	switch {
+	case apierrors.IsNotFound(err):
+		err = r.createSubnet(ctx, node, cidr)
+		if err == nil {
+			r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockReclaimed, actionAllocate,
+				"Pods of Node %s use the block %s, whose NodeSubnet was gone without having been released: it was made again.", node.Name, cidr)
+		}
+		if apierrors.IsAlreadyExists(err) {
+			return nil // Its creation comes back here.
+		}
+		return err
+	case err != nil:
+		return fmt.Errorf("reading NodeSubnet %s: %w", name, err)
+	case holder.Spec.Node != node.Name:
+		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
+			"Pods of Node %s use the block %s, which NodeSubnet %s gives to Node %s: delete these pods, so that they get other addresses.",
+			node.Name, cidr, name, holder.Spec.Node)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +28,9 @@ const (
 	eventNoFreeBlock    = "NoFreeBlock"
 	eventNoAddress      = "NoAddress"
 	eventBlockAllocated = "BlockAllocated"
+	eventBlockReclaimed = "BlockReclaimed"
+	eventBlockDisputed  = "BlockDisputed"
+	eventBlockReleased  = "BlockReleased"
 	eventDeletedInUse   = "DeletedInUse"
 	eventRefused        = "Refused"
 	actionAllocate      = "Allocate"
@@ -46,7 +50,11 @@ type NodeReconciler struct {
 	// of a range are counted, so that no block comes out of a range after it was
 	// reported to be draining and empty.
 	Allocation *sync.Mutex
-	Clock      clock.PassiveClock
+	// Ledger knows which blocks are taken.
+	Ledger *ledger
+	// RollCall says whether blocks may be given out.
+	RollCall *RollCall
+	Clock    clock.PassiveClock
 
 	// waiting holds the names of nodes that no range has a block for.
 	waiting sync.Map
@@ -61,7 +69,7 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("node").
 		For(&corev1.Node{}, builder.WithPredicates(nodeChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, handler.EnqueueRequestsFromMapFunc(r.allNodes), builder.WithPredicates(specChanged())).
-		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(reportChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.NodeSubnet{}, handler.EnqueueRequestsFromMapFunc(r.holderAndWaiting), builder.WithPredicates(specChanged())).
 		// One at a time: two would race for the same lowest block and lose half of their requests.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
@@ -120,11 +128,17 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err != nil || network == nil {
 		return ctrl.Result{}, err
 	}
-	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() {
+	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() || !carries(node) {
 		return ctrl.Result{}, nil
 	}
 	report, reportErr := r.ensureNodeNetwork(ctx, node)
-	outcome, allocateErr := r.ensureBlocks(ctx, node)
+	if err := r.claim(ctx, node, network, report); err != nil {
+		return ctrl.Result{}, errors.Join(reportErr, err)
+	}
+	outcome, allocateErr := r.ensureBlocks(ctx, node, network, report)
+	if outcome.pending {
+		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
+	}
 	if allocateErr == nil {
 		if outcome.shortage == "" {
 			r.waiting.Delete(node.Name)
@@ -135,6 +149,15 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		r.announce(network, node, outcome)
 	}
 	return ctrl.Result{}, errors.Join(reportErr, allocateErr)
+}
+
+// pendingInterval is how often a node asks whether blocks are given out by now.
+const pendingInterval = 300 * time.Millisecond
+
+// carries says whether podnet's agent can run on a node: not on Windows.
+func carries(node *corev1.Node) bool {
+	system := node.Labels[corev1.LabelOSStable]
+	return system == "" || system == string(corev1.Linux)
 }
 
 // announce tells users by Events what came out of an allocation.

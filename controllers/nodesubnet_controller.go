@@ -14,10 +14,12 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
 )
 
 // refusedInterval is how often a NodeSubnet that is refused is looked at again.
@@ -32,10 +34,14 @@ type NodeSubnetReconciler struct {
 	// Events is told what users need to know.
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
+
+	// idle is the reconciler's alone: it works on one NodeSubnet at a time.
+	idle idleness
 }
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.idle = idleness{}
 	ofNode := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
 		return r.subnets(ctx, client.MatchingFields{nodeField: o.GetName()})
 	})
@@ -54,9 +60,11 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&podnetv1alpha1.NodeSubnet{}).
 		Watches(&podnetv1alpha1.NodeSubnet{}, siblings, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Node{}, ofNode, builder.WithPredicates(nodeChanged())).
-		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(reportChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
+		// Of several blocks of a node that could go, one goes at a time.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("adding the NodeSubnet controller: %w", err)
@@ -88,6 +96,9 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	if err := r.Get(ctx, req.NamespacedName, subnet); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if subnet.Spec.State == podnetv1alpha1.SubnetReleased {
+		delete(r.idle, subnet.UID)
+	}
 	if subnet.Spec.Network != podnetv1alpha1.DefaultPodNetwork {
 		return ctrl.Result{}, nil
 	}
@@ -113,7 +124,16 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			return ctrl.Result{RequeueAfter: refusedInterval}, err
 		}
 	}
-	if err := r.keepCurrent(ctx, subnet, node, network); err != nil {
+	fate, wait, err := r.fate(ctx, subnet, node, network)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if fate == ipam.Release {
+		r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockReleased, actionServe,
+			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
+		return ctrl.Result{}, r.release(ctx, subnet)
+	}
+	if err := r.keepCurrent(ctx, subnet, node, fate); err != nil {
 		return ctrl.Result{}, err
 	}
 	if !subnet.DeletionTimestamp.IsZero() {
@@ -121,7 +141,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			"NodeSubnet %s was deleted while Node %s is there: the node keeps the block, its pods keep their addresses,"+
 				" and the object goes when the node does.", subnet.Name, node.Name)
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
 // holder returns the node that holds the block, or nil if that has gone. Before
@@ -170,7 +190,7 @@ func (r *NodeSubnetReconciler) refused(
 // keepCurrent writes what has changed of the node into its NodeSubnet. The update
 // carries the resourceVersion that it was computed from.
 func (r *NodeSubnetReconciler) keepCurrent(
-	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, network *podnetv1alpha1.PodNetwork,
+	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, fate ipam.Fate,
 ) error {
 	want := subnet.DeepCopy()
 	want.Spec.NodeUID = node.UID
@@ -193,8 +213,9 @@ func (r *NodeSubnetReconciler) keepCurrent(
 		return err
 	}
 	want.Spec.NodeLabels = labelsOf(node, keys)
-	if want.Spec.State, err = r.state(ctx, subnet, node, network); err != nil {
-		return err
+	want.Spec.State = podnetv1alpha1.SubnetActive
+	if fate == ipam.Drain {
+		want.Spec.State = podnetv1alpha1.SubnetDraining
 	}
 	if apiequality.Semantic.DeepEqual(subnet, want) {
 		return nil

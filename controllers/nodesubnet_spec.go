@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
 )
 
 // internalIPs returns the node's first InternalIP of each family, in the order of its status.
@@ -54,29 +58,48 @@ func labelsOf(node *corev1.Node, keys []string) map[string]string {
 	return out
 }
 
-// state is Draining for a block of a draining range once new pods of the node
-// can get an address elsewhere, or once no range of the family is left that would
-// give the node another. Until then pods go on getting addresses from it.
-func (r *NodeSubnetReconciler) state(
+// fate says what becomes of a block, and for how long nothing changes that by itself.
+func (r *NodeSubnetReconciler) fate(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, network *podnetv1alpha1.PodNetwork,
-) (podnetv1alpha1.SubnetState, error) {
+) (ipam.Fate, time.Duration, error) {
 	cidr, err := netip.ParsePrefix(subnet.Spec.CIDR)
-	if err != nil || network == nil {
-		return subnet.Spec.State, nil //nolint:nilerr // The API server lets no such CIDR in; and there is nothing to wait for.
+	if err != nil || network == nil || subnet.Spec.NodeUID == "" {
+		return fateNow(subnet), 0, nil //nolint:nilerr // The API server lets no such CIDR in; and there is nothing to decide by.
 	}
-	// What does not parse is said in the network's conditions.
-	ranges, _ := poolOf(network)
-	if within, found := ranges.containing(cidr); !found || !within.draining {
-		return podnetv1alpha1.SubnetActive, nil
-	}
-	own := &podnetv1alpha1.NodeSubnetList{}
+	own, report := &podnetv1alpha1.NodeSubnetList{}, &podnetv1alpha1.NodeNetwork{}
 	if err := r.List(ctx, own, client.MatchingFields{nodeField: node.Name}); err != nil {
-		return "", fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
+		return 0, 0, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
 	}
-	for _, is4 := range lackingFamilies(ranges, node, own.Items) {
-		if is4 == cidr.Addr().Is4() {
-			return podnetv1alpha1.SubnetActive, nil
-		}
+	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
+		return 0, 0, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
-	return podnetv1alpha1.SubnetDraining, nil
+	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+	need, of := holdingsOf(node, own.Items, report, network, ranges).need(cidr.Addr().Is4(), r.emptyFor)
+	i := slices.IndexFunc(of, func(s podnetv1alpha1.NodeSubnet) bool { return s.UID == subnet.UID })
+	if i < 0 {
+		return ipam.Use, 0, nil // It lies in no range, and nobody serves it.
+	}
+	if need.Held[i].InForce {
+		r.idle.look(subnet.UID, need.Held[i].Used > 0, r.Clock.Now())
+		need.Held[i].Empty = r.emptyFor(subnet.UID)
+	}
+	decision := need.Decide()
+	return decision.Fates[i], decision.Wait, nil
+}
+
+// fateNow is what became of a block already.
+func fateNow(subnet *podnetv1alpha1.NodeSubnet) ipam.Fate {
+	if subnet.Spec.State == podnetv1alpha1.SubnetDraining {
+		return ipam.Drain
+	}
+	return ipam.Use
+}
+
+// emptyFor is for how long a block is known to have had no pod.
+func (r *NodeSubnetReconciler) emptyFor(block types.UID) time.Duration {
+	since, known := r.idle[block]
+	if !known {
+		return 0
+	}
+	return r.Clock.Since(since)
 }

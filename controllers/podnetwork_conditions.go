@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 
@@ -19,7 +20,8 @@ const named = 5
 
 // view is all that the status of the served PodNetwork sums up.
 type view struct {
-	ranges pool
+	network *podnetv1alpha1.PodNetwork
+	ranges  pool
 	// invalid says what is wrong with ranges; nil if nothing is.
 	invalid error
 	taken   *ipam.Taken
@@ -27,6 +29,15 @@ type view struct {
 	nodes   []corev1.Node
 	byNode  map[string][]podnetv1alpha1.NodeSubnet
 	reports map[string]*podnetv1alpha1.NodeNetwork
+	// used are the addresses that pods have, by block.
+	used map[string]int64
+	// missing are the nodes that have still to answer the roll call.
+	missing []string
+	// everyNode are the nodes, those that carry no pods included, services the
+	// ServiceCIDRs, and overlaps what the ranges overlap of all that.
+	everyNode []corev1.Node
+	services  []networkingv1.ServiceCIDR
+	overlaps  []ipam.Overlap
 }
 
 func (v *view) accepted() metav1.Condition {
@@ -94,21 +105,41 @@ func (v *view) exhausted() metav1.Condition {
 	}
 }
 
-// shortage says why a node lacks a block that no range has for it; empty where
-// it lacks none, or gets one in a moment.
+// shortage says why a node lacks a block that no range has for it, or that it may
+// not have; empty where it lacks none, or gets one in a moment.
 func (v *view) shortage(node *corev1.Node) string {
-	own := v.byNode[node.Name]
-	if len(v.ranges.families(node.Labels)) == 0 && len(heldBy(own, node)) == 0 {
+	has := holdingsOf(node, v.byNode[node.Name], v.reports[node.Name], v.network, v.ranges)
+	if len(v.ranges.families(node.Labels)) == 0 && len(has.subnets) == 0 {
 		return unselected()
 	}
 	var reasons []string
-	for _, is4 := range lackingFamilies(v.ranges, node, own) {
+	for _, is4 := range []bool{true, false} {
 		eligible := v.ranges.eligible(is4, node.Labels)
-		if !slices.ContainsFunc(eligible, func(r poolRange) bool { _, found := v.taken.Next(r.Range); return found }) {
+		decision := has.decide(is4)
+		if decision.Add > 0 && decision.Urgent &&
+			!slices.ContainsFunc(eligible, func(r poolRange) bool { _, found := v.taken.Next(r.Range); return found }) {
 			reasons = append(reasons, eligible.exhaustion())
 		}
 	}
+	if limited := has.limited(); limited != "" {
+		reasons = append(reasons, limited)
+	}
 	return strings.Join(reasons, " ")
+}
+
+// allocating says whether blocks are given out.
+func (v *view) allocating() metav1.Condition {
+	if len(v.missing) == 0 {
+		return metav1.Condition{
+			Type: podnetv1alpha1.ConditionAllocating, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonAllocating,
+			Message: "Nodes get blocks as they need them.",
+		}
+	}
+	return metav1.Condition{
+		Type: podnetv1alpha1.ConditionAllocating, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonRollCall,
+		Message: fmt.Sprintf("No block is given out before all agents have said which ones their pods use, for %s at most: %d have not, %s.",
+			rollCallPatience, len(v.missing), some(v.missing)),
+	}
 }
 
 func (v *view) conflicting() metav1.Condition {

@@ -3,14 +3,19 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -25,7 +30,21 @@ type PodNetworkReconciler struct {
 	client.Client
 	// Allocation is held while blocks are counted; see NodeReconciler.
 	Allocation *sync.Mutex
+	RollCall   *RollCall
+	Clock      clock.PassiveClock
+
+	// Events is told what users need to know.
+	Events events.EventRecorder
+
+	// written is when the status was last written. Every agent watches it.
+	written time.Time
+	// told are the overlaps that users were told of.
+	told overlapsTold
 }
+
+// countsInterval is the least time between two writes of a status of which only
+// counts have changed.
+const countsInterval = 5 * time.Second
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -36,7 +55,9 @@ func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("podnetwork").
 		For(&podnetv1alpha1.PodNetwork{}, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.NodeSubnet{}, served, builder.WithPredicates(specChanged())).
-		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(reportChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(usageChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(overlapFindingsChanged())).
+		Watches(&networkingv1.ServiceCIDR{}, served, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Node{}, served, builder.WithPredicates(nodeChanged())).
 		Complete(r)
 	if err != nil {
@@ -57,6 +78,10 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	status := network.Status.DeepCopy()
 	if network.Name == podnetv1alpha1.DefaultPodNetwork {
+		if view.missing, err = r.RollCall.Missing(ctx, r); err != nil {
+			return ctrl.Result{}, err
+		}
+		status.RollCall = r.RollCall.ID()
 		view.summarise(status)
 	} else {
 		*status = podnetv1alpha1.PodNetworkStatus{Conditions: status.Conditions}
@@ -70,14 +95,47 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		status.Conditions[i].ObservedGeneration = network.Generation
 	}
 	if apiequality.Semantic.DeepEqual(*status, network.Status) {
-		return ctrl.Result{}, nil
+		r.tellOverlaps(network, view.overlaps)
+		return view.again(), nil
+	}
+	if wait := countsInterval - r.Clock.Since(r.written); wait > 0 && sameButCounts(status, &network.Status) {
+		return ctrl.Result{RequeueAfter: wait}, nil
 	}
 	apply := podnetv1alpha1ac.PodNetwork(network.Name).WithStatus(networkStatus(status))
 	err = r.Status().Apply(ctx, apply, client.FieldOwner(FieldOwner), client.ForceOwnership)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("writing the status of PodNetwork %s: %w", network.Name, err)
 	}
-	return ctrl.Result{}, nil
+	r.written = r.Clock.Now()
+	r.tellOverlaps(network, view.overlaps)
+	return view.again(), nil
+}
+
+// again asks for another look while agents have still to answer the roll call.
+func (v *view) again() ctrl.Result {
+	if len(v.missing) > 0 {
+		return ctrl.Result{RequeueAfter: summaryInterval}
+	}
+	return ctrl.Result{}
+}
+
+// sameButCounts says whether two statuses differ in nothing that anybody acts on.
+func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
+	type gist struct {
+		state       podnetv1alpha1.RangeState
+		empty, full bool
+	}
+	gists := func(s *podnetv1alpha1.PodNetworkStatus) map[string]gist {
+		out := map[string]gist{}
+		for _, r := range s.Ranges {
+			out[r.CIDR] = gist{r.State, countOf(r.BlocksAllocated) == 0, countOf(r.BlocksFree) == 0}
+		}
+		for _, c := range s.Conditions {
+			out[c.Type] = gist{state: podnetv1alpha1.RangeState(string(c.Status) + c.Reason + fmt.Sprint(c.ObservedGeneration))}
+		}
+		return out
+	}
+	return a.RollCall == b.RollCall && maps.Equal(gists(a), gists(b))
 }
 
 // look reads a PodNetwork, nil where there is none, and all that its status sums
@@ -97,8 +155,10 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	}
 	ranges, invalid := poolOf(network)
 	v := &view{
-		ranges: ranges, invalid: invalid, subnets: subnets.Items, nodes: nodes.Items,
+		network: network, ranges: ranges, invalid: invalid, subnets: subnets.Items,
+		nodes:   slices.DeleteFunc(slices.Clone(nodes.Items), func(n corev1.Node) bool { return !carries(&n) }),
 		taken:   takenBy(subnets.Items),
+		used:    usedAddresses(reports.Items),
 		byNode:  map[string][]podnetv1alpha1.NodeSubnet{},
 		reports: map[string]*podnetv1alpha1.NodeNetwork{},
 	}
@@ -108,7 +168,10 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
 	}
-	return network, v, nil
+	var err error
+	v.everyNode = nodes.Items
+	v.services, err = r.serviceCIDRs(ctx)
+	return network, v, err
 }
 
 // summarise writes what the view shows into the status.
@@ -119,38 +182,30 @@ func (v *view) summarise(status *podnetv1alpha1.PodNetworkStatus) {
 	}
 	ready, notReady := v.readiness()
 	status.NodesTotal, status.NodesReady = ptr.To(count(v.nodes)), ptr.To(ready)
-	for _, condition := range []metav1.Condition{v.accepted(), v.ready(notReady), v.exhausted(), v.conflicting()} {
+	for _, condition := range []metav1.Condition{
+		v.accepted(), v.ready(notReady), v.allocating(), v.exhausted(), v.runningLow(), v.conflicting(), v.overlapping(),
+	} {
 		apimeta.SetStatusCondition(&status.Conditions, condition)
 	}
 	record(status)
-}
-
-// rangeStatus counts the blocks of a range. Every NodeSubnet that overlaps the
-// range counts as allocated: as long as there is one, the range cannot be removed.
-func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
-	var allocated int64
-	for i := range v.subnets {
-		if cidr, err := netip.ParsePrefix(v.subnets[i].Spec.CIDR); err == nil && cidr.Overlaps(r.CIDR) {
-			allocated++
-		}
-	}
-	out := podnetv1alpha1.RangeStatus{
-		CIDR: r.CIDR.String(), State: podnetv1alpha1.RangeActive,
-		BlocksTotal: ptr.To(r.Total()), BlocksAllocated: &allocated, BlocksFree: ptr.To(v.taken.Free(r.Range)),
-	}
-	if r.draining {
-		out.State, out.BlocksFree = podnetv1alpha1.RangeDraining, ptr.To(int64(0))
-	}
-	return out
 }
 
 // networkStatus is the status as it is applied.
 func networkStatus(status *podnetv1alpha1.PodNetworkStatus) *podnetv1alpha1ac.PodNetworkStatusApplyConfiguration {
 	out := podnetv1alpha1ac.PodNetworkStatus().WithConditions(conditions(status.Conditions)...)
 	out.NodesTotal, out.NodesReady = status.NodesTotal, status.NodesReady
+	if status.RollCall != "" {
+		out.WithRollCall(status.RollCall)
+	}
 	for _, r := range status.Ranges {
-		out.WithRanges(podnetv1alpha1ac.RangeStatus().WithCIDR(r.CIDR).WithState(r.State).
-			WithBlocksTotal(*r.BlocksTotal).WithBlocksAllocated(*r.BlocksAllocated).WithBlocksFree(*r.BlocksFree))
+		of := podnetv1alpha1ac.RangeStatus().WithCIDR(r.CIDR).WithState(r.State).
+			WithBlocksTotal(*r.BlocksTotal).WithBlocksAllocated(*r.BlocksAllocated).WithBlocksFree(*r.BlocksFree).
+			WithAddressesTotal(*r.AddressesTotal).WithAddressesAllocated(*r.AddressesAllocated).WithAddressesFree(*r.AddressesFree).
+			WithNodes(*r.Nodes)
+		for _, node := range r.Remaining {
+			of.WithRemaining(podnetv1alpha1ac.NodePods().WithNode(node.Node).WithPods(*node.Pods))
+		}
+		out.WithRanges(of)
 	}
 	return out
 }

@@ -24,6 +24,11 @@ type poolRange struct {
 	selector labels.Selector
 }
 
+// addresses is the number of addresses of one of its blocks that pods can have.
+func (r poolRange) addresses() int64 {
+	return ipam.AddressCount(netip.PrefixFrom(r.CIDR.Addr(), r.BlockBits))
+}
+
 // poolOf returns the ranges of a network. A range whose selector does not parse
 // selects no node and is named in the error.
 func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -54,7 +55,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 	}
 	// Made now, so that the caches count as synced only when all of these are.
 	for _, kind := range []client.Object{
-		&corev1.Node{}, &podnetv1alpha1.PodNetwork{}, &podnetv1alpha1.NodeSubnet{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.RouteMode{},
+		&corev1.Node{}, &networkingv1.ServiceCIDR{}, &podnetv1alpha1.PodNetwork{}, &podnetv1alpha1.NodeSubnet{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.RouteMode{},
 	} {
 		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)
@@ -62,14 +63,32 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
 	allocation := &sync.Mutex{}
+	rollCall := &RollCall{Clock: clock.RealClock{}}
+	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
+		mgr.GetLogger().Info("A NodeSubnet disappeared that was not released: asking all agents which blocks they use",
+			"nodeSubnet", s.Name, "node", s.Spec.Node)
+		rollCall.Begin()
+	})
+	informer, err := mgr.GetCache().GetInformer(ctx, &podnetv1alpha1.NodeSubnet{}, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watching NodeSubnets: %w", err)
+	}
+	registration, err := informer.AddEventHandler(ledger)
+	if err != nil {
+		return fmt.Errorf("following NodeSubnets: %w", err)
+	}
+	ledger.synced = registration.HasSynced
 	return errors.Join(
 		(&NodeReconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation, Clock: clock.RealClock{},
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation,
+			Ledger: ledger, RollCall: rollCall, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&NodeSubnetReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
-		(&PodNetworkReconciler{Client: mgr.GetClient(), Allocation: allocation}).SetupWithManager(mgr),
+		(&PodNetworkReconciler{
+			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},
+		}).SetupWithManager(mgr),
 		(&RouteModeReconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
 	)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -70,6 +71,16 @@ func reportChanged() predicate.Predicate {
 			(was == nil) != (is == nil) ||
 			is != nil && (was.Status != is.Status || was.Reason != is.Reason)
 	})
+}
+
+// usageChanged lets through what reportChanged does, and what an agent says of
+// its blocks and addresses.
+func usageChanged() predicate.Predicate {
+	return predicate.Or(reportChanged(), updates(func(before, after *podnetv1alpha1.NodeNetwork) bool {
+		return before.Status.RollCall != after.Status.RollCall ||
+			!apiequality.Semantic.DeepEqual(before.Status.Blocks, after.Status.Blocks) ||
+			!apiequality.Semantic.DeepEqual(before.Status.Addresses, after.Status.Addresses)
+	}))
 }
 
 // updates lets through all creations and deletions, and those updates of T that changed says yes to.

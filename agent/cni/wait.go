@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +70,15 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 		// Asked for before it is tried: what is released in between counts.
 		released := s.config.Book.released()
 		reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
+		if err == nil {
+			if reserved, err = s.confirm(reserved); err == nil {
+				return reserved, nil
+			}
+			if serving, err = s.serving(); err != nil {
+				return model.Pod{}, err
+			}
+			continue
+		}
 		var refused *RefusedError
 		if !errors.As(err, &refused) || !refused.noBlock && !refused.isFull() {
 			return reserved, err
@@ -95,6 +106,21 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 			return model.Pod{}, err
 		}
 	}
+}
+
+// errMoved says that the blocks of a pod give no more addresses.
+var errMoved = errors.New("its block gives no more addresses")
+
+// confirm gives the addresses of a pod back where a block of theirs gives none any
+// more since they were taken. The agent counts a block's addresses after it has
+// stopped giving them, so that an address which is confirmed has been counted, and
+// no block goes to another node while a pod is about to have an address of it.
+func (s *Server) confirm(pod model.Pod) (model.Pod, error) {
+	serving, err := s.serving()
+	if err == nil && !slices.ContainsFunc(pod.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
+		return pod, nil
+	}
+	return model.Pod{}, errors.Join(errMoved, s.config.Book.Release(KeyOf(pod)))
 }
 
 // errWaited is why an ADD got no address although the node may get another block.

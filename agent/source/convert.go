@@ -20,6 +20,8 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		VNI:        uint32(n.Spec.Overlay.VNI),  //nolint:gosec // 24 bits by validation.
 		Port:       uint16(n.Spec.Overlay.Port), //nolint:gosec // 16 bits by validation.
 		Masquerade: n.Spec.Masquerade.Enabled == nil || *n.Spec.Masquerade.Enabled,
+		MaxBlocks:  int(n.Spec.NodeBlocks.Max),
+		Exhausted:  exhausted(n.Status.Ranges),
 	}
 	if n.Spec.MTU != nil {
 		out.MTU = int(*n.Spec.MTU)
@@ -39,6 +41,24 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		out.MasqueradeExclude = append(out.MasqueradeExclude, p.Masked())
 	}
 	return out, nil
+}
+
+// exhausted says of which families the ranges have blocks and none is free.
+func exhausted(ranges []podnetv1alpha1.RangeStatus) [2]bool {
+	var has, free [2]bool
+	for _, r := range ranges {
+		p, err := netip.ParsePrefix(r.CIDR)
+		if err != nil || r.BlocksFree == nil {
+			continue
+		}
+		i := 1
+		if p.Addr().Is4() {
+			i = 0
+		}
+		has[i] = true
+		free[i] = free[i] || *r.BlocksFree > 0
+	}
+	return [2]bool{has[0] && !free[0], has[1] && !free[1]}
 }
 
 // block turns a NodeSubnet into a value.

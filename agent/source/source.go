@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -29,10 +30,11 @@ const startRetry = 2 * time.Second
 type Source struct {
 	cache  cache.Cache
 	synced atomic.Bool
+	lost   *lost
 }
 
 // New returns a Source that reads from a cache that somebody else runs.
-func New(c cache.Cache) *Source { return &Source{cache: c} }
+func New(c cache.Cache) *Source { return &Source{cache: c, lost: newLost(clock.RealClock{})} }
 
 // Watch makes changed be called whenever an object changes, and returns when
 // the caches hold all that the API server holds. While the API server, or
@@ -78,6 +80,8 @@ type Snapshot struct {
 	Network    *model.Network
 	Blocks     []model.Block
 	RouteModes []model.RouteMode
+	// RollCall is the manager's last request to report the blocks in use; empty where there was none.
+	RollCall string
 	// Uninstall says that podnet shall be taken off every node.
 	Uninstall bool
 	// RangeSummary says, for people, how many blocks each range has and has free.
@@ -104,7 +108,7 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 		return out, fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	default:
 		_, out.Uninstall = pn.Annotations[podnetv1alpha1.UninstallAnnotation]
-		out.RangeSummary = rangeSummary(pn.Status.Ranges)
+		out.RangeSummary, out.RollCall = rangeSummary(pn.Status.Ranges), pn.Status.RollCall
 		if out.Network, err = network(&pn); err != nil {
 			return out, err
 		}
@@ -125,6 +129,7 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 		}
 		out.Blocks = append(out.Blocks, b)
 	}
+	out.Blocks = append(out.Blocks, s.lost.blocks(out.Blocks)...)
 
 	var modes podnetv1alpha1.RouteModeList
 	if err := s.cache.List(ctx, &modes); err != nil {

@@ -6,6 +6,8 @@ package status
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ import (
 const (
 	maxExceptions = 10
 	maxFindings   = 32
+	maxBlocks     = 256
 	maxMessage    = 500
 	// maxFindingCIDRs is how many prefixes a finding names.
 	maxFindingCIDRs = 16
@@ -40,6 +43,16 @@ type Report struct {
 	Problems []model.Problem
 	// Findings are the things that are, or may come, in the way.
 	Findings []model.Finding
+	// InForce says that the kernel is what Plan asks, and that new pods get their
+	// addresses as it says.
+	InForce bool
+	// Used is the number of addresses in use of each block of which any is, those
+	// of pods that are just being attached included.
+	Used map[netip.Prefix]int64
+	// Waiting is the number of pods that wait for an address of IPv4 and of IPv6.
+	Waiting [2]int64
+	// RollCall is the manager's last roll call, which the report answers.
+	RollCall string
 	// Removed says that podnet was taken off the node, as an uninstall asked.
 	Removed bool
 }
@@ -62,16 +75,8 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	if r.Plan.MTU > 0 {
 		st.MTU = ptr.To(int32(r.Plan.MTU)) //nolint:gosec // At most 65535.
 	}
-	for _, b := range r.Plan.Blocks {
-		st.Blocks = append(st.Blocks, podnetv1alpha1.BlockStatus{
-			CIDR:           b.CIDR.String(),
-			AddressesTotal: ptr.To(ipam.AddressCount(b.CIDR)),
-			AddressesUsed:  ptr.To(used(b.CIDR, r.Pods)),
-		})
-	}
-	for _, b := range lost(r) {
-		st.Blocks = append(st.Blocks, podnetv1alpha1.BlockStatus{CIDR: b.String(), AddressesUsed: ptr.To(used(b, r.Pods))})
-	}
+	st.RollCall = r.RollCall
+	st.Blocks, st.Addresses = blocks(r), addresses(r)
 	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
 		found := podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)}
 		for _, cidr := range f.CIDRs[:min(len(f.CIDRs), maxFindingCIDRs)] {
@@ -159,32 +164,65 @@ func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
 	return out
 }
 
-// lost are the blocks that pods have addresses of although the node does not hold
-// them any more, sorted. The manager gives none of them to others meanwhile.
-func lost(r Report) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range r.Pods {
-		for _, b := range p.Blocks {
-			held := slices.ContainsFunc(r.Plan.Blocks, func(own model.Block) bool { return own.CIDR == b })
-			if !held && !slices.Contains(out, b) {
-				out = append(out, b)
-			}
+// blocks are the blocks that the node holds, and those that pods have addresses of
+// although the node does not hold them. The manager gives none of the latter to
+// others.
+func blocks(r Report) []podnetv1alpha1.BlockStatus {
+	var out []podnetv1alpha1.BlockStatus
+	held := map[netip.Prefix]bool{}
+	for _, b := range r.Plan.Blocks {
+		if b.Vanished {
+			continue
+		}
+		held[b.CIDR] = true
+		of := podnetv1alpha1.BlockStatus{
+			CIDR: b.CIDR.String(), AddressesTotal: ptr.To(ipam.AddressCount(b.CIDR)), AddressesUsed: ptr.To(r.Used[b.CIDR]),
+		}
+		if r.InForce {
+			of.State = podnetv1alpha1.SubnetState(b.State)
+		}
+		out = append(out, of)
+	}
+	for _, b := range slices.SortedFunc(maps.Keys(r.Used), netip.Prefix.Compare) {
+		if !held[b] && r.Used[b] > 0 {
+			out = append(out, podnetv1alpha1.BlockStatus{CIDR: b.String(), AddressesUsed: ptr.To(r.Used[b])})
 		}
 	}
-	slices.SortFunc(out, netip.Prefix.Compare)
+	return out[:min(len(out), maxBlocks)]
+}
+
+// addresses counts the addresses of each family of which the node has blocks or pods wait.
+func addresses(r Report) []podnetv1alpha1.AddressesStatus {
+	var total, used [2]int64
+	var has [2]bool
+	for _, b := range r.Plan.Blocks {
+		i := familyIndex(b.CIDR)
+		has[i] = true
+		if b.State == model.BlockActive {
+			total[i] += min(ipam.AddressCount(b.CIDR), math.MaxInt64-total[i])
+		}
+	}
+	for b, n := range r.Used {
+		i := familyIndex(b)
+		has[i] = has[i] || n > 0
+		used[i] += n
+	}
+	var out []podnetv1alpha1.AddressesStatus
+	for i, family := range []podnetv1alpha1.AddressFamily{podnetv1alpha1.IPv4, podnetv1alpha1.IPv6} {
+		if has[i] || r.Waiting[i] > 0 {
+			out = append(out, podnetv1alpha1.AddressesStatus{
+				Family: family, Total: ptr.To(total[i]), Used: ptr.To(used[i]), Waiting: ptr.To(r.Waiting[i]),
+			})
+		}
+	}
 	return out
 }
 
-func used(block netip.Prefix, pods []model.Pod) int64 {
-	var n int64
-	for _, p := range pods {
-		for _, a := range p.Addrs {
-			if block.Contains(a) {
-				n++
-			}
-		}
+func familyIndex(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 0
 	}
-	return n
+	return 1
 }
 
 // clip keeps a message within the API's bounds.

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,6 +10,8 @@ import (
 	"github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
@@ -65,18 +68,41 @@ func TestFindingsAreNamedAndBounded(t *testing.T) {
 	g.Expect(condition(t, r, podnetv1alpha1.ConditionClear).Message).To(gomega.Equal("Found on the node: ForwardDrop. See status.findings."))
 }
 
-func TestUsedAddressesAreCountedByBlock(t *testing.T) {
+func TestAddressesAreCountedByBlockAndFamily(t *testing.T) {
 	g := gomega.NewWithT(t)
-	st := Build(Report{
-		Plan: model.Plan{Blocks: []model.Block{{CIDR: netip.MustParsePrefix("10.244.3.0/24")}, {CIDR: netip.MustParsePrefix("fd00::/64")}}},
-		Pods: []model.Pod{
-			{Addrs: []netip.Addr{netip.MustParseAddr("10.244.3.2"), netip.MustParseAddr("fd00::2")}},
-			{Addrs: []netip.Addr{netip.MustParseAddr("10.244.3.3")}},
+	prefix := netip.MustParsePrefix
+	r := Report{
+		InForce: true, RollCall: "call", Waiting: [2]int64{4, 0},
+		Plan: model.Plan{Blocks: []model.Block{
+			{CIDR: prefix("10.244.3.0/24"), State: model.BlockActive}, {CIDR: prefix("10.244.4.0/28"), State: model.BlockDraining},
+			{CIDR: prefix("10.244.5.0/24"), State: model.BlockDraining, Vanished: true}, {CIDR: prefix("fd00::/64"), State: model.BlockActive},
+		}},
+		Used: map[netip.Prefix]int64{
+			prefix("10.244.3.0/24"): 2, prefix("10.244.4.0/28"): 1, prefix("10.244.5.0/24"): 3, prefix("10.9.0.0/24"): 1, prefix("fd00::/64"): 2,
 		},
-	}, nil, 1, "v")
-	g.Expect(*st.Blocks[0].AddressesTotal).To(gomega.Equal(int64(253)))
-	g.Expect(*st.Blocks[0].AddressesUsed).To(gomega.Equal(int64(2)))
-	g.Expect(*st.Blocks[1].AddressesUsed).To(gomega.Equal(int64(1)))
+	}
+	block := func(cidr string, state podnetv1alpha1.SubnetState, total *int64, used int64) podnetv1alpha1.BlockStatus {
+		return podnetv1alpha1.BlockStatus{CIDR: cidr, State: state, AddressesTotal: total, AddressesUsed: ptr.To(used)}
+	}
+	of := func(family podnetv1alpha1.AddressFamily, total, used, waiting int64) podnetv1alpha1.AddressesStatus {
+		return podnetv1alpha1.AddressesStatus{Family: family, Total: ptr.To(total), Used: ptr.To(used), Waiting: ptr.To(waiting)}
+	}
+	st := Build(r, nil, 1, "v")
+	g.Expect(st.RollCall).To(gomega.Equal("call"))
+	g.Expect(st.Blocks).To(gomega.HaveExactElements(
+		block("10.244.3.0/24", podnetv1alpha1.SubnetActive, ptr.To(int64(253)), 2),
+		block("10.244.4.0/28", podnetv1alpha1.SubnetDraining, ptr.To(int64(13)), 1),
+		block("fd00::/64", podnetv1alpha1.SubnetActive, ptr.To(int64(math.MaxInt64)), 2),
+		block("10.9.0.0/24", "", nil, 1),
+		block("10.244.5.0/24", "", nil, 3),
+	))
+	g.Expect(st.Addresses).To(gomega.HaveExactElements(
+		of(podnetv1alpha1.IPv4, 253, 7, 4), of(podnetv1alpha1.IPv6, math.MaxInt64, 2, 0),
+	))
+	r.InForce = false
+	for _, b := range Build(r, nil, 1, "v").Blocks {
+		g.Expect(b.State).To(gomega.BeEmpty(), "what the kernel refused is not in force")
+	}
 }
 
 func TestPathsAreCountedAndExceptionsBounded(t *testing.T) {

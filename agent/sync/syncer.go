@@ -71,6 +71,11 @@ type Config struct {
 	Node   Node
 	// Pods returns the pods whose links exist on the node.
 	Pods func(ctx context.Context) ([]model.Pod, error)
+	// Usage returns how many addresses of each block are in use, those of pods that
+	// are just being attached included, given the blocks that the node holds.
+	Usage func(held []netip.Prefix) map[netip.Prefix]int64
+	// Waiting returns how many pods wait for an address of IPv4 and of IPv6.
+	Waiting func() [2]int64
 	// Report is told what each pass found.
 	Report func(status.Report)
 	// Serve is called after the first pass that left the node able to carry pods,
@@ -99,6 +104,11 @@ type Syncer struct {
 	// failed says why the last pass did not do what the objects ask; nil where it did.
 	failed  error
 	removed bool
+	// rollCall is the manager's request that the last pass answered.
+	rollCall string
+	// serving is what new pods get, and changed is closed when it changes.
+	serving cni.Serving
+	changed chan struct{}
 
 	// What follows is the loop's alone.
 
@@ -111,7 +121,9 @@ type Syncer struct {
 // New returns a Syncer that does nothing before Run.
 func New(cfg Config) *Syncer {
 	unheard := errors.New("the agent has just started and has not heard from the API server yet")
-	return &Syncer{cfg: cfg, trigger: make(chan struct{}, 1), fatal: unheard, failed: unheard}
+	return &Syncer{
+		cfg: cfg, trigger: make(chan struct{}, 1), changed: make(chan struct{}), fatal: unheard, failed: unheard,
+	}
 }
 
 // Trigger asks for a pass. Any number of calls before the pass begins lead to one.
@@ -181,6 +193,7 @@ func (s *Syncer) Pass(ctx context.Context) error {
 		return nil
 	}
 	report, err := s.pass(ctx)
+	s.serve(&report)
 	serving := err == nil && s.fatal == nil && !s.removed
 	var ranges []netip.Prefix
 	var own []model.Block
@@ -205,6 +218,28 @@ func (s *Syncer) Pass(ctx context.Context) error {
 	s.failed = err
 	s.mu.Unlock()
 	return err
+}
+
+// serve makes what new pods get follow from the pass, and then counts what they
+// have: an address that is taken as things were before is either counted, or given
+// back by whoever took it (see cni.Serving).
+func (s *Syncer) serve(report *status.Report) {
+	is := cni.Serving{}
+	if s.plan != nil {
+		is = servingOf(*s.cluster.Network, *s.plan)
+	}
+	if s.fatal != nil || !sameServing(is, s.serving) {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	s.serving = is
+	if !report.Removed {
+		var held []netip.Prefix
+		for _, b := range report.Plan.Blocks {
+			held = append(held, b.CIDR)
+		}
+		report.Used, report.Waiting = s.cfg.Usage(held), s.cfg.Waiting()
+	}
 }
 
 // sweep lets go of attachments that nobody has, now and then.
@@ -236,7 +271,7 @@ func (s *Syncer) pass(ctx context.Context) (status.Report, error) {
 func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	last := status.Report{}
 	if s.plan != nil {
-		last = status.Report{Plan: *s.plan, Host: s.cluster.Host, Pods: s.cluster.Pods}
+		last = status.Report{Plan: *s.plan, Host: s.cluster.Host, Pods: s.cluster.Pods, RollCall: s.rollCall}
 	}
 	snap, err := s.cfg.Source.Snapshot(ctx)
 	if err != nil {
@@ -255,7 +290,8 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	}
 	cluster := model.Cluster{Network: snap.Network, Blocks: snap.Blocks, RouteModes: snap.RouteModes, Host: host, Pods: pods}
 	wanted := plan.Build(cluster)
-	report := status.Report{Plan: wanted, Host: host, Pods: pods}
+	s.rollCall = snap.RollCall
+	report := status.Report{Plan: wanted, Host: host, Pods: pods, RollCall: snap.RollCall}
 	report.Problems = slices.Concat(explain(wanted.Problems, snap.RangeSummary), problems, snap.Problems)
 	if snap.Network == nil {
 		// The network may have been deleted by mistake: what the node has stays as
@@ -275,6 +311,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 		s.fatal = err
 		return report, err
 	}
+	report.InForce = true
 	s.fatal = fatalOf(report.Problems)
 	if s.fatal == nil {
 		s.fatal = s.young(wanted, report.Problems)
@@ -405,18 +442,52 @@ func (s *Syncer) Serving() (cni.Serving, error) {
 	if s.fatal != nil {
 		return cni.Serving{}, s.fatal
 	}
-	out := cni.Serving{Attachment: s.cluster.Network.Attachment, MTU: s.plan.MTU}
-	for _, b := range s.plan.Blocks {
+	out := s.serving
+	out.Blocks, out.Changed = slices.Clone(out.Blocks), s.changed
+	return out, nil
+}
+
+// servingOf is what new pods get of a plan.
+func servingOf(network model.Network, p model.Plan) cni.Serving {
+	out := cni.Serving{Attachment: network.Attachment, MTU: p.MTU}
+	var held [2]int
+	for _, b := range p.Blocks {
 		if b.State == model.BlockActive {
 			out.Blocks = append(out.Blocks, b.CIDR)
+			held[family(b.CIDR)]++
 		}
 	}
 	// A pod's primary address is of the family that the network names first.
-	primary4 := s.cluster.Network.Ranges[0].Addr().Is4()
+	primary4 := network.Ranges[0].Addr().Is4()
 	slices.SortStableFunc(out.Blocks, func(a, b netip.Prefix) int {
 		return cmp.Compare(rank(a, primary4), rank(b, primary4))
 	})
-	return out, nil
+	for i := range held {
+		has := slices.ContainsFunc(network.Ranges, func(r netip.Prefix) bool { return family(r) == i })
+		switch {
+		case !has:
+		case network.MaxBlocks > 0 && held[i] >= network.MaxBlocks:
+			out.NotGrowing[i] = fmt.Sprintf("the node holds %d blocks, and may hold no more (spec.nodeBlocks.max of PodNetwork default)", held[i])
+		case network.Exhausted[i]:
+			out.NotGrowing[i] = "the ranges have no free block: add a range to PodNetwork default"
+		default:
+			out.Growing[i] = true
+		}
+	}
+	return out
+}
+
+// family is 0 for IPv4 and 1 for IPv6.
+func family(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 0
+	}
+	return 1
+}
+
+func sameServing(a, b cni.Serving) bool {
+	return slices.Equal(a.Blocks, b.Blocks) && a.Attachment == b.Attachment && a.MTU == b.MTU &&
+		a.Growing == b.Growing && a.NotGrowing == b.NotGrowing
 }
 
 func rank(p netip.Prefix, primary4 bool) int {

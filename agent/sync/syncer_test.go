@@ -30,6 +30,8 @@ type node struct {
 	served  int
 	removed int
 	ops     int
+	usage   map[netip.Prefix]int64
+	waiting [2]int64
 }
 
 func newNode() *node {
@@ -56,6 +58,8 @@ func (n *node) syncer() *Syncer {
 	return New(Config{
 		Source: n, Kernel: n, Links: n, Flows: n, Node: n,
 		Pods:         func(context.Context) ([]model.Pod, error) { return n.pods, nil },
+		Usage:        func([]netip.Prefix) map[netip.Prefix]int64 { return n.usage },
+		Waiting:      func() [2]int64 { return n.waiting },
 		Report:       func(r status.Report) { n.reports = append(n.reports, r) },
 		Serve:        func(context.Context) error { n.served++; return nil },
 		Sweep:        func(context.Context) error { return nil },
@@ -270,14 +274,59 @@ func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
 	}))
 }
 
+func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.snapshot.Network.MaxBlocks = 2
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	before, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	g.Expect(before.Growing).To(gomega.Equal([2]bool{true, true}))
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(before.Changed).NotTo(gomega.BeClosed(), "nothing has changed")
+
+	n.snapshot.Blocks = append(n.snapshot.Blocks, block("10.244.3.0/24", "a", "192.0.2.1"))
+	n.snapshot.Network.Exhausted[1] = true
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(before.Changed).To(gomega.BeClosed())
+	after, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	g.Expect(after.Blocks).To(gomega.ContainElement(netip.MustParsePrefix("10.244.3.0/24")))
+	g.Expect(after.Growing).To(gomega.Equal([2]bool{}))
+	g.Expect(after.NotGrowing[0]).To(gomega.ContainSubstring("holds 2 blocks"))
+	g.Expect(after.NotGrowing[1]).To(gomega.ContainSubstring("no free block"))
+}
+
+func TestReportAnswersTheRollCallAndSaysWhatIsInForce(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.snapshot.RollCall, n.waiting = "call", [2]int64{3, 0}
+	n.usage = map[netip.Prefix]int64{netip.MustParsePrefix("10.244.1.0/24"): 5}
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	report := n.reports[len(n.reports)-1]
+	g.Expect(report.RollCall).To(gomega.Equal("call"))
+	g.Expect(report.InForce).To(gomega.BeTrue())
+	g.Expect(report.Used).To(gomega.Equal(n.usage))
+	g.Expect(report.Waiting).To(gomega.Equal(n.waiting))
+	n.err = errors.New("the API server is away")
+	g.Expect(s.Pass(t.Context())).NotTo(gomega.Succeed())
+	report = n.reports[len(n.reports)-1]
+	g.Expect(report.InForce).To(gomega.BeFalse())
+	g.Expect(report.RollCall).To(gomega.Equal("call"))
+}
+
 func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := New(Config{
 		Source: n, Kernel: broken{}, Links: n, Flows: n, Node: n,
-		Pods:   func(context.Context) ([]model.Pod, error) { return nil, nil },
-		Report: func(r status.Report) { n.reports = append(n.reports, r) },
-		Serve:  func(context.Context) error { n.served++; return nil },
+		Pods:    func(context.Context) ([]model.Pod, error) { return nil, nil },
+		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
+		Waiting: func() [2]int64 { return n.waiting },
+		Report:  func(r status.Report) { n.reports = append(n.reports, r) },
+		Serve:   func(context.Context) error { n.served++; return nil },
 	})
 	g.Expect(s.Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("no such module")))
 	g.Expect(n.reports[0].Problems[0].Fatal).To(gomega.BeTrue())

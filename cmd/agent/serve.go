@@ -59,12 +59,16 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
 			return k.Present(ctx, book.Pods())
 		},
+		Usage:        book.UsageByBlock,
+		Waiting:      func() [2]int64 { return server.Waiting() },
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
 		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
 		FullInterval: o.fullInterval,
 	})
-	server, err = cni.NewServer(cni.ServerConfig{Socket: o.socket(), Book: book, Network: syncer, Checker: syncer})
+	server, err = cni.NewServer(cni.ServerConfig{
+		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Trigger,
+	})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,12 @@ type Network struct {
 	// MasqueradeExclude the address of the node.
 	Masquerade        bool
 	MasqueradeExclude []netip.Prefix
+	// MaxBlocks is the number of blocks of a family that a node may hold outside
+	// draining ranges; 0 where it is not known.
+	MaxBlocks int
+	// Exhausted says, by family (IPv4, IPv6), that the ranges have no free block
+	// left, as far as the manager has said.
+	Exhausted [2]bool
 }
 
 // Block is a NodeSubnet: a block of pod addresses held by a node.
@@ -87,6 +93,9 @@ type Block struct {
 	Labels map[string]string
 	// Created decides between blocks that overlap: the older one is served.
 	Created time.Time
+	// Vanished says that the object is gone although it was never released: the
+	// block is served for a while, so that whoever holds it can have it back.
+	Vanished bool
 }
 
 // Endpoint returns the block's endpoint of the family of addr, and whether it has one.

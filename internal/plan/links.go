@@ -45,10 +45,10 @@ func (v *view) links(s *model.State) {
 			home = l.Name
 		}
 	}
-	for _, a := range v.address {
-		if a.IsValid() {
-			s.Addresses = append(s.Addresses, model.Address{Link: home, Addr: host(a)})
-		}
+	// A connection of the node's own keeps the address that it began with as long as
+	// the node holds that block, whichever block new ones use.
+	for _, b := range v.own {
+		s.Addresses = append(s.Addresses, model.Address{Link: home, Addr: host(ipam.NodeAddress(b.CIDR))})
 	}
 	if !v.bridge {
 		return

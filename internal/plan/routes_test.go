@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -196,32 +197,40 @@ func TestReleasedBlocksGetNoRoutesButMayStillSend(t *testing.T) {
 }
 
 func TestNodeAddressIsThatOfTheOldestActiveBlock(t *testing.T) {
-	address := func(c model.Cluster) model.Address {
+	source := func(c model.Cluster) netip.Addr {
 		s := Build(c).State
-		i := slices.IndexFunc(s.Addresses, func(a model.Address) bool { return a.Addr.Addr().Is4() })
+		i := slices.IndexFunc(s.Routes, func(r model.Route) bool { return r.Src.IsValid() && r.Src.Is4() })
 		if i < 0 {
-			t.Fatal("no address")
+			t.Fatal("no route has a source")
 		}
-		return s.Addresses[i]
+		return s.Routes[i].Src
 	}
 	c := cluster()
 	younger := block("a", true)
 	younger.Name, younger.CIDR, younger.Created = "younger", prefix("10.244.200.0/24"), born.Add(time.Hour)
 	c.Blocks[0].CIDR = prefix("10.244.250.0/24")
 	c.Blocks = append(c.Blocks, younger)
-	if got := address(c); got != (model.Address{Link: "vxpodnet4", Addr: prefix("10.244.250.0/32")}) {
+	if got := source(c); got != netip.MustParseAddr("10.244.250.0") {
 		t.Errorf("with a younger block of a lower CIDR: %v", got)
 	}
 	c.Blocks[0].State = model.BlockDraining
-	if got := address(c); got.Addr != prefix("10.244.200.0/32") {
+	if got := source(c); got != netip.MustParseAddr("10.244.200.0") {
 		t.Errorf("with the older one draining: %v", got)
 	}
+	for _, a := range []model.Address{
+		{Link: "vxpodnet4", Addr: prefix("10.244.250.0/32")}, {Link: "vxpodnet4", Addr: prefix("10.244.200.0/32")},
+	} {
+		if !slices.Contains(Build(c).State.Addresses, a) {
+			t.Errorf("%v is gone while its block is still held: connections of the node have it", a)
+		}
+	}
 	c.Blocks[len(c.Blocks)-1].State = model.BlockDraining
-	if got := address(c); got.Addr != prefix("10.244.250.0/32") {
+	if got := source(c); got != netip.MustParseAddr("10.244.250.0") {
 		t.Errorf("with both draining: %v", got)
 	}
 	c.Host.Endpoints = c.Host.Endpoints[1:]
-	if got := address(c); got.Link != "vxpodnet6" {
+	home := model.Address{Link: "vxpodnet6", Addr: prefix("10.244.250.0/32")}
+	if got := Build(c).State.Addresses; !slices.Contains(got, home) {
 		t.Errorf("without an IPv4 endpoint: %v", got)
 	}
 }

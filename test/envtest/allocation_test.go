@@ -3,6 +3,7 @@ package envtest
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -46,9 +47,13 @@ var _ = Describe("Blocks of nodes", func() {
 			g.Expect(api.Get(ctx, client.ObjectKey{Name: "default"}, network)).To(Succeed())
 			g.Expect(network.Status.Ranges).To(ConsistOf(
 				podnetv1alpha1.RangeStatus{CIDR: "10.244.0.0/16", State: podnetv1alpha1.RangeActive,
-					BlocksTotal: ptr.To[int64](256), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](253)},
+					BlocksTotal: ptr.To[int64](256), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](253),
+					AddressesTotal: ptr.To[int64](256 * 253), AddressesAllocated: ptr.To[int64](0), AddressesFree: ptr.To[int64](256 * 253),
+					Nodes: ptr.To[int32](3)},
 				podnetv1alpha1.RangeStatus{CIDR: "fd00:a:244::/48", State: podnetv1alpha1.RangeActive,
-					BlocksTotal: ptr.To[int64](65536), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](65533)},
+					BlocksTotal: ptr.To[int64](65536), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](65533),
+					AddressesTotal: ptr.To[int64](math.MaxInt64), AddressesAllocated: ptr.To[int64](0), AddressesFree: ptr.To[int64](math.MaxInt64),
+					Nodes: ptr.To[int32](3)},
 			))
 			g.Expect(network.Status.NodesTotal).To(HaveValue(BeEquivalentTo(3)))
 			g.Expect(network.Status.NodesReady).To(HaveValue(BeEquivalentTo(0)))

@@ -1,0 +1,100 @@
+package controllers
+
+import (
+	"net/netip"
+	"sync"
+
+	"k8s.io/client-go/tools/cache"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
+)
+
+// ledger is what NodeSubnets take, those of other networks and those at rest
+// included. It follows their informer, and the manager's own creations ahead of
+// it, so that giving out a block costs the same however many there are. What it
+// does not know yet costs a refused Create, and no more.
+type ledger struct {
+	mu    sync.Mutex
+	taken ipam.Taken
+	known map[string]netip.Prefix
+	// vanished is called when a NodeSubnet disappears that was not released.
+	vanished func(subnet *podnetv1alpha1.NodeSubnet)
+	synced   func() bool
+}
+
+func newLedger(vanished func(*podnetv1alpha1.NodeSubnet)) *ledger {
+	return &ledger{known: map[string]netip.Prefix{}, vanished: vanished, synced: func() bool { return false }}
+}
+
+// next returns the lowest free block of a range, and whether there is one. The
+// block counts as taken until the caller gives it back, whatever it does with it.
+func (l *ledger) next(r ipam.Range) (netip.Prefix, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	block, found := l.taken.Next(r)
+	if found {
+		l.taken.Take(block)
+	}
+	return block, found
+}
+
+// giveBack undoes next.
+func (l *ledger) giveBack(block netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken.GiveBack(block)
+}
+
+// add enters a NodeSubnet.
+func (l *ledger) add(name, cidr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	block, err := netip.ParsePrefix(cidr)
+	if _, known := l.known[name]; known || err != nil {
+		return
+	}
+	l.known[name] = block.Masked()
+	l.taken.Take(block.Masked())
+}
+
+func (l *ledger) remove(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if block, known := l.known[name]; known {
+		delete(l.known, name)
+		l.taken.GiveBack(block)
+	}
+}
+
+// OnAdd implements cache.ResourceEventHandler.
+func (l *ledger) OnAdd(o any, _ bool) {
+	if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
+		l.add(s.Name, s.Spec.CIDR)
+	}
+}
+
+// OnUpdate implements cache.ResourceEventHandler: a block never changes its
+// addresses, but an update may stand for a deletion and a creation.
+func (l *ledger) OnUpdate(before, after any) {
+	was, ok := before.(*podnetv1alpha1.NodeSubnet)
+	if is, also := after.(*podnetv1alpha1.NodeSubnet); ok && also && was.UID != is.UID {
+		l.OnDelete(was)
+		l.OnAdd(is, false)
+	}
+}
+
+// OnDelete implements cache.ResourceEventHandler.
+func (l *ledger) OnDelete(o any) {
+	if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = unknown.Obj
+	}
+	s, ok := o.(*podnetv1alpha1.NodeSubnet)
+	if !ok {
+		return
+	}
+	l.remove(s.Name)
+	if s.Spec.Network == podnetv1alpha1.DefaultPodNetwork && s.Spec.NodeUID != "" && s.Spec.State != podnetv1alpha1.SubnetReleased {
+		l.vanished(s)
+	}
+}

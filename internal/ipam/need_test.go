@@ -1,0 +1,137 @@
+package ipam
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestDecide(t *testing.T) {
+	// Blocks of 13 addresses each; the reserve of 4 is less than half of them.
+	const size = 13
+	block := func(i int, change ...func(*Holding)) Holding {
+		h := Holding{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(16 * i)}), 28), InForce: true}
+		for _, c := range change {
+			c(&h)
+		}
+		return h
+	}
+	used := func(n int64) func(*Holding) { return func(h *Holding) { h.Used = n } }
+	empty := func(d time.Duration) func(*Holding) { return func(h *Holding) { h.Empty = d } }
+	leaving := func(h *Holding) { h.Leaving = true }
+	draining := func(h *Holding) { h.Draining = true }
+	unheard := func(h *Holding) { h.InForce = false }
+	list := func(h ...Holding) []Holding { return h }
+
+	for _, c := range []struct {
+		name    string
+		held    []Holding
+		waiting int64
+		max     int
+		next    int64
+		add     int
+		fates   []Fate
+		urgent  bool
+		limited bool
+		wait    time.Duration
+	}{
+		{name: "a new node gets a block", add: 1, urgent: true},
+		{name: "a new node for which no range is there gets none", next: -1, urgent: true},
+		{name: "enough is free", held: list(block(0, used(9))), fates: []Fate{Use}},
+		{name: "fewer are free than the reserve", held: list(block(0, used(10))), add: 1, fates: []Fate{Use}},
+		{name: "a block that the agent has not seen counts as free", held: list(block(0, used(13)), block(1, unheard)), fates: []Fate{Use, Use}},
+		{name: "a burst of pods gets all its blocks at once", held: list(block(0, used(13))), waiting: 40, add: 4, fates: []Fate{Use}, urgent: true},
+		{
+			name: "a burst is limited", held: list(block(0, used(13))), waiting: 400, max: 3, add: 2, fates: []Fate{Use}, urgent: true,
+		},
+		{
+			name: "the limit is reached", held: list(block(0, used(13)), block(1, used(12))), waiting: 2, max: 2,
+			fates: []Fate{Use, Use}, urgent: true, limited: true,
+		},
+		{
+			name: "an extra block goes when it was empty long enough", held: list(block(0, used(5)), block(1, empty(time.Hour))),
+			fates: []Fate{Use, Drain},
+		},
+		{
+			name: "and not before", held: list(block(0, used(5)), block(1, empty(time.Minute))),
+			fates: []Fate{Use, Use}, wait: 4 * time.Minute,
+		},
+		{
+			name: "and not where the node would want it back soon", held: list(block(0, used(6)), block(1, empty(time.Hour))),
+			fates: []Fate{Use, Use},
+		},
+		{name: "the last block stays", held: list(block(0, empty(time.Hour))), fates: []Fate{Use}},
+		{
+			name: "the youngest goes first, one at a time",
+			held: list(block(0, empty(time.Hour)), block(1, empty(time.Hour)), block(2, empty(time.Hour))), fates: []Fate{Use, Use, Drain},
+		},
+		{name: "it is given back when the agent lets go of it", held: list(block(0), block(1, draining)), fates: []Fate{Use, Release}},
+		{name: "and not before it does", held: list(block(0), block(1, draining, unheard)), fates: []Fate{Use, Drain}},
+		{name: "a pod came meanwhile", held: list(block(0), block(1, draining, used(1))), fates: []Fate{Use, Use}},
+		{name: "it is needed again", held: list(block(0, used(11)), block(1, draining)), fates: []Fate{Use, Use}},
+		{
+			name: "a block of a draining range serves until there is another", held: list(block(0, leaving, used(3))), add: 1,
+			fates: []Fate{Use}, urgent: true,
+		},
+		{
+			name: "it drains when there is", held: list(block(0, leaving, used(3)), block(1, unheard)),
+			fates: []Fate{Drain, Use},
+		},
+		{
+			name: "it drains at once where no other can come", held: list(block(0, leaving, used(3))), next: -1,
+			fates: []Fate{Drain}, urgent: true,
+		},
+		{name: "it stays while pods are in it", held: list(block(0, leaving, draining, used(1)), block(1)), fates: []Fate{Drain, Use}},
+		{name: "it goes with its last pod", held: list(block(0, leaving, draining), block(1)), fates: []Fate{Release, Use}},
+		{
+			name: "not before the agent gives no more addresses", held: list(block(0, leaving, draining, unheard), block(1)),
+			fates: []Fate{Drain, Use},
+		},
+		{
+			name: "not before the node's address is elsewhere", held: list(block(0, leaving, draining), block(1, unheard)),
+			fates: []Fate{Drain, Use},
+		},
+		{name: "it goes where no other can come", held: list(block(0, leaving, draining)), next: -1, fates: []Fate{Release}, urgent: true},
+		{
+			name: "draining ranges do not count towards the limit", held: list(block(0, leaving, used(1)), block(1, leaving, used(1))), max: 1,
+			add: 1, fates: []Fate{Use, Use}, urgent: true,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := Need{Held: c.held, Waiting: c.waiting, Next: size, Max: 8, Reserve: 4, Idle: 5 * time.Minute}
+			if c.max > 0 {
+				n.Max = c.max
+			}
+			if c.next < 0 {
+				n.Next = 0
+			}
+			d := n.Decide()
+			if d.Add != c.add || !slices.Equal(d.Fates, c.fates) || d.Urgent != c.urgent || d.Limited != c.limited || d.Wait != c.wait {
+				t.Errorf("Decide = %+v; want add %d, fates %v, urgent %t, limited %t, wait %s", d, c.add, c.fates, c.urgent, c.limited, c.wait)
+			}
+		})
+	}
+}
+
+func TestReserveFitsTheBlock(t *testing.T) {
+	for _, c := range []struct {
+		cidr    string
+		used    int64
+		reserve int64
+		add     int
+	}{
+		{"10.0.0.0/30", 0, 16, 0}, // Its one address is free.
+		{"10.0.0.0/30", 1, 16, 1},
+		{"10.0.0.0/30", 1, 0, 0},
+		{"10.0.0.0/28", 7, 16, 0},
+		{"10.0.0.0/28", 8, 16, 1},
+		{"fd00::/64", 1000, 16, 0},
+	} {
+		block := netip.MustParsePrefix(c.cidr)
+		n := Need{Held: []Holding{{CIDR: block, InForce: true, Used: c.used}}, Next: AddressCount(block), Max: 8, Reserve: c.reserve}
+		if d := n.Decide(); d.Add != c.add {
+			t.Errorf("%d of %s used, reserve %d: Add = %d, want %d", c.used, c.cidr, c.reserve, d.Add, c.add)
+		}
+	}
+}
