@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -42,6 +43,7 @@ type fakeNetwork struct {
 	// late is set, after what it does.
 	attachErr, detachErr error
 	late                 bool
+	presentErr           error
 	detached             []model.Pod
 }
 
@@ -99,6 +101,15 @@ func (n *fakeNetwork) CheckAttached(_ context.Context, pod model.Pod) error {
 		return fmt.Errorf("link %s is gone", pod.HostLink)
 	}
 	return nil
+}
+
+func (n *fakeNetwork) Present(_ context.Context, pods []model.Pod) ([]model.Pod, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(pods), func(pod model.Pod) bool {
+		_, ok := n.links[pod.HostLink]
+		return !ok
+	}), n.presentErr
 }
 
 func contains(addrs []netip.Addr, addr netip.Addr) bool {

@@ -43,7 +43,7 @@ func (h *history) start(faulty bool) {
 		h.t.Fatal(err)
 	}
 	h.book.disk = h.disk
-	if h.server, err = NewServer(ServerConfig{Socket: h.dir + "/unused", Book: h.book, Network: h.net, Checker: h.net}); err != nil {
+	if h.server, err = NewServer(ServerConfig{Socket: h.dir + "/unused", Book: h.book, Network: h.net, Checker: h.net, Present: h.net.Present}); err != nil {
 		h.t.Fatal(err)
 	}
 }

@@ -83,6 +83,14 @@ type ServerConfig struct {
 	// Wanted is called, unless it is nil, when the answer of Server.Waiting has
 	// changed. It must not block.
 	Wanted func()
+	// Present returns those of pods whose links exist on the node.
+	Present func(ctx context.Context, pods []model.Pod) ([]model.Pod, error)
+	// Runtime tells of leaks that leave a network namespace behind; nil where it
+	// cannot be asked.
+	Runtime Runtime
+	// Reclaimed is told, unless it is nil, of each pod whose addresses were taken
+	// back without a DEL, and why, in part of a sentence. It must not block.
+	Reclaimed func(pod model.Pod, why string)
 }
 
 // Server serves the verbs of the CNI specification to podnet-cni.
@@ -90,14 +98,15 @@ type Server struct {
 	config ServerConfig
 	keys   keyLocks
 	needs  needs
+	leaks  leaks
 	// ending is closed when no request shall wait any longer.
 	ending chan struct{}
 }
 
 // NewServer returns a Server. It serves nothing before Run.
 func NewServer(config ServerConfig) (*Server, error) {
-	if config.Book == nil || config.Network == nil || config.Checker == nil {
-		return nil, errors.New("make CNI server: Book, Network and Checker are needed")
+	if config.Book == nil || config.Network == nil || config.Checker == nil || config.Present == nil {
+		return nil, errors.New("make CNI server: Book, Network, Checker and Present are needed")
 	}
 	if config.Socket == "" {
 		config.Socket = protocol.DefaultSocket

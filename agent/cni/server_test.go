@@ -32,7 +32,7 @@ type agent struct {
 func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 	t.Helper()
 	socket := filepath.Join(dir, "cni.sock")
-	server, err := NewServer(ServerConfig{Socket: socket, Book: open(t, filepath.Join(dir, "attachments")), Network: network, Checker: network})
+	server, err := NewServer(ServerConfig{Socket: socket, Book: open(t, filepath.Join(dir, "attachments")), Network: network, Checker: network, Present: network.Present})
 	if err != nil {
 		t.Fatal(err)
 	}

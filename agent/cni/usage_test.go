@@ -27,7 +27,7 @@ func (n *drainingNetwork) Serving() (Serving, error) {
 func TestNoPodHasAnAddressOfABlockThatHasStoppedServing(t *testing.T) {
 	net := &drainingNetwork{fakeNetwork: newFakeNetwork("10.244.1.0/24", "10.244.2.0/24")}
 	book := open(t, folder(t))
-	s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: net, Checker: net})
+	s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: net, Checker: net, Present: net.Present})
 	if err != nil {
 		t.Fatal(err)
 	}

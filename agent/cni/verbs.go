@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
@@ -67,7 +66,10 @@ func sameRequest(recorded, pod model.Pod) bool {
 
 // describe names a pod in errors.
 func describe(pod model.Pod) string {
-	if pod.Name == "" {
+	switch {
+	case pod.Name == "" && pod.ContainerID == "":
+		return "the pod on link " + pod.HostLink
+	case pod.Name == "":
 		return "container " + pod.ContainerID
 	}
 	return fmt.Sprintf("pod %s/%s", pod.Namespace, pod.Name)
@@ -142,57 +144,16 @@ func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) 
 	for _, a := range conf.ValidAttachments {
 		valid[Key{ContainerID: a.ContainerID, IfName: a.IfName}.HostLink()] = true
 	}
-	err = s.collect(ctx, func(_ context.Context, pod model.Pod) bool { return valid[pod.HostLink] })
+	err = s.collect(ctx, func(_ context.Context, pod model.Pod) (string, error) {
+		if valid[pod.HostLink] {
+			return "", nil
+		}
+		return "the runtime no longer counts it among its attachments", nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	return done{}, nil
-}
-
-// Sweep detaches the pods whose network namespace is gone, and their link with
-// it. Runtimes that do not call GC leave such attachments behind when they lose
-// track of a pod, by a crash or a removal by hand.
-func (s *Server) Sweep(ctx context.Context) error {
-	return s.collect(ctx, func(ctx context.Context, pod model.Pod) bool {
-		if pod.Netns == "" {
-			return true
-		}
-		// The kernel is asked too: a namespace that the agent's image does not show
-		// may be there all the same.
-		_, err := os.Stat(pod.Netns)
-		return !errors.Is(err, fs.ErrNotExist) || s.config.Checker.CheckAttached(ctx, pod) == nil
-	})
-}
-
-// collect detaches the pods that are not to be kept. Those with a request under
-// way are left alone.
-func (s *Server) collect(ctx context.Context, keep func(context.Context, model.Pod) bool) error {
-	pods := s.config.Book.recorded()
-	for _, hostLink := range s.config.Book.Damaged() {
-		pods = append(pods, model.Pod{HostLink: hostLink})
-	}
-	var errs []error
-	for _, pod := range pods {
-		errs = append(errs, s.collectOne(ctx, pod, keep))
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Server) collectOne(ctx context.Context, pod model.Pod, keep func(context.Context, model.Pod) bool) error {
-	unlock, ok := s.keys.tryLock(pod.HostLink)
-	if !ok {
-		return nil
-	}
-	defer unlock()
-	// Since it was listed, it may have been attached anew.
-	if current, exists := s.config.Book.Get(KeyOf(pod)); exists {
-		pod = current
-	}
-	if keep(ctx, pod) {
-		return nil
-	}
-	log.FromContext(ctx).Info("detaching a pod that is no more", "pod", describe(pod), "link", pod.HostLink, "addresses", pod.Addrs)
-	return s.detach(ctx, pod)
 }
 
 // status says whether the node has a network. Runtimes report it as the node's

@@ -53,7 +53,7 @@ func newWaiting(t *testing.T, blocks ...string) *waiting {
 	w.net.grow(func(s *Serving) { s.Growing = [2]bool{true, true} })
 	var err error
 	w.Server, err = NewServer(ServerConfig{
-		Socket: "unused", Book: open(t, folder(t)), Network: w.net, Checker: w.net, Wanted: func() { w.wanted.Add(1) },
+		Socket: "unused", Book: open(t, folder(t)), Network: w.net, Checker: w.net, Present: w.net.Present, Wanted: func() { w.wanted.Add(1) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/cri"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/version"
 )
@@ -39,6 +41,7 @@ type options struct {
 	pluginDir     string
 	cniBinDir     string
 	cniConfDir    string
+	criEndpoint   string
 	metrics       string
 	probes        string
 	fullInterval  time.Duration
@@ -76,6 +79,8 @@ func command() *cobra.Command {
 	f.StringVar(&o.pluginDir, "plugin-dir", "/opt/podnet/cni", "folder that holds the CNI binaries to install")
 	f.StringVar(&o.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "the runtime's folder for CNI binaries")
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the runtime's folder for CNI configuration")
+	f.StringVar(&o.criEndpoint, "runtime-endpoint", "", "socket by which the container runtime is asked which pods there are; none: it is not asked "+
+		"(default the first that exists of "+strings.Join(cri.Sockets, ", ")+")")
 	f.StringVar(&o.metrics, "metrics-bind-address", "0", "address for metrics, such as 127.0.0.1:19083; 0 turns them off")
 	f.StringVar(&o.probes, "health-probe-bind-address", "127.0.0.1:19082", "address for /healthz and /readyz; 0 turns them off")
 	f.DurationVar(&o.fullInterval, "full-interval", 30*time.Second, "time between passes over the whole of the node when nothing changes")
@@ -108,6 +113,14 @@ func (o options) endpoints() (model.EndpointOptions, error) {
 
 func (o options) socket() string      { return filepath.Join(o.stateDir, "cni.sock") }
 func (o options) attachments() string { return filepath.Join(o.stateDir, "attachments") }
+
+// runtime returns the container runtime that is asked; nil where none is.
+func (o options) runtime() cni.Runtime {
+	if o.criEndpoint == "none" {
+		return nil
+	}
+	return cri.New(o.criEndpoint)
+}
 
 func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })

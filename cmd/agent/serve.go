@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -41,11 +42,20 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return err
 	}
 	installer := cni.InstallConfig{SourceDir: o.pluginDir, BinDir: o.cniBinDir, ConfDir: o.cniConfDir, Socket: o.socket()}
-	src := source.New(mgr.GetCache())
+	src := source.New(func() (cache.Cache, error) {
+		return cache.New(mgr.GetConfig(), cache.Options{
+			HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+			// Nobody here reads who wrote which field, and it is a large part of an object.
+			DefaultTransform: cache.TransformStripManagedFields(),
+		})
+	}, mgr.GetAPIReader())
 	writer := status.NewWriter(status.Writer{
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
 		Node: o.node, Version: version.Version,
 	})
+	reclaimed := &reclaims{
+		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: o.node, notes: make(chan string, reclaimedQueue),
+	}
 	var server *cni.Server
 	syncer := sync.New(sync.Config{
 		Source: src,
@@ -68,6 +78,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
 		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Trigger,
+		Present: k.Present, Runtime: o.runtime(), Reclaimed: reclaimed.add,
 	})
 	if err != nil {
 		return err
@@ -78,11 +89,20 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	for _, r := range []manager.RunnableFunc{
 		server.Run,
 		writer.Run,
+		reclaimed.Start,
 		func(ctx context.Context) error {
-			if err := src.Watch(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
+			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
 				return err
 			}
-			return syncer.Run(ctx)
+			return nil
+		},
+		func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-src.Synced():
+				return syncer.Run(ctx)
+			}
 		},
 	} {
 		if err := mgr.Add(r); err != nil {

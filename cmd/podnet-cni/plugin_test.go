@@ -144,7 +144,10 @@ func (n *node) startAgent() (stop func()) {
 	if n.book, err = cni.OpenBook(n.t.Context(), n.dir+"/attachments"); err != nil {
 		n.t.Fatal(err)
 	}
-	server, err := cni.NewServer(cni.ServerConfig{Socket: n.socket, Book: n.book, Network: n.net, Checker: n.net})
+	server, err := cni.NewServer(cni.ServerConfig{
+		Socket: n.socket, Book: n.book, Network: n.net, Checker: n.net,
+		Present: func(_ context.Context, pods []model.Pod) ([]model.Pod, error) { return pods, nil },
+	})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -1,0 +1,190 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Runtime is the node's container runtime.
+type Runtime interface {
+	// Sandboxes returns the IDs of all sandboxes that the runtime knows, whatever
+	// their state.
+	Sandboxes(ctx context.Context) (map[string]bool, error)
+	// Idle says whether no process is in the network namespace at a path, and
+	// returns an error where that is not certain.
+	Idle(ctx context.Context, netns string) (bool, error)
+}
+
+const (
+	// youngest is the least age of a record whose pod the runtime may have lost:
+	// runtimes list a sandbox only when all of it is made, well after ADD.
+	youngest = 5 * time.Minute
+	// doubt is the least time between two looks that both miss a sandbox: a runtime
+	// that has just started may not list all yet.
+	doubt = time.Minute
+)
+
+// leaks are the attachments whose sandboxes the runtime does not know.
+type leaks struct {
+	mu sync.Mutex
+	// missing is when each was first missed, by what was recorded when. An
+	// attachment that is made anew is another.
+	missing map[attachment]time.Time
+	// failure is why the runtime could not be asked; empty where it could.
+	failure string
+}
+
+// attachment is one stay of a pod on the node.
+type attachment struct {
+	key   Key
+	since time.Time
+}
+
+// Sweep detaches the pods that are gone without a word of the runtime, as after a
+// crash or a removal by hand. In case of doubt a pod stays: an address that leaks
+// costs less than one that two pods have.
+//
+// A pod is gone when the file of its network namespace and its link are. It is also
+// gone when the runtime does not know its sandbox, in two looks, and no process is
+// in its namespace.
+func (s *Server) Sweep(ctx context.Context) error {
+	lost := s.lost(ctx)
+	return s.collect(ctx, func(ctx context.Context, pod model.Pod) (string, error) {
+		if pod.Netns == "" {
+			return "", nil
+		}
+		if _, err := os.Stat(pod.Netns); errors.Is(err, fs.ErrNotExist) {
+			// The kernel is asked too: a namespace that the agent's image does not show
+			// may be there all the same. Its end of the link goes with the namespace.
+			present, err := s.config.Present(ctx, []model.Pod{pod})
+			if err != nil || len(present) > 0 {
+				return "", err
+			}
+			return "its network namespace and its link are gone", nil
+		}
+		since, _ := s.config.Book.recordedSince(KeyOf(pod))
+		if !lost[attachment{KeyOf(pod), since}] {
+			return "", nil
+		}
+		idle, err := s.config.Runtime.Idle(ctx, pod.Netns)
+		if err != nil {
+			log.FromContext(ctx).V(1).Info("cannot tell whether a pod is alive that the runtime does not know", "pod", describe(pod), "reason", err.Error())
+			return "", nil
+		}
+		if !idle {
+			return "", nil
+		}
+		return "the runtime does not know its sandbox, and no process is in its network namespace", nil
+	})
+}
+
+// lost returns the attachments whose sandboxes the runtime did not know in two looks.
+func (s *Server) lost(ctx context.Context) map[attachment]bool {
+	pods := s.config.Book.recorded()
+	if s.config.Runtime == nil || len(pods) == 0 {
+		return nil
+	}
+	sandboxes, err := s.config.Runtime.Sandboxes(ctx)
+	s.leaks.mu.Lock()
+	defer s.leaks.mu.Unlock()
+	before := s.leaks.missing
+	s.leaks.missing = map[attachment]time.Time{}
+	if err != nil {
+		// Only once each: some nodes' runtimes never answer.
+		if err.Error() != s.leaks.failure {
+			log.FromContext(ctx).Info("cannot ask the container runtime which pods there are", "reason", err.Error())
+		}
+		s.leaks.failure = err.Error()
+		return nil
+	}
+	s.leaks.failure = ""
+	now := time.Now()
+	witnessed := false
+	lost := map[attachment]bool{}
+	for _, pod := range pods {
+		if sandboxes[pod.ContainerID] {
+			witnessed = true
+			continue
+		}
+		since, ok := s.config.Book.recordedSince(KeyOf(pod))
+		// What is no pod of Kubernetes is of others, such as `ctr run --cni`.
+		if !ok || pod.Name == "" || now.Sub(since) < youngest {
+			continue
+		}
+		a := attachment{KeyOf(pod), since}
+		first, missed := before[a]
+		if !missed {
+			first = now
+		}
+		s.leaks.missing[a] = first
+		lost[a] = now.Sub(first) >= doubt
+	}
+	// A runtime that knows none of the pods is not the one that they are of, or it
+	// has not read its own records yet.
+	if !witnessed {
+		clear(s.leaks.missing)
+		return nil
+	}
+	return lost
+}
+
+// judge says why a pod is to be detached; nothing where it stays.
+type judge func(ctx context.Context, pod model.Pod) (why string, err error)
+
+// collect detaches the pods that are not to stay. Those with a request under way
+// are left alone.
+func (s *Server) collect(ctx context.Context, judge judge) error {
+	pods := s.config.Book.recorded()
+	for _, hostLink := range s.config.Book.Damaged() {
+		pods = append(pods, model.Pod{HostLink: hostLink})
+	}
+	var errs []error
+	for _, pod := range pods {
+		errs = append(errs, s.collectOne(ctx, pod, judge))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) collectOne(ctx context.Context, pod model.Pod, judge judge) error {
+	unlock, ok := s.keys.tryLock(pod.HostLink)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	// Since it was listed, it may have been detached, or attached anew.
+	current, exists := s.config.Book.Get(KeyOf(pod))
+	addrs, damaged := s.config.Book.damagedAddrs(pod.HostLink)
+	switch {
+	case exists:
+		pod = current
+	case damaged:
+		pod.Addrs = addrs
+	default:
+		return nil
+	}
+	why, err := judge(ctx, pod)
+	if err != nil {
+		return fmt.Errorf("find out whether %s is gone: %w", describe(pod), err)
+	}
+	if why == "" {
+		return nil
+	}
+	log.FromContext(ctx).Info("detaching a pod that is no more", "pod", describe(pod), "link", pod.HostLink, "addresses", pod.Addrs, "reason", why)
+	if err := s.detach(ctx, pod); err != nil {
+		return err
+	}
+	reclaimed.Add(float64(len(pod.Addrs)))
+	if s.config.Reclaimed != nil {
+		s.config.Reclaimed(pod, why)
+	}
+	return nil
+}

@@ -1,0 +1,275 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// fakeRuntime is a container runtime, and the processes of its containers.
+type fakeRuntime struct {
+	sandboxes map[string]bool
+	err       error
+	// busy are the namespaces with a process in them.
+	busy    map[string]bool
+	idleErr error
+	asked   int
+}
+
+func (r *fakeRuntime) Sandboxes(context.Context) (map[string]bool, error) {
+	r.asked++
+	return maps.Clone(r.sandboxes), r.err
+}
+
+func (r *fakeRuntime) Idle(_ context.Context, netns string) (bool, error) {
+	return !r.busy[netns], r.idleErr
+}
+
+// swept is a node whose leaks are looked for, in a bubble of its own time.
+type swept struct {
+	*Server
+	t         *testing.T
+	dir       string
+	net       *fakeNetwork
+	runtime   *fakeRuntime
+	reclaimed []string
+}
+
+func newSwept(t *testing.T) *swept {
+	t.Helper()
+	s := &swept{
+		t: t, dir: folder(t), net: newFakeNetwork("10.0.0.0/24", "fd00::/64"),
+		runtime: &fakeRuntime{sandboxes: map[string]bool{}, busy: map[string]bool{}},
+	}
+	s.start()
+	return s
+}
+
+// start starts an agent, in place of a former one.
+func (s *swept) start() {
+	s.t.Helper()
+	var err error
+	s.Server, err = NewServer(ServerConfig{
+		Socket: "unused", Book: open(s.t, filepath.Join(s.dir, "attachments")), Network: s.net, Checker: s.net, Present: s.net.Present,
+		Runtime:   s.runtime,
+		Reclaimed: func(pod model.Pod, why string) { s.reclaimed = append(s.reclaimed, pod.ContainerID+": "+why) },
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *swept) netns(id string) string { return filepath.Join(s.dir, "netns-"+id) }
+
+// run adds pods that have namespaces with a process in them, of sandboxes that the
+// runtime knows.
+func (s *swept) run(ids ...string) {
+	s.t.Helper()
+	for _, id := range ids {
+		if err := os.WriteFile(s.netns(id), nil, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		r := request(id, `{}`)
+		r.Netns = s.netns(id)
+		if _, err := s.add(s.t.Context(), r); err != nil {
+			s.t.Fatal(err)
+		}
+		s.runtime.sandboxes[id], s.runtime.busy[s.netns(id)] = true, true
+	}
+}
+
+// lose makes the runtime forget pods whose processes have ended.
+func (s *swept) lose(ids ...string) {
+	for _, id := range ids {
+		delete(s.runtime.sandboxes, id)
+		delete(s.runtime.busy, s.netns(id))
+	}
+}
+
+// sweep lets time pass, sweeps, and checks who is left.
+func (s *swept) sweep(after time.Duration, left ...string) {
+	s.t.Helper()
+	time.Sleep(after)
+	if err := s.Sweep(s.t.Context()); err != nil {
+		s.t.Error(err)
+	}
+	var have []string
+	for _, pod := range s.config.Book.Pods() {
+		have = append(have, pod.ContainerID)
+	}
+	slices.Sort(have)
+	if !slices.Equal(have, left) || len(s.net.links) != len(left) {
+		s.t.Errorf("%v and %d links are left, want %v", have, len(s.net.links), left)
+	}
+}
+
+// counted is the metric of addresses that were reclaimed.
+func counted(t *testing.T) float64 {
+	t.Helper()
+	families, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "podnet_agent_addresses_reclaimed_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatal("there is no such metric")
+	return 0
+}
+
+func TestPodThatTheRuntimeLostIsReclaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.run("a", "b")
+		s.lose("b")
+		before := counted(t)
+		s.sweep(youngest, "a", "b")
+		s.sweep(doubt-1, "a", "b")
+		s.sweep(1, "a")
+		want := "b: the runtime does not know its sandbox, and no process is in its network namespace"
+		if len(s.reclaimed) != 1 || s.reclaimed[0] != want {
+			t.Errorf("told of %q", s.reclaimed)
+		}
+		if count := counted(t) - before; count != 2 {
+			t.Errorf("%v addresses counted, want one of each family", count)
+		}
+		s.sweep(time.Hour, "a")
+	})
+}
+
+func TestLivePodIsNeverReclaimed(t *testing.T) {
+	for name, doubtful := range map[string]func(s *swept){
+		"the runtime cannot be asked":            func(s *swept) { s.runtime.err = errors.New("connection refused") },
+		"the runtime lists nothing":              func(s *swept) { clear(s.runtime.sandboxes) },
+		"another runtime answers":                func(s *swept) { s.runtime.sandboxes = map[string]bool{"x": true} },
+		"a process is in its namespace":          func(s *swept) { s.runtime.busy[s.netns("b")] = true },
+		"processes cannot be seen":               func(s *swept) { s.runtime.idleErr = errors.New("the agent does not see processes") },
+		"a request for it is under way":          func(s *swept) { s.keys.lock(Key{"b", "eth0"}.HostLink()) },
+		"nobody asks the runtime":                func(s *swept) { s.config.Runtime = nil },
+		"its namespace is hidden, not its link":  func(s *swept) { _ = os.Remove(s.netns("b")) },
+		"the runtime knows it":                   func(s *swept) { s.runtime.sandboxes["b"] = true },
+		"it is not of Kubernetes, but of `ctr`.": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSwept(t)
+				s.run("a")
+				if doubtful == nil {
+					r := request("b", `{}`)
+					r.Args, r.Netns = "", s.netns("b")
+					if _, err := s.add(t.Context(), r); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(s.netns("b"), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					s.run("b")
+					s.lose("b")
+					doubtful(s)
+				}
+				for range 20 {
+					s.sweep(time.Minute, "a", "b")
+				}
+			})
+		})
+	}
+}
+
+func TestDoubtBeginsAnewWhen(t *testing.T) {
+	for name, between := range map[string]func(s *swept){
+		"the runtime listed it once":     func(s *swept) { s.runtime.sandboxes["b"] = true; s.sweep(0, "a", "b"); s.lose("b") },
+		"the runtime could not be asked": func(s *swept) { s.runtime.err = errFault; s.sweep(0, "a", "b"); s.runtime.err = nil },
+		"the runtime listed nothing":     func(s *swept) { s.lose("a"); s.sweep(0, "a", "b"); s.runtime.sandboxes["a"] = true },
+		"the agent was started again": func(s *swept) {
+			// The files have the time of the world outside the bubble.
+			record := filepath.Join(s.dir, "attachments", Key{"b", "eth0"}.HostLink()+recordSuffix)
+			if err := os.Chtimes(record, time.Now(), time.Now().Add(-youngest)); err != nil {
+				s.t.Fatal(err)
+			}
+			s.start()
+		},
+		"the pod was attached once again": func(s *swept) { s.del(s.t.Context(), request("b", `{}`)); s.run("b"); s.lose("b") }, //nolint:errcheck // seen by what is left
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSwept(t)
+				s.run("a", "b")
+				s.lose("b")
+				s.sweep(youngest, "a", "b")
+				time.Sleep(doubt - 1)
+				between(s)
+				s.sweep(1, "a", "b")
+				if name == "the pod was attached once again" {
+					s.sweep(youngest-2, "a", "b")
+					s.sweep(1, "a", "b")
+				}
+				s.sweep(doubt-2, "a", "b")
+				s.sweep(time.Minute, "a")
+			})
+		})
+	}
+}
+
+// The record's file tells a new agent how old an attachment is.
+func TestAgeOutlastsARestart(t *testing.T) {
+	dir := folder(t)
+	pod := reserve(t, open(t, dir), "a", "10.0.0.0/24")
+	past := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(filepath.Join(dir, pod.HostLink+recordSuffix), past, past); err != nil {
+		t.Fatal(err)
+	}
+	if since, ok := open(t, dir).recordedSince(KeyOf(pod)); !ok || !since.Equal(past) {
+		t.Errorf("%s %t, want %s", since, ok, past)
+	}
+}
+
+func TestSweepFailsWhereTheKernelDoesNotSayWhichLinksThereAre(t *testing.T) {
+	s := newSwept(t)
+	s.run("a")
+	if err := os.Remove(s.netns("a")); err != nil {
+		t.Fatal(err)
+	}
+	clear(s.net.links)
+	s.net.presentErr = errFault
+	if err := s.Sweep(t.Context()); !errors.Is(err, errFault) || len(s.config.Book.Pods()) != 1 {
+		t.Errorf("%v, left %v", err, s.config.Book.Pods())
+	}
+	s.net.presentErr = nil
+	s.sweep(0)
+	if want := "a: its network namespace and its link are gone"; !slices.Equal(s.reclaimed, []string{want}) {
+		t.Errorf("told of %q", s.reclaimed)
+	}
+}
+
+func TestGCTellsWhatItReclaims(t *testing.T) {
+	s := newSwept(t)
+	s.run("a", "b")
+	list := `{"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}]}`
+	if _, err := s.gc(t.Context(), request("", list)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "b: the runtime no longer counts it among its attachments"; !slices.Equal(s.reclaimed, []string{want}) {
+		t.Errorf("told of %q", s.reclaimed)
+	}
+}
+
+func TestRuntimeIsNotAskedWithoutPods(t *testing.T) {
+	s := newSwept(t)
+	if err := s.Sweep(t.Context()); err != nil || s.runtime.asked != 0 {
+		t.Error(fmt.Sprint(err, s.runtime.asked))
+	}
+}
