@@ -33,11 +33,14 @@ type RollCall struct {
 	over  bool
 }
 
-// Begin makes all agents be asked anew.
+// Begin makes all agents be asked anew. Before the first call, which is still to
+// come, it does nothing.
 func (c *RollCall) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.begin()
+	if c.id != "" {
+		c.begin()
+	}
 }
 
 func (c *RollCall) begin() {

@@ -19,6 +19,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/podnet/podnet/controllers"
+	"github.com/podnet/podnet/internal/restored"
 )
 
 // runOptions are the flags of the manager itself.
@@ -79,7 +80,10 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 	if err := controllers.Setup(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controllers: %w", err)
 	}
+	// Its caches would never be right again: a new process has new ones.
+	guard := &restored.Watcher{Reader: mgr.GetAPIReader(), Interval: restoredInterval}
 	if err := errors.Join(
+		mgr.Add(always(guard.Run)),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache())),
 	); err != nil {
@@ -91,6 +95,18 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 	}
 	return nil
 }
+
+// restoredInterval is how often the manager looks whether the API server was restored from a backup.
+const restoredInterval = 5 * time.Second
+
+// always is run by standbys too.
+type always func(ctx context.Context) error
+
+// Start implements manager.Runnable.
+func (a always) Start(ctx context.Context) error { return a(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (always) NeedLeaderElection() bool { return false }
 
 // syncPatience is less than the second that a kubelet waits for the answer to a probe.
 const syncPatience = 500 * time.Millisecond

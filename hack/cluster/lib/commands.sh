@@ -121,7 +121,7 @@ start_cluster() {
 		done
 	) &
 	import=$!
-	wait_for 60 "the API server's readiness" "$state/logs/kube-apiserver.log" kubectl get --raw /readyz
+	await_apiserver
 	start_controller_manager
 	start_scheduler
 	wait "$import"
@@ -166,6 +166,41 @@ cmd_down() {
 	fi
 	clean
 	say "the cluster is down; its logs are in $state/logs"
+}
+
+await_apiserver() {
+	wait_for 60 "the API server's readiness" "$state/logs/kube-apiserver.log" kubectl get --raw /readyz
+}
+
+# cmd_backup FOLDER keeps what etcd holds, for which the API server stands still for a moment.
+cmd_backup() {
+	[ $# -eq 1 ] || die "name the folder that is to hold the backup"
+	need_root
+	need_up
+	lock
+	[ ! -e "$1" ] || die "$1 exists already"
+	stop kube-apiserver
+	stop etcd
+	cp -a "$state/nodes/node1/etcd" "$1"
+	start_etcd
+	start_apiserver
+	await_apiserver
+}
+
+# cmd_restore FOLDER makes etcd hold what it held at the time of a backup. Everything else goes on meanwhile.
+cmd_restore() {
+	[ $# -eq 1 ] || die "name the folder that holds the backup"
+	need_root
+	need_up
+	lock
+	[ -d "$1/member" ] || die "$1 holds no backup"
+	stop kube-apiserver
+	stop etcd
+	rm -rf "$state/nodes/node1/etcd"
+	cp -a "$1" "$state/nodes/node1/etcd"
+	start_etcd
+	start_apiserver
+	await_apiserver
 }
 
 inside_cluster() { grep -q "/$cgroup_top/" "/proc/$$/cgroup"; }

@@ -120,6 +120,17 @@ pid_of() {
 	say "$pid"
 }
 
+# stop NAME ends a process and returns when it has gone.
+stop() {
+	local pid deadline=$(($(now_ms) + 20000))
+	pid=$(pid_of "$1") || return 0
+	kill "$pid"
+	while [ "$(pid_of "$1")" = "$pid" ]; do
+		[ "$(now_ms)" -lt "$deadline" ] || kill -KILL "$pid" 2>/dev/null || true
+		sleep 0.05
+	done
+}
+
 # dead_processes prints the names of recorded processes that no longer run.
 dead_processes() {
 	local file name
