@@ -125,8 +125,14 @@ test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as r
 	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster/...
 
 .PHONY: bench
-bench: ## Benchmarks (as root).
-	go test -run='^$$' -bench=. -benchmem -timeout=60m $(TESTFLAGS) ./internal/... ./agent/...
+bench: ## Benchmarks, in tables (docs/benchmarks.md).
+	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
+	export KUBEBUILDER_ASSETS
+	pure=$$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agent/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+	{
+		go test -run='^$$' -bench=. -benchmem -timeout=30m $(TESTFLAGS) $$pure
+		go test -run='^$$' -bench=. -benchtime=1x -timeout=30m $(TESTFLAGS) ./test/bench/...
+	} | go run ./hack/bench
 
 .PHONY: conformance
 conformance: ## The conformance specs of Kubernetes that are about networks (as root).
