@@ -1,0 +1,132 @@
+package netns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/status"
+	"github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
+)
+
+// agentVariable makes this program an agent instead of tests: one that the crash
+// test can kill. Its value is a crashAgent in JSON.
+const agentVariable = "PODNET_TEST_AGENT"
+
+func init() {
+	text := os.Getenv(agentVariable)
+	if text == "" {
+		return
+	}
+	var a crashAgent
+	err := json.Unmarshal([]byte(text), &a)
+	if err == nil {
+		err = a.run()
+	}
+	fmt.Fprintln(os.Stderr, "agent:", err)
+	os.Exit(1)
+}
+
+// crashAgent is an agent without an API server: what the API holds never changes.
+type crashAgent struct {
+	StateDir string
+	Blocks   []netip.Prefix
+	Network  model.Network
+	kernel   *kernel.Kernel
+}
+
+// crashNode is the name of the agent's node.
+const crashNode = "node1"
+
+// run works until the process is killed, or the test that started it is gone.
+func (a *crashAgent) run() error {
+	go func() {
+		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // it ends either way
+		os.RemoveAll(a.StateDir)
+		os.Exit(1)
+	}()
+	ctrl.SetLogger(zap.New(zap.WriteTo(os.Stderr)))
+	ctx := context.Background()
+	var err error
+	if a.kernel, err = kernel.New(kernel.Config{StateDir: a.StateDir}); err != nil {
+		return err
+	}
+	book, err := cni.OpenBook(ctx, a.attachments())
+	if err != nil {
+		return err
+	}
+	var server *cni.Server
+	syncer := sync.New(sync.Config{
+		Source: a, Kernel: a.kernel, Links: a.kernel, Flows: a.kernel, Node: a,
+		Pods: func(ctx context.Context) ([]model.Pod, error) {
+			return a.kernel.Present(ctx, book.Pods())
+		},
+		Usage:        book.UsageByBlock,
+		Waiting:      func() [2]int64 { return server.Waiting() },
+		Report:       func(status.Report) {},
+		Serve:        func(context.Context) error { return nil },
+		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
+		FullInterval: time.Second,
+	})
+	server, err = cni.NewServer(cni.ServerConfig{
+		Socket: a.socket(), Book: book, Network: syncer, Checker: syncer, Present: a.kernel.Present, Wanted: syncer.Trigger,
+	})
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- server.Run(ctx) }()
+	go func() { failed <- syncer.Run(ctx) }()
+	return <-failed
+}
+
+func (a *crashAgent) socket() string      { return filepath.Join(a.StateDir, "cni.sock") }
+func (a *crashAgent) attachments() string { return filepath.Join(a.StateDir, "attachments") }
+
+// Snapshot implements sync.Source.
+func (a *crashAgent) Snapshot(context.Context) (source.Snapshot, error) {
+	return source.Snapshot{Network: &a.Network, Blocks: a.blocks()}, nil
+}
+
+func (a *crashAgent) blocks() []model.Block {
+	var blocks []model.Block
+	for _, b := range a.Blocks {
+		blocks = append(blocks, model.Block{Name: b.String(), CIDR: b, Node: crashNode, State: model.BlockActive, Created: time.Unix(1, 0)})
+	}
+	return blocks
+}
+
+// Host implements sync.Node.
+func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, error) {
+	facts, err := a.kernel.Facts(ctx)
+	if err != nil {
+		return model.Host{}, nil, err
+	}
+	endpoints, problems := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{})
+	return model.Host{
+		Node: crashNode, Endpoints: endpoints, Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
+		VXLAN: facts.VXLAN, BridgeNetfilter: facts.BridgeNetfilter,
+	}, problems, nil
+}
+
+// Findings implements sync.Node.
+func (*crashAgent) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+	return nil, nil
+}
+
+// Remove implements sync.Node.
+func (*crashAgent) Remove(context.Context) error { return errors.New("nobody asked for that") }
