@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -25,27 +26,34 @@ import (
 	"github.com/podnet/podnet/controllers"
 )
 
-// startManager runs the controllers until the spec ends, with the rights that
-// their role gives and no others.
-func startManager() {
+// startManager runs the controllers until the spec ends, or until stop is called,
+// with the rights that their role gives and no others.
+func startManager(change ...func(*ctrl.Options)) (stop func()) {
+	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background())
 	as := rest.CopyConfig(config)
 	as.Impersonate.UserName = managerUser
-	mgr, err := ctrl.NewManager(as, ctrl.Options{
+	options := ctrl.Options{
 		Scheme:  controllers.Scheme(),
 		Client:  client.Options{Cache: controllers.CacheOptions()},
 		Metrics: metricsserver.Options{BindAddress: "0"},
 		// Several managers run in this process, one after the other and at once.
 		Controller: managerconfig.Controller{SkipNameValidation: ptr.To(true)},
-	})
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	mgr, err := ctrl.NewManager(as, options)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controllers.Setup(ctx, mgr)).To(Succeed())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
-	DeferCleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		Eventually(ended).Should(Receive(BeNil()))
 	})
+	DeferCleanup(stop)
+	return stop
 }
 
 // cleanAfterwards removes all that a spec made, after its managers have ended.
