@@ -86,10 +86,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
-	for _, r := range []manager.RunnableFunc{
-		server.Run,
-		writer.Run,
-		reclaimed.Start,
+	if err := start(ctx, mgr, syncer, server.Run, writer.Run, reclaimed.Start,
 		func(ctx context.Context) error {
 			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
 				return err
@@ -104,8 +101,19 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 				return syncer.Run(ctx)
 			}
 		},
-	} {
-		if err := mgr.Add(r); err != nil {
+	); err != nil {
+		return err
+	}
+	if syncer.Removed() {
+		return empty(o.stateDir)
+	}
+	return nil
+}
+
+// start runs the parts of the agent until ctx ends, and tells whether they do well.
+func start(ctx context.Context, mgr manager.Manager, syncer *sync.Syncer, parts ...manager.RunnableFunc) error {
+	for _, p := range parts {
+		if err := mgr.Add(p); err != nil {
 			return fmt.Errorf("add a part of the agent: %w", err)
 		}
 	}
@@ -117,9 +125,6 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	}
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run the agent: %w", err)
-	}
-	if syncer.Removed() {
-		return empty(o.stateDir)
 	}
 	return nil
 }
