@@ -40,10 +40,12 @@ func (l *ledger) next(r ipam.Range) (netip.Prefix, bool) {
 }
 
 // giveBack undoes next.
-func (l *ledger) giveBack(block netip.Prefix) {
+func (l *ledger) giveBack(blocks []netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.taken.GiveBack(block)
+	for _, block := range blocks {
+		l.taken.GiveBack(block)
+	}
 }
 
 // add enters a NodeSubnet.
@@ -93,8 +95,9 @@ func (l *ledger) OnDelete(o any) {
 	if !ok {
 		return
 	}
-	l.remove(s.Name)
+	// First, so that nobody takes the block before it is known why it is free.
 	if s.Spec.Network == podnetv1alpha1.DefaultPodNetwork && s.Spec.NodeUID != "" && s.Spec.State != podnetv1alpha1.SubnetReleased {
 		l.vanished(s)
 	}
+	l.remove(s.Name)
 }

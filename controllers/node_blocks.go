@@ -99,6 +99,9 @@ func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node, report
 				}
 				break
 			}
+			if errors.Is(err, errCalled) {
+				return allocation{pending: true}, nil
+			}
 			if err != nil {
 				return out, err
 			}
@@ -135,16 +138,25 @@ func familyName(is4 bool) podnetv1alpha1.AddressFamily {
 // errExhausted says that no range has a free block.
 var errExhausted = errors.New("no free block is left")
 
+// errCalled says that a roll call has begun meanwhile.
+var errCalled = errors.New("a roll call has begun")
+
 // create takes the lowest free block of the first range that has one.
 func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges pool) (netip.Prefix, error) {
+	// What others took meanwhile is not asked for again within this allocation.
+	var tried []netip.Prefix
+	defer func() { r.Ledger.giveBack(tried) }()
 	for _, from := range ranges {
 		for {
 			block, found := r.Ledger.next(from.Range)
 			if !found {
 				break
 			}
-			// What others took meanwhile is not asked for again within this allocation.
-			defer r.Ledger.giveBack(block)
+			tried = append(tried, block)
+			// It may be free only because its object has just disappeared.
+			if !r.RollCall.Over() {
+				return netip.Prefix{}, errCalled
+			}
 			err := r.createSubnet(ctx, node, block)
 			if err == nil {
 				return block, nil
@@ -176,59 +188,5 @@ func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, bl
 		return fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
 	}
 	r.Ledger.add(name, block.String())
-	return nil
-}
-
-// claim makes the NodeSubnets anew whose blocks the node's pods use although they
-// are not there: lost by a restore of etcd, or deleted by force. The name is the
-// lock here too: where another node holds the block by now, both are named in an
-// Event, and nothing changes.
-func (r *NodeReconciler) claim(
-	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
-) error {
-	if report == nil {
-		return nil
-	}
-	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	for _, b := range report.Status.Blocks {
-		cidr, err := netip.ParsePrefix(b.CIDR)
-		if err != nil || b.State != "" || countOf(b.AddressesUsed) == 0 {
-			continue
-		}
-		name, err := ipam.BlockName(cidr)
-		within, found := ranges.containing(cidr)
-		if err != nil || !found || within.BlockBits != cidr.Bits() {
-			continue
-		}
-		if err := r.claimOne(ctx, node, network, cidr, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *NodeReconciler) claimOne(
-	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix, name string,
-) error {
-	holder := &podnetv1alpha1.NodeSubnet{}
-	err := r.Get(ctx, client.ObjectKey{Name: name}, holder)
-	switch {
-	case apierrors.IsNotFound(err):
-		err = r.createSubnet(ctx, node, cidr)
-		if err == nil {
-			r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockReclaimed, actionAllocate,
-				"Pods of Node %s use the block %s, whose NodeSubnet was gone without having been released: it was made again.", node.Name, cidr)
-		}
-		if apierrors.IsAlreadyExists(err) {
-			return nil // Its creation comes back here.
-		}
-		return err
-	case err != nil:
-		return fmt.Errorf("reading NodeSubnet %s: %w", name, err)
-	case holder.Spec.Node != node.Name:
-		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
-			"Pods of Node %s use the block %s, which NodeSubnet %s gives to Node %s: delete these pods, so that they get other addresses.",
-			node.Name, cidr, name, holder.Spec.Node)
-	}
 	return nil
 }

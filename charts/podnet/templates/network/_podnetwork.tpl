@@ -42,6 +42,10 @@ spec:
   masquerade:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with $network.nodeBlocks }}
+  nodeBlocks:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- if not (kindIs "invalid" $network.blockQuarantineSeconds) }}
   blockQuarantineSeconds: {{ $network.blockQuarantineSeconds }}
   {{- end }}
