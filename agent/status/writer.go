@@ -77,6 +77,7 @@ func (w *Writer) Run(ctx context.Context) error {
 				w.again(r)
 			} else {
 				written = st
+				record(st)
 			}
 		}
 		select {
