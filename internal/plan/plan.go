@@ -161,6 +161,12 @@ func (v *view) judgeNode() {
 			})
 		}
 	}
+	for _, b := range v.own {
+		if b.Vanished {
+			v.problem(degraded("NodeSubnet %s of this node is gone without having been released, as by a restore of etcd from a backup:"+
+				" its pods are served on, and new ones get no address of it before it is there again.", b.Name))
+		}
+	}
 	if len(v.host.Endpoints) == 0 {
 		v.problem(model.Problem{
 			Reason: model.ReasonNoEndpoint, Fatal: true,

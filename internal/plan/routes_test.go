@@ -2,7 +2,9 @@ package plan
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -232,6 +234,23 @@ func TestNodeAddressIsThatOfTheOldestActiveBlock(t *testing.T) {
 	home := model.Address{Link: "vxpodnet6", Addr: prefix("10.244.250.0/32")}
 	if got := Build(c).State.Addresses; !slices.Contains(got, home) {
 		t.Errorf("without an IPv4 endpoint: %v", got)
+	}
+}
+
+func TestVanishedBlockIsServedAndSaid(t *testing.T) {
+	c := cluster()
+	before := Build(c)
+	for i := range c.Blocks {
+		if c.Blocks[i].Node == c.Host.Node {
+			c.Blocks[i].State, c.Blocks[i].Vanished = model.BlockDraining, true
+		}
+	}
+	after := Build(c)
+	if !reflect.DeepEqual(before.State, after.State) {
+		t.Error("the kernel shall be another one")
+	}
+	if len(after.Problems) == 0 || !strings.Contains(after.Problems[0].Message, "is gone without having been released") {
+		t.Errorf("problems %+v", after.Problems)
 	}
 }
 
