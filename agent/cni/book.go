@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,9 +26,12 @@ const (
 	recordSuffix = ".json"
 	// damagedSuffix marks records that could not be read and were set aside.
 	damagedSuffix = ".damaged"
-	// cursorsName is the file with the address of each block that was given last.
+	// cursorsName is the file with the address of each block that was given last of
+	// those that were never used before.
 	cursorsName = "cursors"
-	recordMode  = 0o600
+	// releasedName is the file with the addresses that were released last.
+	releasedName = "released"
+	recordMode   = 0o600
 )
 
 // Key identifies an attachment, as in the CNI specification.
@@ -90,6 +92,9 @@ type Book struct {
 	holders map[netip.Addr]int
 	blocks  map[netip.Prefix]*ipam.Addresses
 	cursors map[netip.Prefix]netip.Addr
+	// recent are the addresses that were released last, in that order, so that they
+	// rest after a restart too.
+	recent []released
 	// freed is closed when addresses are released; nil where nobody waits for that.
 	freed chan struct{}
 }
@@ -152,40 +157,6 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 		return model.Pod{}, err
 	}
 	return pod, nil
-}
-
-// choose returns the address that a pod gets of the blocks of one family, and
-// false where all are in use.
-func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Candidate, found bool) {
-	now := b.now()
-	for _, prefix := range blocks {
-		candidate, ok := b.addresses(prefix).Next()
-		switch {
-		case !ok:
-		case candidate.Released.IsZero() || now.Sub(candidate.Released) >= rest:
-			return prefix, candidate, true
-		case !found || candidate.Released.Before(best.Released):
-			block, best, found = prefix, candidate, true
-		}
-	}
-	return block, best, found
-}
-
-// addresses returns what is known of a block's addresses.
-func (b *Book) addresses(block netip.Prefix) *ipam.Addresses {
-	if known := b.blocks[block]; known != nil {
-		return known
-	}
-	var taken []netip.Addr
-	for addr := range b.holders {
-		if block.Contains(addr) {
-			taken = append(taken, addr)
-		}
-	}
-	// Without order, addresses that the cursor did not reach would move it at random.
-	slices.SortFunc(taken, netip.Addr.Compare)
-	b.blocks[block] = ipam.NewAddresses(block, b.cursors[block], taken, b.now())
-	return b.blocks[block]
 }
 
 // moveCursors writes which addresses are the last that were given for the first
@@ -321,6 +292,12 @@ func (b *Book) Release(key Key) error { return b.release(key.HostLink()) }
 func (b *Book) release(hostLink string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// Noted before: what is noted and still in use is no harm.
+	if key, ok := b.links[hostLink]; ok {
+		if err := b.noteReleased(b.pods[key].pod.Addrs); err != nil {
+			return fmt.Errorf("release the addresses of %s: %w", hostLink, err)
+		}
+	}
 	for _, suffix := range []string{recordSuffix, damagedSuffix} {
 		if err := b.disk.remove(b.path(hostLink + suffix)); err != nil {
 			return fmt.Errorf("release the addresses of %s: %w", hostLink, err)
@@ -437,49 +414,6 @@ func (b *Book) Usage(block netip.Prefix) (used int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.addresses(block).Used()
-}
-
-// byFamily splits blocks by family, in the order in which the families appear.
-func byFamily(blocks []netip.Prefix) [][]netip.Prefix {
-	var families [][]netip.Prefix
-	for _, block := range blocks {
-		i := slices.IndexFunc(families, func(f []netip.Prefix) bool { return f[0].Addr().Is4() == block.Addr().Is4() })
-		if i < 0 {
-			families = append(families, nil)
-			i = len(families) - 1
-		}
-		families[i] = append(families[i], block)
-	}
-	return families
-}
-
-// familyOf is the index of a block's family where there is one value for each: 0
-// for IPv4, 1 for IPv6.
-func familyOf(block netip.Prefix) int {
-	if block.Addr().Is4() {
-		return 0
-	}
-	return 1
-}
-
-// onlyNewRanges is why a node gets no further block where nobody says another.
-const onlyNewRanges = "a larger nodePrefixLength is for new ranges only"
-
-// allInUse is the sentence for a family none of whose blocks has an address left,
-// and for what reason the node has no further block.
-func allInUse(blocks []netip.Prefix, reason string) string {
-	names := make([]string, 0, len(blocks))
-	var count int64
-	for _, block := range blocks {
-		names = append(names, block.String())
-		count += ipam.AddressCount(block)
-	}
-	noun := "block"
-	if len(blocks) > 1 {
-		noun = "blocks"
-	}
-	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; %s, %s",
-		count, noun, strings.Join(names, ", "), reason, describeNetwork)
 }
 
 // clone returns a pod that shares no memory with the book.

@@ -76,6 +76,58 @@ func TestAddressesAreGivenInTheOrderOfTheirRelease(t *testing.T) {
 	}
 }
 
+// The order and the times of the last releases outlast the agent.
+func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
+	dir := folder(t)
+	book, now := clocked(t, dir)
+	blocks := []string{"10.0.0.0/29", "10.0.1.0/30"}
+	for i := range 6 {
+		reserve(t, book, fmt.Sprint(i), blocks...)
+	}
+	release(t, book, "4", "5", "1")
+	*now = now.Add(time.Second)
+	release(t, book, "3")
+	// One that was noted and is in use: as after a crash before its record went.
+	if err := book.noteReleased(addressesOf(book, "0")); err != nil {
+		t.Fatal(err)
+	}
+	book, now = clocked(t, dir)
+	*now = now.Add(rest)
+	for i, want := range []string{"10.0.0.6", "10.0.0.3", "10.0.1.2", "10.0.0.5"} {
+		wantReserved(t, book, fmt.Sprint("again", i), want, blocks...)
+	}
+	if _, err := book.Reserve(newPod("more"), prefixes(blocks...)); err == nil {
+		t.Error("another got one")
+	}
+	release(t, book, "0")
+	for i := range maxRecent {
+		id := fmt.Sprint("x", i)
+		reserve(t, book, id, "fd00::/64")
+		release(t, book, id)
+	}
+	if len(book.recent) != maxRecent || len(open(t, dir).recent) != maxRecent {
+		t.Errorf("%d are noted", len(book.recent))
+	}
+}
+
+// A clock that was set back does not make an address rest for long.
+func TestReleaseInTheFutureCountsAsNow(t *testing.T) {
+	dir := folder(t)
+	book, now := clocked(t, dir)
+	*now = now.Add(time.Hour)
+	wantReserved(t, book, "a", "10.0.0.2", "10.0.0.0/30")
+	release(t, book, "a")
+	book, now = clocked(t, dir)
+	book.Usage(netip.MustParsePrefix("10.0.0.0/30"))
+	*now = now.Add(rest)
+	wantReserved(t, book, "b", "10.0.0.2", "10.0.0.0/30", "10.0.1.0/30")
+}
+
+func addressesOf(book *Book, id string) []netip.Addr {
+	pod, _ := book.Get(Key{id, "eth0"})
+	return pod.Addrs
+}
+
 func TestTakenAddressesAreTakenOfEveryBlockThatHasThem(t *testing.T) {
 	book := open(t, folder(t))
 	book.Usage(netip.MustParsePrefix("10.0.0.0/28"))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,7 +148,8 @@ func TestHostPortsThatMeetAreRefused(t *testing.T) {
 func TestReleasedAddressRestsAlsoOverARestart(t *testing.T) {
 	dir := folder(t)
 	book := open(t, dir)
-	for i, want := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"} {
+	all := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"}
+	for i, want := range slices.Concat(all, all, all) {
 		id := fmt.Sprint(i)
 		if got := addrs(reserve(t, book, id, "10.0.0.0/29")); got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -246,7 +248,7 @@ func TestDamagedRecordsKeepTheirAddresses(t *testing.T) {
 func TestForeignAndHalfWrittenFilesDoNoHarm(t *testing.T) {
 	dir := folder(t)
 	half, foreign := filepath.Join(dir, temporaryPrefix+"1"), filepath.Join(dir, "notes.txt")
-	for _, file := range []string{half, foreign, filepath.Join(dir, cursorsName)} {
+	for _, file := range []string{half, foreign, filepath.Join(dir, cursorsName), filepath.Join(dir, releasedName)} {
 		if err := os.WriteFile(file, []byte(`{"containerID": "a", "addrs": ["10.0.`), 0o600); err != nil {
 			t.Fatal(err)
 		}

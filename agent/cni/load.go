@@ -72,6 +72,13 @@ func (b *Book) load(ctx context.Context, name string) error {
 		}
 		return nil
 	}
+	if name == releasedName {
+		if err := json.Unmarshal(content, &b.recent); err != nil {
+			logger.Error(err, "cannot read which addresses were released last: addresses may be given again sooner than they need to")
+			b.recent = nil
+		}
+		return nil
+	}
 	if hostLink, found := strings.CutSuffix(name, damagedSuffix); found {
 		b.setAside(hostLink, salvage(content))
 		return nil

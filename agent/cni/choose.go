@@ -1,0 +1,95 @@
+package cni
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/ipam"
+)
+
+// choose returns the address that a pod gets of the blocks of one family, and
+// false where all are in use.
+func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Candidate, found bool) {
+	now := b.now()
+	for _, prefix := range blocks {
+		candidate, ok := b.addresses(prefix).Next()
+		switch {
+		case !ok:
+		case candidate.Released.IsZero() || now.Sub(candidate.Released) >= rest:
+			return prefix, candidate, true
+		case !found || candidate.Released.Before(best.Released):
+			block, best, found = prefix, candidate, true
+		}
+	}
+	return block, best, found
+}
+
+// addresses returns what is known of a block's addresses.
+func (b *Book) addresses(block netip.Prefix) *ipam.Addresses {
+	if known := b.blocks[block]; known != nil {
+		return known
+	}
+	var taken []netip.Addr
+	for addr := range b.holders {
+		if block.Contains(addr) {
+			taken = append(taken, addr)
+		}
+	}
+	// Without order, addresses that the cursor did not reach would move it at random.
+	slices.SortFunc(taken, netip.Addr.Compare)
+	now := b.now()
+	known := ipam.NewAddresses(block, b.cursors[block], taken, now)
+	for _, r := range b.recent {
+		if b.holders[r.Addr] == 0 {
+			known.Take(r.Addr)
+			known.Release(r.Addr, earlier(r.At, now))
+		}
+	}
+	b.blocks[block] = known
+	return known
+}
+
+// byFamily splits blocks by family, in the order in which the families appear.
+func byFamily(blocks []netip.Prefix) [][]netip.Prefix {
+	var families [][]netip.Prefix
+	for _, block := range blocks {
+		i := slices.IndexFunc(families, func(f []netip.Prefix) bool { return f[0].Addr().Is4() == block.Addr().Is4() })
+		if i < 0 {
+			families = append(families, nil)
+			i = len(families) - 1
+		}
+		families[i] = append(families[i], block)
+	}
+	return families
+}
+
+// familyOf is the index of a block's family where there is one value for each: 0
+// for IPv4, 1 for IPv6.
+func familyOf(block netip.Prefix) int {
+	if block.Addr().Is4() {
+		return 0
+	}
+	return 1
+}
+
+// onlyNewRanges is why a node gets no further block where nobody says another.
+const onlyNewRanges = "a larger nodePrefixLength is for new ranges only"
+
+// allInUse is the sentence for a family none of whose blocks has an address left,
+// and for what reason the node has no further block.
+func allInUse(blocks []netip.Prefix, reason string) string {
+	names := make([]string, 0, len(blocks))
+	var count int64
+	for _, block := range blocks {
+		names = append(names, block.String())
+		count += ipam.AddressCount(block)
+	}
+	noun := "block"
+	if len(blocks) > 1 {
+		noun = "blocks"
+	}
+	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; %s, %s",
+		count, noun, strings.Join(names, ", "), reason, describeNetwork)
+}
