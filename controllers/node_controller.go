@@ -147,12 +147,19 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		}
 		allocateErr = r.setNetworkUnavailable(ctx, node, report, outcome)
 		r.announce(network, node, outcome)
+		if outcome.shortage != "" {
+			// The news of a block that became free may be here before the ledger's.
+			return ctrl.Result{RequeueAfter: shortageInterval}, errors.Join(reportErr, allocateErr)
+		}
 	}
 	return ctrl.Result{}, errors.Join(reportErr, allocateErr)
 }
 
 // pendingInterval is how often a node asks whether blocks are given out by now.
 const pendingInterval = 300 * time.Millisecond
+
+// shortageInterval is how often a node that lacks a block asks whether there is one by now.
+const shortageInterval = 30 * time.Second
 
 // carries says whether podnet's agent can run on a node: not on Windows.
 func carries(node *corev1.Node) bool {

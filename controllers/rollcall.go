@@ -16,9 +16,10 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// rollCallPatience is how long agents have for their answer. A node whose agent
-// does not run must not keep others from growing for ever.
-const rollCallPatience = 2 * time.Minute
+// rollCallPatience is how long agents have for their answer: many times what one
+// takes whose watch broke unnoticed. A node whose agent does not run must not keep
+// others from growing for ever.
+const rollCallPatience = 5 * time.Minute
 
 // RollCall keeps blocks from being given out before every agent has said which
 // ones its pods use. The API server may hold less than the nodes do, as after a
@@ -57,9 +58,17 @@ func (c *RollCall) ID() string {
 	return c.id
 }
 
-// Missing returns the names of the nodes that have still to answer; none once the
-// call is over. Those that never answered one are not waited for, as their agents
-// may not know how, nor those that are not ready.
+// Over says whether the last call is over.
+func (c *RollCall) Over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
+// Missing returns the names of the nodes that have still to answer, or whose answers
+// name blocks that are still to be made theirs again; none once the call is over.
+// Those that never answered one are not waited for, as their agents may not know
+// how, nor those that are not ready.
 func (c *RollCall) Missing(ctx context.Context, reader client.Reader) ([]string, error) {
 	id := c.ID()
 	c.mu.Lock()
@@ -74,18 +83,22 @@ func (c *RollCall) Missing(ctx context.Context, reader client.Reader) ([]string,
 			return nil, fmt.Errorf("listing who is to answer the roll call: %w", err)
 		}
 	}
-	ready := map[string]*corev1.Node{}
+	byName := make(map[string]*corev1.Node, len(nodes.Items))
 	for i := range nodes.Items {
-		if isReady(&nodes.Items[i]) {
-			ready[nodes.Items[i].Name] = &nodes.Items[i]
-		}
+		byName[nodes.Items[i].Name] = &nodes.Items[i]
 	}
 	var missing []string
 	for i := range reports.Items {
 		report := &reports.Items[i]
-		node := ready[report.Name]
-		if node != nil && ownedBy(report, node) && report.Status.RollCall != "" && report.Status.RollCall != id {
+		node := byName[report.Name]
+		if node != nil && isReady(node) && ownedBy(report, node) && report.Status.RollCall != "" && report.Status.RollCall != id {
 			missing = append(missing, report.Name)
+		}
+	}
+	if len(missing) == 0 {
+		var err error
+		if missing, err = unhealed(ctx, reader, byName, reports.Items); err != nil {
+			return nil, err
 		}
 	}
 	if len(missing) > 0 && !late {
