@@ -20,7 +20,6 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/restored"
 )
 
 // startRetry is the time between attempts to start watching while the API
@@ -34,27 +33,44 @@ type Source struct {
 	live     client.Reader
 	lost     *lost
 
-	synced chan struct{}
-	mu     sync.Mutex
+	synced, renew chan struct{}
+
+	mu sync.Mutex
 	// cache is the one that is complete; nil before there is one.
 	cache cache.Cache
 }
 
-// restoredInterval is how often an agent looks whether the API server was
-// restored from a backup: 5,000 of them ask it 170 times a second.
-const restoredInterval = 30 * time.Second
+// staleInterval is how often an agent compares its cache with the API server, and
+// stalePatience how long the cache may lag behind. 5,000 agents ask 170 times a second.
+const (
+	staleInterval = 30 * time.Second
+	stalePatience = 5 * time.Second
+)
 
 // New returns a Source that reads from caches which newCache makes and nobody
 // else runs, and looks with live at the API server itself.
 func New(newCache func() (cache.Cache, error), live client.Reader) *Source {
-	return &Source{newCache: newCache, live: live, lost: newLost(clock.RealClock{}), synced: make(chan struct{})}
+	return &Source{
+		newCache: newCache, live: live, lost: newLost(clock.RealClock{}),
+		synced: make(chan struct{}), renew: make(chan struct{}, 1),
+	}
+}
+
+// Renew makes the Source begin with a new cache, since somebody has seen that the
+// API server was put back to an older state.
+func (s *Source) Renew() {
+	select {
+	case s.renew <- struct{}{}:
+	default:
+	}
 }
 
 // Run keeps a cache, and calls changed whenever an object changes, until ctx ends.
 // While the API server, or podnet's kinds on it, cannot be reached, it keeps
-// trying. Where the API server was put back to an older state, it begins with a
-// new cache, and reads from the last one until that is complete: what blocks there
-// were is remembered.
+// trying. Where the API server was put back to an older state, as by a restore of
+// etcd from a backup, a watch misses all that comes before the last version that it
+// saw: then it begins with a new cache, and reads from the last one until that is
+// complete. What blocks there were is remembered.
 func (s *Source) Run(ctx context.Context, changed func()) error {
 	stopLast := func() {}
 	defer func() { stopLast() }()
@@ -77,12 +93,56 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 			<-ended
 		}
 		changed()
-		guard := restored.Watcher{Reader: s.live, Interval: restoredInterval}
-		if err := guard.Run(ctx); err != nil {
-			log.FromContext(ctx).Info("reading all objects anew", "reason", err.Error())
+		if why := s.stale(ctx, c); why != "" {
+			log.FromContext(ctx).Info("reading all objects anew", "reason", why)
 		}
 	}
 	return nil
+}
+
+// stale returns why a cache is to be made anew, and nothing when ctx ends. Every
+// manager that begins to lead changes the roll call, so that no restore of the API
+// server passes by without a difference.
+func (s *Source) stale(ctx context.Context, c cache.Cache) string {
+	for {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-s.renew:
+			return "the node's report is not there as it was written"
+		case <-time.After(wait.Jitter(staleInterval, 0.1)):
+		}
+		if s.lags(ctx, c) {
+			return "a watch has missed changes: the API server may have been restored from a backup"
+		}
+	}
+}
+
+// lags says whether the cache does not get to know what the API server has.
+func (s *Source) lags(ctx context.Context, c cache.Cache) bool {
+	is := rollCall(ctx, s.live)
+	before := rollCall(ctx, c)
+	if is == "" || is == before {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(stalePatience):
+	}
+	// It may have changed again: the cache lags only if it has not moved at all.
+	return rollCall(ctx, c) == before
+}
+
+// rollCall reads the PodNetwork's roll call; nothing where it cannot be read.
+func rollCall(ctx context.Context, from client.Reader) string {
+	ctx, cancel := context.WithTimeout(ctx, stalePatience)
+	defer cancel()
+	var pn podnetv1alpha1.PodNetwork
+	if err := from.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, &pn); err != nil {
+		return ""
+	}
+	return pn.Status.RollCall
 }
 
 // watch makes changed be called whenever an object changes, and returns when

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,6 +97,10 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		})
 	} else {
 		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionRemoved)
+	}
+	// What is written has whole seconds, and is compared with what was.
+	for i := range st.Conditions {
+		st.Conditions[i].LastTransitionTime = metav1.NewTime(st.Conditions[i].LastTransitionTime.Truncate(time.Second))
 	}
 	return st
 }

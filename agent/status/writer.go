@@ -27,7 +27,7 @@ const writeInterval = time.Second
 
 // readInterval is the time after which the object is read again although there is
 // nothing new to say.
-const readInterval = 2 * time.Minute
+const readInterval = 30 * time.Second
 
 // Writer writes the status of one node's NodeNetwork.
 type Writer struct {
@@ -37,6 +37,9 @@ type Writer struct {
 	Recorder events.EventRecorder
 	Node     string
 	Version  string
+	// Restored is called, unless it is nil, when the API server has not what was
+	// written there: it was put back to an older state.
+	Restored func()
 
 	reports chan Report
 }
@@ -68,16 +71,17 @@ func (w *Writer) Run(ctx context.Context) error {
 			return nil
 		case r := <-w.reports:
 			// The object may have been made anew, without a status.
-			if time.Since(read) > readInterval {
-				written, read = nil, time.Now()
-			}
-			st, err := w.write(ctx, r, written)
+			again := time.Since(read) > readInterval
+			st, err := w.write(ctx, r, written, again)
 			if err != nil {
 				log.FromContext(ctx).Info("cannot write the status yet, trying again", "reason", err.Error())
 				w.again(r)
 			} else {
 				written = st
 				record(st)
+				if again {
+					read = time.Now()
+				}
 			}
 		}
 		select {
@@ -97,11 +101,14 @@ func (w *Writer) again(r Report) {
 }
 
 // write writes the report unless it says what was written already, and returns
-// the status that the object has now.
-func (w *Writer) write(ctx context.Context, r Report, written *podnetv1alpha1.NodeNetworkStatus) (*podnetv1alpha1.NodeNetworkStatus, error) {
+// the status that the object has now. It reads the object where it has to write,
+// and where asked to.
+func (w *Writer) write(
+	ctx context.Context, r Report, written *podnetv1alpha1.NodeNetworkStatus, read bool,
+) (*podnetv1alpha1.NodeNetworkStatus, error) {
 	var previous []metav1.Condition
 	var generation int64
-	if written != nil {
+	if written != nil && !read {
 		previous = written.Conditions
 		st := Build(r, previous, observed(previous), w.Version)
 		if equality.Semantic.DeepEqual(st, *written) {
@@ -111,6 +118,9 @@ func (w *Writer) write(ctx context.Context, r Report, written *podnetv1alpha1.No
 	var nn podnetv1alpha1.NodeNetwork
 	if err := w.Reader.Get(ctx, client.ObjectKey{Name: w.Node}, &nn); err != nil {
 		return nil, fmt.Errorf("read NodeNetwork %s: %w", w.Node, err)
+	}
+	if written != nil && w.Restored != nil && !equality.Semantic.DeepEqual(nn.Status, *written) {
+		w.Restored()
 	}
 	previous, generation = nn.Status.Conditions, nn.Generation
 	st := Build(r, previous, generation, w.Version)

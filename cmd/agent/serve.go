@@ -51,7 +51,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	}, mgr.GetAPIReader())
 	writer := status.NewWriter(status.Writer{
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
-		Node: o.node, Version: version.Version,
+		Node: o.node, Version: version.Version, Restored: src.Renew,
 	})
 	reclaimed := &reclaims{
 		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: o.node, notes: make(chan string, reclaimedQueue),
