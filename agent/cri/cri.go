@@ -19,8 +19,11 @@ import (
 )
 
 // Sockets are where runtimes serve the interface, in the order in which they are
-// tried.
-var Sockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock"}
+// tried. The agent's container has the node's /run in /host.
+var Sockets = []string{
+	"/host/run/containerd/containerd.sock", "/host/run/crio/crio.sock", "/host/run/cri-dockerd.sock",
+	"/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock",
+}
 
 const (
 	// answerTimeout bounds the wait for the runtime's answer: it may be busy with pods.

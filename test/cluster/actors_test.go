@@ -192,6 +192,21 @@ func (a *actors) in(name string) origin {
 	return inContainer{namespace: a.namespace, pod: name, container: webContainer, port: port}
 }
 
+// byRuntime is the serving container of an actor, entered without the API server.
+func (a *actors) byRuntime(name string) origin {
+	GinkgoHelper()
+	for _, c := range a.pods[name].Status.ContainerStatuses {
+		if c.Name == webContainer {
+			return byRuntime{
+				inContainer{namespace: a.namespace, pod: name, container: webContainer, port: webPort},
+				a.pods[name].Spec.NodeName, strings.TrimPrefix(c.ContainerID, "containerd://"),
+			}
+		}
+	}
+	Fail(name + " does not run")
+	return nil
+}
+
 // address is an actor's address of a family.
 func (a *actors) address(name string, is4 bool) string {
 	GinkgoHelper()

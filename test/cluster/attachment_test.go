@@ -39,6 +39,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		podSpecs(a)
 		switchSpecs(a)
 		faultSpecs(a)
+		addressSpecs(a)
 		helmTestSpec()
 		uninstallSpec(a)
 	})
@@ -47,11 +48,11 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		a := &actors{}
 
 		It("installs where another attachment was before", func(ctx context.Context) {
-			removeNamespace(ctx, pointToPoint)
+			removeNamespace(ctx, moved)
 			install(ctx, podnetv1alpha1.Bridge, wideRanges, keepObjects)
 			expectReady(ctx)
 			// What is left of pods that lost their network can go now.
-			expectNamespaceGone(ctx, pointToPoint)
+			expectNamespaceGone(ctx, moved)
 			renewDNS(ctx)
 		}, SpecTimeout(5*time.Minute))
 

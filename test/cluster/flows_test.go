@@ -112,7 +112,20 @@ func neverStalled(output string) error {
 // under makes changes, again and again while steady traffic goes on, and returns how often it could.
 func (a *actors) under(ctx context.Context, seconds int, change func()) int {
 	GinkgoHelper()
-	list := a.flows(seconds)
+	deadline := time.Now().Add(time.Duration(seconds) * time.Second)
+	changes := 0
+	expectUnnoticed(ctx, a.flows(seconds), func() {
+		for ; time.Now().Before(deadline); changes++ {
+			change()
+		}
+	})
+	a.expectUnharmed(ctx)
+	return changes
+}
+
+// expectUnnoticed makes a change while traffic flows, which is not to notice it.
+func expectUnnoticed(ctx context.Context, list []flow, change func()) {
+	GinkgoHelper()
 	errs := make([]error, len(list))
 	var running sync.WaitGroup
 	for i, f := range list {
@@ -127,13 +140,7 @@ func (a *actors) under(ctx context.Context, seconds int, change func()) int {
 			}
 		})
 	}
-	deadline := time.Now().Add(time.Duration(seconds) * time.Second)
-	changes := 0
-	for ; time.Now().Before(deadline); changes++ {
-		change()
-	}
+	change()
 	running.Wait()
 	Expect(errors.Join(errs...)).NotTo(HaveOccurred())
-	a.expectUnharmed(ctx)
-	return changes
 }

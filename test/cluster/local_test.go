@@ -14,6 +14,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 )
 
 // localCluster is a cluster of hack/cluster, whose nodes are namespaces.
@@ -199,3 +200,14 @@ func (c inContainer) shell(ctx context.Context, script string) (string, error) {
 func (c inContainer) agnhost() string { return hostPort("127.0.0.1", c.port) }
 
 func (c inContainer) String() string { return c.pod }
+
+// byRuntime is a container that is entered by its runtime: the API server need not be there.
+type byRuntime struct {
+	inContainer
+	node, id string
+}
+
+func (c byRuntime) shell(ctx context.Context, script string) (string, error) {
+	return local.onNode(ctx, c.node, "ctr", "--namespace", "k8s.io", "tasks", "exec",
+		"--exec-id", string(uuid.NewUUID()), c.id, "bash", "-c", script)
+}

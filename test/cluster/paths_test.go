@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -66,12 +67,27 @@ func pathSpecs(a *actors, attachment podnetv1alpha1.Attachment, mode podnetv1alp
 // deviceTo is the device by which a node sends to an address.
 func deviceTo(ctx context.Context, node, address string) string {
 	GinkgoHelper()
+	return routeTo(ctx, Default, node, address).Dev
+}
+
+// sourceTo is the address with which a node sends to another one.
+func sourceTo(ctx context.Context, g Gomega, node, address string) netip.Addr {
+	source, err := netip.ParseAddr(routeTo(ctx, g, node, address).PrefSrc)
+	g.Expect(err).NotTo(HaveOccurred())
+	return source
+}
+
+// route is what `ip route get` says.
+type route struct {
+	Dev     string `json:"dev"`
+	PrefSrc string `json:"prefsrc"`
+}
+
+func routeTo(ctx context.Context, g Gomega, node, address string) route {
 	output, err := local.onNode(ctx, node, "ip", "-json", "route", "get", address)
-	Expect(err).NotTo(HaveOccurred())
-	var routes []struct {
-		Dev string `json:"dev"`
-	}
-	Expect(json.Unmarshal([]byte(output), &routes)).To(Succeed())
-	Expect(routes).To(HaveLen(1))
-	return routes[0].Dev
+	g.Expect(err).NotTo(HaveOccurred())
+	var routes []route
+	g.Expect(json.Unmarshal([]byte(output), &routes)).To(Succeed())
+	g.Expect(routes).To(HaveLen(1))
+	return routes[0]
 }

@@ -15,6 +15,8 @@ Usage: hack/cluster/cluster COMMAND
   exec NODE COMMAND…   run a command inside a node
   outside COMMAND…     run a command in the network outside the cluster
   load IMAGE.tar…      import image archives on every node
+  backup FOLDER        keep what etcd holds
+  restore FOLDER       make etcd hold that again
   bin [NAME]           print the folder of the built binaries, or the path of one
   envtest-assets       print a folder with kube-apiserver, etcd and kubectl
 

@@ -187,7 +187,8 @@ cmd_backup() {
 	await_apiserver
 }
 
-# cmd_restore FOLDER makes etcd hold what it held at the time of a backup. Everything else goes on meanwhile.
+# cmd_restore FOLDER makes etcd hold what it held at the time of a backup, and starts Kubernetes' own components anew, as
+# its documentation asks for: they would go by what they saw before. Pods go on meanwhile.
 cmd_restore() {
 	[ $# -eq 1 ] || die "name the folder that holds the backup"
 	need_root
@@ -201,6 +202,17 @@ cmd_restore() {
 	start_etcd
 	start_apiserver
 	await_apiserver
+	local name node
+	for name in controller-manager scheduler; do
+		stop "kube-$name"
+		"start_${name//-/_}"
+	done
+	for node in $(node_names); do
+		stop "kube-proxy-$node"
+		start_proxy "$node"
+		stop "kubelet-$node"
+		start_kubelet "$node"
+	done
 }
 
 inside_cluster() { grep -q "/$cgroup_top/" "/proc/$$/cgroup"; }
