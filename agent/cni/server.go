@@ -81,7 +81,7 @@ type ServerConfig struct {
 	Network Network
 	Checker Checker
 	// Wanted is called, unless it is nil, when the answer of Server.Waiting has
-	// changed. It must not block.
+	// changed. The ADD waits for it.
 	Wanted func()
 	// Present returns those of pods whose links exist on the node.
 	Present func(ctx context.Context, pods []model.Pod) ([]model.Pod, error)

@@ -109,6 +109,8 @@ type Syncer struct {
 	// serving is what new pods get, and changed is closed when it changes.
 	serving cni.Serving
 	changed chan struct{}
+	// reported is what the last pass found, with the counts of this moment; nil before the first.
+	reported *status.Report
 
 	// What follows is the loop's alone.
 
@@ -193,7 +195,7 @@ func (s *Syncer) Pass(ctx context.Context) error {
 		return nil
 	}
 	report, err := s.pass(ctx)
-	s.serve(&report)
+	s.serve()
 	serving := err == nil && s.fatal == nil && !s.removed
 	var ranges []netip.Prefix
 	var own []model.Block
@@ -213,17 +215,40 @@ func (s *Syncer) Pass(ctx context.Context) error {
 	if !report.Removed {
 		report.Findings = s.look(ctx, ranges, own)
 	}
-	s.cfg.Report(report)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.failed = err
-	s.mu.Unlock()
+	s.report(report)
 	return err
 }
 
-// serve makes what new pods get follow from the pass, and then counts what they
-// have: an address that is taken as things were before is either counted, or given
-// back by whoever took it (see cni.Serving).
-func (s *Syncer) serve(report *status.Report) {
+// report hands over a report, with the addresses in use and wanted at this moment.
+// They are counted after what new pods get was changed: an address that is
+// taken as things were before is either counted, or given back by whoever took it
+// (see cni.Server).
+func (s *Syncer) report(r status.Report) {
+	if !r.Removed {
+		held := make([]netip.Prefix, 0, len(r.Plan.Blocks))
+		for _, b := range r.Plan.Blocks {
+			held = append(held, b.CIDR)
+		}
+		r.Used, r.Waiting = s.cfg.Usage(held), s.cfg.Waiting()
+	}
+	s.reported = &r
+	s.cfg.Report(r)
+}
+
+// Recount reports anew how many addresses are in use and wanted, without a pass.
+func (s *Syncer) Recount() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reported != nil {
+		s.report(*s.reported)
+	}
+}
+
+// serve makes what new pods get follow from the pass.
+func (s *Syncer) serve() {
 	is := cni.Serving{}
 	if s.plan != nil {
 		is = servingOf(*s.cluster.Network, *s.plan)
@@ -233,13 +258,6 @@ func (s *Syncer) serve(report *status.Report) {
 		s.changed = make(chan struct{})
 	}
 	s.serving = is
-	if !report.Removed {
-		var held []netip.Prefix
-		for _, b := range report.Plan.Blocks {
-			held = append(held, b.CIDR)
-		}
-		report.Used, report.Waiting = s.cfg.Usage(held), s.cfg.Waiting()
-	}
 }
 
 // sweep lets go of attachments that nobody has, now and then.
@@ -516,6 +534,10 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 		// Something that the last pass made is gone: the next one makes it again.
 		s.Trigger()
 		return fmt.Errorf("make the pod's routes: %w", err)
+	}
+	if s.reported != nil {
+		s.reported.Pods = cluster.Pods
+		s.report(*s.reported)
 	}
 	return s.cfg.Flows.Forget(ctx, pod)
 }

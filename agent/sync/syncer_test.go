@@ -317,6 +317,27 @@ func TestReportAnswersTheRollCallAndSaysWhatIsInForce(t *testing.T) {
 	g.Expect(report.RollCall).To(gomega.Equal("call"))
 }
 
+func TestAttachmentIsCountedAtOnce(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	s.Recount()
+	g.Expect(n.reports).To(gomega.BeEmpty(), "nothing is known yet")
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	passes := len(n.reports)
+	n.usage = map[netip.Prefix]int64{netip.MustParsePrefix("10.244.1.0/24"): 1}
+	n.pods = []model.Pod{{HostLink: "podc0ffee"}}
+	g.Expect(s.Attach(t.Context(), n.pods[0])).To(gomega.Succeed())
+	g.Expect(n.reports).To(gomega.HaveLen(passes + 1))
+	report := n.reports[passes]
+	g.Expect(report.Used).To(gomega.Equal(n.usage))
+	g.Expect(report.Pods).To(gomega.Equal(n.pods))
+	g.Expect(report.InForce).To(gomega.BeTrue(), "the rest is as the last pass found it")
+	n.waiting = [2]int64{2, 0}
+	s.Recount()
+	g.Expect(n.reports[passes+1].Waiting).To(gomega.Equal(n.waiting))
+}
+
 func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()

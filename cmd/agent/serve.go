@@ -77,7 +77,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		FullInterval: o.fullInterval,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Trigger,
+		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Recount,
 		Present: k.Present, Runtime: o.runtime(), Reclaimed: reclaimed.add,
 	})
 	if err != nil {
