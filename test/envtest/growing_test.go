@@ -17,7 +17,7 @@ import (
 )
 
 // short is how long something is watched that must not happen.
-const short = 700 * time.Millisecond
+const short = 400 * time.Millisecond
 
 var _ = Describe("A network that grows", func() {
 	BeforeEach(func(ctx context.Context) { cleanAfterwards(ctx) })
