@@ -69,6 +69,12 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(podnetv1alpha1.AddToScheme(scheme)).To(Succeed())
 	api, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
+	prepare(ctx)
+})
+
+// prepare makes what every spec needs of an API server beyond podnet's kinds.
+func prepare(ctx context.Context) {
+	GinkgoHelper()
 	applyManifests(ctx, filepath.Join("admission", "*.yaml"))
 	applyManifests(ctx, filepath.Join("rbac", "role.yaml"))
 	Expect(api.Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -76,4 +82,4 @@ var _ = BeforeSuite(func(ctx context.Context) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: managerRole},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: managerUser}},
 	})).To(Succeed())
-})
+}
