@@ -68,8 +68,8 @@ func (r *NodeReconciler) holdings(
 // gone. That no block is held twice does not depend on it: Create sees to that;
 // and a block too many goes back when it was empty for a while.
 func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node, report *podnetv1alpha1.NodeNetwork) (allocation, error) {
-	r.Allocation.Lock()
-	defer r.Allocation.Unlock()
+	r.Allocation.RLock()
+	defer r.Allocation.RUnlock()
 	missing, err := r.RollCall.Missing(ctx, r)
 	if err != nil || len(missing) > 0 || !r.Ledger.synced() {
 		return allocation{pending: true}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,10 +47,10 @@ type NodeReconciler struct {
 	Live client.Reader
 	// Events is told what users need to know.
 	Events events.EventRecorder
-	// Allocation is held while a block is chosen and created, and while the blocks
-	// of a range are counted, so that no block comes out of a range after it was
-	// reported to be draining and empty.
-	Allocation *sync.Mutex
+	// Allocation is held for reading while a block is chosen and created, and for
+	// writing while the blocks of a range are counted, so that no block comes out of
+	// a range after it was reported to be draining and empty.
+	Allocation *sync.RWMutex
 	// Ledger knows which blocks are taken.
 	Ledger *ledger
 	// RollCall says whether blocks may be given out.
@@ -59,6 +60,9 @@ type NodeReconciler struct {
 	// waiting holds the names of nodes that no range has a block for.
 	waiting sync.Map
 }
+
+// nodeWorkers is how many nodes are looked after at a time.
+const nodeWorkers = 8
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -71,8 +75,8 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.PodNetwork{}, handler.EnqueueRequestsFromMapFunc(r.allNodes), builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.NodeSubnet{}, handler.EnqueueRequestsFromMapFunc(r.holderAndWaiting), builder.WithPredicates(specChanged())).
-		// One at a time: two would race for the same lowest block and lose half of their requests.
-		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		// Most of an allocation is waiting for the API server.
+		WithOptions(controller.Options{MaxConcurrentReconciles: nodeWorkers}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("adding the node controller: %w", err)
@@ -169,9 +173,13 @@ func carries(node *corev1.Node) bool {
 
 // announce tells users by Events what came out of an allocation.
 func (r *NodeReconciler) announce(network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation) {
-	for _, block := range outcome.created {
+	if len(outcome.created) > 0 {
+		names := make([]string, len(outcome.created))
+		for i, block := range outcome.created {
+			names[i] = block.String()
+		}
 		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, actionAllocate,
-			"Node %s got the block %s of pod addresses.", node.Name, block)
+			"Node %s got pod addresses: %s.", node.Name, strings.Join(names, ", "))
 	}
 	if outcome.shortage != "" {
 		r.Events.Eventf(node, network, corev1.EventTypeWarning, eventNoFreeBlock, actionAllocate, "%s", outcome.shortage)

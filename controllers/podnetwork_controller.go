@@ -29,7 +29,7 @@ import (
 type PodNetworkReconciler struct {
 	client.Client
 	// Allocation is held while blocks are counted; see NodeReconciler.
-	Allocation *sync.Mutex
+	Allocation *sync.RWMutex
 	RollCall   *RollCall
 	Clock      clock.PassiveClock
 
@@ -138,24 +138,20 @@ func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
 	return a.RollCall == b.RollCall && maps.Equal(gists(a), gists(b))
 }
 
-// look reads a PodNetwork, nil where there is none, and all that its status sums
-// up, at a moment at which no block is being given out.
+// look reads a PodNetwork, nil where there is none, and all that its status sums up.
 func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1alpha1.PodNetwork, *view, error) {
-	r.Allocation.Lock()
-	defer r.Allocation.Unlock()
 	network := &podnetv1alpha1.PodNetwork{}
-	if err := r.Get(ctx, client.ObjectKey{Name: name}, network); err != nil {
+	subnets, nodes, reports := &podnetv1alpha1.NodeSubnetList{}, &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
+	if err := r.read(ctx, name, network, subnets, nodes, reports); err != nil {
 		return nil, nil, client.IgnoreNotFound(err)
 	}
-	subnets, nodes, reports := &podnetv1alpha1.NodeSubnetList{}, &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
-	for _, list := range []client.ObjectList{subnets, nodes, reports} {
-		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return nil, nil, fmt.Errorf("listing what PodNetwork %s sums up: %w", name, err)
-		}
+	services, err := r.serviceCIDRs(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	ranges, invalid := poolOf(network)
 	v := &view{
-		network: network, ranges: ranges, invalid: invalid, subnets: subnets.Items,
+		network: network, ranges: ranges, invalid: invalid, subnets: subnets.Items, everyNode: nodes.Items, services: services,
 		nodes:   slices.DeleteFunc(slices.Clone(nodes.Items), func(n corev1.Node) bool { return !carries(&n) }),
 		taken:   takenBy(subnets.Items),
 		used:    usedAddresses(reports.Items),
@@ -168,10 +164,22 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
 	}
-	var err error
-	v.everyNode = nodes.Items
-	v.services, err = r.serviceCIDRs(ctx)
-	return network, v, err
+	return network, v, nil
+}
+
+// read reads a PodNetwork and lists, at a moment at which no block is being given out.
+func (r *PodNetworkReconciler) read(ctx context.Context, name string, network *podnetv1alpha1.PodNetwork, lists ...client.ObjectList) error {
+	r.Allocation.Lock()
+	defer r.Allocation.Unlock()
+	if err := r.Get(ctx, client.ObjectKey{Name: name}, network); err != nil {
+		return fmt.Errorf("reading PodNetwork %s: %w", name, err)
+	}
+	for _, list := range lists {
+		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("listing what PodNetwork %s sums up: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // summarise writes what the view shows into the status.

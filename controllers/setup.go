@@ -62,7 +62,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		}
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
-	allocation := &sync.Mutex{}
+	allocation := &sync.RWMutex{}
 	rollCall := &RollCall{Clock: clock.RealClock{}}
 	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
 		mgr.GetLogger().Info("A NodeSubnet disappeared that was not released: asking all agents which blocks they use",

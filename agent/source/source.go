@@ -90,7 +90,9 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 		stopLast()
 		stopLast = func() {
 			stop()
-			<-ended
+			if err := <-ended; err != nil {
+				log.FromContext(ctx).Error(err, "a cache ended badly")
+			}
 		}
 		changed()
 		if why := s.stale(ctx, c); why != "" {

@@ -53,7 +53,7 @@ func addressSpecs(a *actors) {
 		for i, node := range local.nodes {
 			Eventually(func(g Gomega) {
 				for _, subnet := range subnetsOf(ctx, g, node.name) {
-					_, small := smallRange(subnet.Spec.CIDR)
+					small := inSmallRange(subnet.Spec.CIDR)
 					want := podnetv1alpha1.SubnetDraining
 					if small {
 						want = podnetv1alpha1.SubnetActive
@@ -65,7 +65,7 @@ func addressSpecs(a *actors) {
 				if i == 1 {
 					other = a.address("c1", true)
 				}
-				_, small := smallRange(sourceTo(ctx, g, node.name, other).String())
+				small := inSmallRange(sourceTo(ctx, g, node.name, other).String())
 				g.Expect(small).To(BeTrue(), "source of %s", node.name)
 			}).Should(Succeed())
 		}
@@ -94,7 +94,7 @@ func addressSpecs(a *actors) {
 				continue
 			}
 			for _, ip := range pod.Status.PodIPs {
-				_, small := smallRange(ip.IP)
+				small := inSmallRange(ip.IP)
 				Expect(small).To(BeTrue(), "%s of %s", ip.IP, pod.Name)
 			}
 		}
@@ -244,21 +244,15 @@ func expectFull(ctx context.Context, node string) {
 	}).Should(Succeed())
 }
 
-// smallRange returns the one of smallRanges that an address or block lies in, and whether there is one.
-func smallRange(address string) (netip.Prefix, bool) {
+// inSmallRange says whether an address or a block lies in one of smallRanges.
+func inSmallRange(address string) bool {
 	GinkgoHelper()
-	block, err := netip.ParsePrefix(address)
-	if err != nil {
-		addr, err := netip.ParseAddr(address)
-		Expect(err).NotTo(HaveOccurred())
-		block = netip.PrefixFrom(addr, addr.BitLen())
+	addr, err := netip.ParseAddr(address)
+	if block, isBlock := netip.ParsePrefix(address); isBlock == nil {
+		addr, err = block.Addr(), nil
 	}
-	for _, r := range smallRanges {
-		if p := netip.MustParsePrefix(r.CIDR); p.Contains(block.Addr()) {
-			return p, true
-		}
-	}
-	return netip.Prefix{}, false
+	Expect(err).NotTo(HaveOccurred())
+	return slices.ContainsFunc(smallRanges, func(r podnetv1alpha1.Range) bool { return netip.MustParsePrefix(r.CIDR).Contains(addr) })
 }
 
 // rangeStatus is what the PodNetwork says of the range that an address lies in.
