@@ -35,13 +35,15 @@ type NodeSubnetReconciler struct {
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
 
-	// idle is the reconciler's alone: it works on one NodeSubnet at a time.
-	idle idleness
+	// idle and unused are the reconciler's alone: it works on one NodeSubnet at a
+	// time. Of blocks that nodes hold idle knows since when these have no pod, and
+	// unused of those that were released.
+	idle, unused idleness
 }
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.idle = idleness{}
+	r.idle, r.unused = idleness{}, idleness{}
 	ofNode := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
 		return r.subnets(ctx, client.MatchingFields{nodeField: o.GetName()})
 	})

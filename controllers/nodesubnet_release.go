@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,7 +33,9 @@ func (r *NodeSubnetReconciler) release(ctx context.Context, subnet *podnetv1alph
 }
 
 // rest deletes a released NodeSubnet, and lets go of it, which frees the block
-// for others, when its quarantine is over and no earlier.
+// for others, when its quarantine is over and no earlier. As long as pods use the
+// block it does not begin, so that those of a node that goes for good have time to
+// end however long ago the block was released.
 func (r *NodeSubnetReconciler) rest(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, network *podnetv1alpha1.PodNetwork,
 ) (ctrl.Result, error) {
@@ -48,19 +51,22 @@ func (r *NodeSubnetReconciler) rest(
 		}
 		return ctrl.Result{}, nil
 	}
-	since := subnet.DeletionTimestamp.Time
-	if releasedAt.After(since) {
-		since = releasedAt
-	}
-	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 {
-		return ctrl.Result{RequeueAfter: left}, nil
-	}
 	inUse, err := r.inUse(ctx, subnet)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	r.unused.look(subnet.UID, inUse, r.Clock.Now())
 	if inUse {
 		return ctrl.Result{RequeueAfter: inUseInterval}, nil
+	}
+	since := subnet.DeletionTimestamp.Time
+	for _, later := range []time.Time{releasedAt, r.unused[subnet.UID]} {
+		if later.After(since) {
+			since = later
+		}
+	}
+	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 {
+		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	rested := subnet.DeepCopy()
 	if !controllerutil.RemoveFinalizer(rested, podnetv1alpha1.NodeSubnetFinalizer) {
@@ -69,29 +75,30 @@ func (r *NodeSubnetReconciler) rest(
 	if err := r.Update(ctx, rested); client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("giving back the block of NodeSubnet %s: %w", subnet.Name, err)
 	}
+	delete(r.unused, subnet.UID)
 	return ctrl.Result{}, nil
 }
 
 // inUseInterval is the time between looks at whether pods have left a block.
 const inUseInterval = 10 * time.Second
 
-// inUse says whether a node of the block's node's name reports pods with addresses
-// of the block: a node that was deleted and made again keeps the pods that it runs,
-// and their addresses are not given to others meanwhile.
+// inUse says whether pods may have addresses of the block: a node that was deleted
+// and made again keeps the pods that it runs, and their addresses are not given to
+// others meanwhile. What the agent of a node of that name has not said is not known.
 func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (bool, error) {
+	node, err := liveNode(ctx, r.Live, subnet.Spec.Node)
+	if err != nil || node == nil {
+		return false, err
+	}
 	var nn podnetv1alpha1.NodeNetwork
-	if err := r.Get(ctx, client.ObjectKey{Name: subnet.Spec.Node}, &nn); err != nil {
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return false, fmt.Errorf("reading NodeNetwork %s: %w", subnet.Spec.Node, err)
+	if err := r.Get(ctx, client.ObjectKeyFromObject(node), &nn); client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
-	for _, b := range nn.Status.Blocks {
-		if b.CIDR == subnet.Spec.CIDR && b.AddressesUsed != nil && *b.AddressesUsed > 0 {
-			return true, nil
-		}
+	if carries(node) && (!ownedBy(&nn, node) || apiequality.Semantic.DeepEqual(nn.Status, podnetv1alpha1.NodeNetworkStatus{})) {
+		return true, nil
 	}
-	return false, nil
+	b, _ := reportedBlock(&nn, subnet.Spec.CIDR)
+	return countOf(b.AddressesUsed) > 0, nil
 }
 
 // quarantine is how long a block rests. Times in objects are cut to seconds, so
