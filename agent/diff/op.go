@@ -3,7 +3,11 @@
 // to agent/kernel.
 package diff
 
-import "github.com/podnet/podnet/internal/model"
+import (
+	"fmt"
+
+	"github.com/podnet/podnet/internal/model"
+)
 
 // Verb is what an operation does with its object.
 type Verb string
@@ -32,4 +36,47 @@ type Elements struct {
 	// Map says that Set is a map.
 	Map      bool
 	Elements []model.Element
+}
+
+// String names an operation and its object.
+func (o Op) String() string { return fmt.Sprintf("%s %s", o.Verb, Describe(o.Object)) }
+
+// Describe names an object of an operation in words.
+func Describe(object any) string {
+	switch o := object.(type) {
+	case model.Link:
+		return fmt.Sprintf("%s link %s", o.Kind, o.Name)
+	case model.Address:
+		return fmt.Sprintf("address %s on %s", o.Addr, o.Link)
+	case model.Route:
+		what := "route to " + o.Dst.String()
+		switch {
+		case o.Unreachable:
+			return "unreachable " + what
+		case o.Via.IsValid():
+			return what + fmt.Sprintf(" via %s on %s", o.Via, o.Link)
+		default:
+			return what + " on " + o.Link
+		}
+	case model.Rule:
+		return fmt.Sprintf("%s rule of priority %d to table %d", familyName(o.IPv6), o.Priority, o.Table)
+	case model.Neighbour:
+		return fmt.Sprintf("neighbour %s on %s", o.Addr, o.Link)
+	case model.FDBEntry:
+		return fmt.Sprintf("forwarding entry of %s to %s on %s", o.MAC, o.Endpoint, o.Link)
+	case model.Sysctl:
+		return fmt.Sprintf("sysctl %s=%s", o.Key, o.Value)
+	case model.Table:
+		return fmt.Sprintf("nft table %s %s", o.Family, o.Name)
+	case Elements:
+		return fmt.Sprintf("%d elements of nft set %s of table %s %s", len(o.Elements), o.Set, o.Family, o.Table)
+	}
+	return fmt.Sprintf("%T", object)
+}
+
+func familyName(ipv6 bool) string {
+	if ipv6 {
+		return "IPv6"
+	}
+	return "IPv4"
 }

@@ -36,7 +36,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 		op := ops[0]
 		ops = ops[1:]
 		if err := ctx.Err(); err != nil {
-			f.add(fmt.Errorf("%s: %w", describe(op), err))
+			f.add(fmt.Errorf("%s: %w", op, err))
 			break
 		}
 		// Nothing can be put on a link that could not be made.
@@ -45,7 +45,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 			continue
 		}
 		if err := k.execute(ctx, p, op); err != nil {
-			f.add(fmt.Errorf("%s: %w", describe(op), err))
+			f.add(fmt.Errorf("%s: %w", op, err))
 			if l, ok := op.Object.(model.Link); ok {
 				f.links[l.Name] = true
 			}
@@ -148,44 +148,10 @@ func linkOf(object any) string {
 	return ""
 }
 
-// describe names an operation and its object.
-func describe(op diff.Op) string {
-	what := fmt.Sprintf("%T", op.Object)
-	switch o := op.Object.(type) {
-	case model.Link:
-		what = fmt.Sprintf("%s link %s", o.Kind, o.Name)
-	case model.Address:
-		what = fmt.Sprintf("address %s on %s", o.Addr, o.Link)
-	case model.Route:
-		what = "route to " + o.Dst.String()
-		switch {
-		case o.Unreachable:
-			what = "unreachable " + what
-		case o.Via.IsValid():
-			what += fmt.Sprintf(" via %s on %s", o.Via, o.Link)
-		default:
-			what += " on " + o.Link
-		}
-	case model.Rule:
-		what = fmt.Sprintf("rule of priority %d to table %d", o.Priority, o.Table)
-	case model.Neighbour:
-		what = fmt.Sprintf("neighbour %s on %s", o.Addr, o.Link)
-	case model.FDBEntry:
-		what = fmt.Sprintf("forwarding entry of %s to %s on %s", o.MAC, o.Endpoint, o.Link)
-	case model.Sysctl:
-		what = fmt.Sprintf("sysctl %s=%s", o.Key, o.Value)
-	case model.Table:
-		what = fmt.Sprintf("nft table %s %s", o.Family, o.Name)
-	case diff.Elements:
-		what = fmt.Sprintf("%d elements of nft set %s of table %s %s", len(o.Elements), o.Set, o.Family, o.Table)
-	}
-	return fmt.Sprintf("%s %s", op.Verb, what)
-}
-
 // describeAll names the first of several operations that were done as one.
 func describeAll(ops []diff.Op) string {
 	if len(ops) == 1 {
-		return describe(ops[0])
+		return ops[0].String()
 	}
-	return fmt.Sprintf("%s, and %d more in one transaction", describe(ops[0]), len(ops)-1)
+	return fmt.Sprintf("%s, and %d more in one transaction", ops[0], len(ops)-1)
 }

@@ -15,8 +15,16 @@ var (
 		Name: "podnet_agent_operations_total",
 		Help: "Operations executed on the node's kernel by passes.",
 	})
+	drift = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "podnet_agent_drift_total",
+		Help: "Objects in the node's kernel that others had changed and passes put right, by kind.",
+	}, []string{"kind"})
+	driftPasses = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "podnet_agent_drift_passes_total",
+		Help: "Passes that notifications of the kernel asked for.",
+	})
 )
 
 func init() {
-	metrics.Registry.MustRegister(passSeconds, operations)
+	metrics.Registry.MustRegister(passSeconds, operations, drift, driftPasses)
 }

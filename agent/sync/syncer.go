@@ -78,6 +78,11 @@ type Config struct {
 	Waiting func() [2]int64
 	// Report is told what each pass found.
 	Report func(status.Report)
+	// Watcher tells of changes to the kernel between passes, for Watch.
+	Watcher Watcher
+	// Repaired, unless it is nil, is told what others had changed and a pass put
+	// right. It must not block.
+	Repaired func([]diff.Repair)
 	// Serve is called after the first pass that left the node able to carry pods,
 	// and now and then after later ones.
 	Serve func(ctx context.Context) error
@@ -92,6 +97,8 @@ type Config struct {
 type Syncer struct {
 	cfg     Config
 	trigger chan struct{}
+	// notes are what is seen of the kernel between passes.
+	notes *notes
 
 	// mu is held through a pass and through a pod's attachment, so that a pass
 	// never takes for foreign what an attachment is just making.
@@ -124,7 +131,7 @@ type Syncer struct {
 func New(cfg Config) *Syncer {
 	unheard := errors.New("the agent has just started and has not heard from the API server yet")
 	return &Syncer{
-		cfg: cfg, trigger: make(chan struct{}, 1), changed: make(chan struct{}), fatal: unheard, failed: unheard,
+		cfg: cfg, trigger: make(chan struct{}, 1), notes: newNotes(), changed: make(chan struct{}), fatal: unheard, failed: unheard,
 	}
 }
 
@@ -356,26 +363,35 @@ func (s *Syncer) young(wanted model.Plan, problems []model.Problem) error {
 // apply executes the difference between what the kernel is and what it shall be.
 // Of an error it says whether what every pod needs is missing now.
 func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err error) {
+	s.notes.look()
 	have, err := s.cfg.Kernel.Observe(ctx, want)
 	if err != nil {
 		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
 	ops := diff.Diff(want, have)
+	before := s.notes.want(want)
 	if len(ops) == 0 {
+		s.notes.settle(before, have, nil, nil)
 		return false, nil
 	}
 	operations.Add(float64(len(ops)))
 	log.FromContext(ctx).Info("changing the kernel", "operations", len(ops))
 	failed := s.cfg.Kernel.Execute(ctx, ops)
 	if failed == nil {
+		s.repaired(ctx, s.notes.settle(before, have, ops, nil))
 		return false, nil
 	}
 	failed = fmt.Errorf("change the kernel: %w", failed)
 	log.FromContext(ctx).Error(failed, "not all of the kernel is as it shall be")
-	if have, err = s.cfg.Kernel.Observe(ctx, want); err != nil {
+	now, err := s.cfg.Kernel.Observe(ctx, want)
+	if err != nil {
+		// What was done is not known: the next pass cannot blame anybody.
+		s.notes.settle(before, have, ops, ops)
 		return true, errors.Join(failed, err)
 	}
-	return slices.ContainsFunc(diff.Diff(want, have), essential), failed
+	left := diff.Diff(want, now)
+	s.repaired(ctx, s.notes.settle(before, have, ops, left))
+	return slices.ContainsFunc(left, essential), failed
 }
 
 // essential says whether pods cannot do without an operation.
@@ -530,7 +546,10 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(plan.PodParts(cluster, pod))); err != nil {
+	part := plan.PodParts(cluster, pod)
+	s.notes.add(part)
+	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(part)); err != nil {
+		s.notes.remove(part)
 		// Something that the last pass made is gone: the next one makes it again.
 		s.Trigger()
 		return fmt.Errorf("make the pod's routes: %w", err)
@@ -567,7 +586,9 @@ func (s *Syncer) Detach(ctx context.Context, pod model.Pod) error {
 		if err != nil {
 			return err
 		}
-		if err := s.cfg.Kernel.Execute(ctx, diff.Removals(plan.PodParts(cluster, pod))); err != nil {
+		part := plan.PodParts(cluster, pod)
+		s.notes.remove(part)
+		if err := s.cfg.Kernel.Execute(ctx, diff.Removals(part)); err != nil {
 			return fmt.Errorf("remove the pod's routes: %w", err)
 		}
 	}

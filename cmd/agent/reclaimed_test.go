@@ -22,12 +22,3 @@ func TestNoteOnReclaimedAddresses(t *testing.T) {
 		}
 	}
 }
-
-func TestNotesBeyondTheQueueAreDropped(t *testing.T) {
-	r := &reclaims{notes: make(chan string, 1)}
-	r.add(model.Pod{ContainerID: "a"}, "x")
-	r.add(model.Pod{ContainerID: "b"}, "x")
-	if len(r.notes) != 1 {
-		t.Errorf("%d notes", len(r.notes))
-	}
-}

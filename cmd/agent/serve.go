@@ -53,15 +53,17 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
 		Node: o.node, Version: version.Version, Restored: src.Renew,
 	})
-	reclaimed := &reclaims{
-		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: o.node, notes: make(chan string, reclaimedQueue),
+	events := &notes{
+		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: o.node, queue: make(chan note, noteQueue),
 	}
+	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
 	var server *cni.Server
 	syncer := sync.New(sync.Config{
-		Source: src,
-		Kernel: k,
-		Links:  k,
-		Flows:  k,
+		Source:  src,
+		Kernel:  k,
+		Links:   k,
+		Flows:   k,
+		Watcher: k,
 		Node: &node.Local{
 			Name: o.node, Options: endpoints, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
 			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
@@ -74,11 +76,12 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
 		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
+		Repaired:     drifts.Add,
 		FullInterval: o.fullInterval,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
 		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Recount,
-		Present: k.Present, Runtime: o.runtime(), Reclaimed: reclaimed.add,
+		Present: k.Present, Runtime: o.runtime(), Reclaimed: func(pod model.Pod, why string) { events.add(addressReclaimed(pod, why)) },
 	})
 	if err != nil {
 		return err
@@ -86,7 +89,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
-	if err := start(ctx, mgr, syncer, server.Run, writer.Run, reclaimed.Start,
+	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch,
 		func(ctx context.Context) error {
 			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
 				return err

@@ -1,0 +1,191 @@
+package diff
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Sighting is what the kernel told of one object: how it is now, or that it is gone.
+type Sighting struct {
+	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry or Sysctl,
+	// or an ElementKey. A model.Table says that something of its structure changed,
+	// a model.HostLink that a link which is not podnet's came, went, or changed its
+	// state, and nil that anything may have changed.
+	Object any
+	Gone   bool
+}
+
+// Key tells the object from others: of two sightings with one key the later counts.
+func (s Sighting) Key() any { return identity(s.Object) }
+
+// Wanted is what a kernel shall be, in a form in which single objects are found.
+type Wanted struct {
+	// objects are by their identity. Of a table it holds the structure, and of an
+	// element the value.
+	objects map[any]any
+	sets    map[setKey]model.Set
+	// uses are the links that routes lead to, and those under VXLAN devices.
+	uses map[string]bool
+}
+
+type (
+	linkName  string
+	sysctlKey string
+	setKey    struct{ family, table, set string }
+)
+
+// NewWanted makes a Wanted of a state.
+func NewWanted(s model.State) *Wanted {
+	w := &Wanted{objects: map[any]any{}, sets: map[setKey]model.Set{}, uses: map[string]bool{}}
+	for _, t := range s.Firewall {
+		w.objects[tableKey{t.Family, t.Name}] = structure(t)
+		for _, set := range t.Sets {
+			w.sets[setKey{t.Family, t.Name, set.Name}] = model.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval}
+		}
+	}
+	for _, l := range s.Links {
+		w.uses[l.Underlay] = true
+	}
+	for _, r := range s.Routes {
+		w.uses[r.Link] = true
+	}
+	delete(w.uses, "")
+	w.Add(s)
+	return w
+}
+
+// Add adds a part, such as a pod's.
+func (w *Wanted) Add(part model.State) {
+	each(part, func(object any) { w.objects[identity(object)] = object })
+	w.eachElement(part, func(key ElementKey, value string) { w.objects[key] = value })
+}
+
+// Remove takes a part out.
+func (w *Wanted) Remove(part model.State) {
+	each(part, func(object any) { delete(w.objects, identity(object)) })
+	w.eachElement(part, func(key ElementKey, _ string) { delete(w.objects, key) })
+}
+
+// Forget takes out what operations were to put: they failed.
+func (w *Wanted) Forget(ops []Op) {
+	for _, op := range ops {
+		if e, ok := op.Object.(Elements); ok {
+			for _, element := range e.Elements {
+				delete(w.objects, w.elementKey(setKey{e.Family, e.Table, e.Set}, element))
+			}
+			continue
+		}
+		delete(w.objects, identity(op.Object))
+	}
+}
+
+// Uses says whether anything that is wanted leads by a link that is not podnet's.
+// Where nothing leads anywhere, any link may be the one that is waited for.
+func (w *Wanted) Uses(link string) bool { return w.uses[link] || len(w.uses) == 0 }
+
+// Contradicts says whether a sighting is not as is wanted. What is not podnet's
+// must not be among them: what is there and not wanted contradicts.
+func (w *Wanted) Contradicts(s Sighting) bool {
+	switch o := s.Object.(type) {
+	case nil:
+		return true
+	case model.Table:
+		// What the structure is now is for a pass to find out.
+		_, wanted := w.objects[identity(o)]
+		return wanted || !s.Gone
+	case ElementKey:
+		set, known := w.sets[setKey{o.Family, o.Table, o.Set}]
+		if !known || set.Interval {
+			return true
+		}
+		_, wanted := w.objects[o]
+		return wanted == s.Gone
+	case model.Address:
+		// On lo, only those are podnet's.
+		if _, wanted := w.objects[o]; !wanted && o.Link == "lo" {
+			return false
+		}
+	case model.Sysctl:
+		if _, wanted := w.objects[identity(o)]; !wanted {
+			return false
+		}
+	}
+	want, wanted := w.objects[identity(s.Object)]
+	if s.Gone {
+		return wanted
+	}
+	return !wanted || want != s.Object
+}
+
+func identity(object any) any {
+	switch o := object.(type) {
+	case model.Link:
+		return linkName(o.Name)
+	case model.Route:
+		return o.Dst
+	case model.Neighbour:
+		return neighbourKey(o)
+	case model.FDBEntry:
+		return fdbKey(o)
+	case model.Sysctl:
+		return sysctlKey(o.Key)
+	case model.Table:
+		return tableKey{o.Family, o.Name}
+	case Elements:
+		return setKey{o.Family, o.Table, o.Set}
+	case model.HostLink:
+		return hostLink(o.Name)
+	case nil:
+		return netip.Prefix{}
+	}
+	// Addresses, rules and keys of elements are all identity.
+	return object
+}
+
+type hostLink string
+
+// each calls f with every object of a state but its tables.
+func each(s model.State, f func(object any)) {
+	all(s.Links, f)
+	all(s.Addresses, f)
+	all(s.Routes, f)
+	all(s.Rules, f)
+	all(s.Neighbours, f)
+	all(s.FDB, f)
+	all(s.Sysctls, f)
+}
+
+func all[T any](objects []T, f func(any)) {
+	for _, o := range objects {
+		f(o)
+	}
+}
+
+func (w *Wanted) eachElement(s model.State, f func(key ElementKey, value string)) {
+	for _, t := range s.Firewall {
+		for _, set := range t.Sets {
+			for _, e := range set.Elements {
+				f(w.elementKey(setKey{t.Family, t.Name, set.Name}, e), valueOf(e))
+			}
+		}
+	}
+}
+
+// elementKey is the kernel's key of an element; of a set whose keys cannot be
+// written so it is the text.
+func (w *Wanted) elementKey(s setKey, e model.Element) ElementKey {
+	key, ok := kernelKey(w.sets[s], e.Key)
+	if !ok {
+		key = strings.Join(e.Key, " . ")
+	}
+	return ElementKey{s.family, s.table, s.set, key}
+}
+
+func valueOf(e model.Element) string { return strings.Join(e.Value, " . ") }
+
+// structure is what sameStructure compares.
+func structure(t model.Table) string {
+	return strings.Join(setNames(t), " ") + "\n" + strings.Join(fingerprints(t), "\n")
+}

@@ -1,0 +1,130 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// routeGroups are the notifications that are asked for: those of RTNLGRP_NEIGH
+// cover forwarding entries too.
+var routeGroups = []uint{
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+}
+
+const (
+	// watchBuffer is the receive buffer of a subscription in bytes. What does not
+	// fit is lost, of which the kernel tells.
+	watchBuffer = 4 << 20
+	// sysctlInterval is the time between looks at the parameters. The kernel tells
+	// of some (RTNLGRP_IPV4_NETCONF), but neither of accept_ra nor of those of
+	// bridges; they are a handful of small files.
+	sysctlInterval = time.Second
+)
+
+// Watch tells what becomes of podnet's objects, whoever changes them, and of links
+// that are not podnet's, until ctx ends or a subscription fails; then it returns
+// an error. First it tells that anything may have changed. Of parameters it looks
+// at those that sysctls returns, once a second. seen may be called concurrently
+// and must not block.
+func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
+	route, err := subscribe(unix.NETLINK_ROUTE, routeGroups...)
+	if err != nil {
+		return fmt.Errorf("subscribe to changes of links, routes and neighbours: %w", err)
+	}
+	defer route.Close()
+	nft, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return fmt.Errorf("subscribe to changes of nftables: %w", err)
+	}
+	defer nft.Close()
+	w, err := newWatcher(seen)
+	if err != nil {
+		return err
+	}
+	seen(diff.Sighting{})
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	failed := make(chan error, 2)
+	for socket, tell := range map[*nl.NetlinkSocket]func(syscall.NetlinkMessage) error{route: w.route, nft: w.nft} {
+		wg.Go(func() {
+			failed <- receive(socket, tell, seen)
+			cancel()
+		})
+	}
+	err = watchSysctls(ctx, sysctls, seen)
+	cancel()
+	// This ends the receiving.
+	route.Close()
+	nft.Close()
+	wg.Wait()
+	return errors.Join(err, <-failed, <-failed)
+}
+
+// subscribe opens a socket in the namespace of the calling thread.
+func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
+	s, err := nl.Subscribe(protocol, groups...)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.SetReceiveBufferSize(watchBuffer, true); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("set the receive buffer: %w", err)
+	}
+	return s, nil
+}
+
+// receive tells of the messages of a socket until that fails or is closed.
+func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, seen func(diff.Sighting)) error {
+	for {
+		messages, from, err := socket.Receive()
+		if errors.Is(err, unix.ENOBUFS) {
+			// More came than the buffer holds.
+			seen(diff.Sighting{})
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("receive notifications: %w", err)
+		}
+		if from.Pid != nl.PidKernel {
+			continue
+		}
+		for _, m := range messages {
+			if err := tell(m); err != nil {
+				// What cannot be read may be anything.
+				seen(diff.Sighting{})
+			}
+		}
+	}
+}
+
+// watchSysctls tells the values of parameters until ctx ends.
+func watchSysctls(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
+	tick := time.NewTicker(sysctlInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		have, err := readSysctls(sysctls())
+		if err != nil {
+			return err
+		}
+		for _, s := range have {
+			seen(diff.Sighting{Object: s})
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// noteQueue is how many Events wait for the API server at most. Those that come
+// then are in the log and in the metrics alone.
+const noteQueue = 100
+
+// note is an Event that is to be recorded.
+type note struct {
+	// reason and action are as in events.k8s.io.
+	reason, action, text string
+}
+
+// notes records Events on the node's NodeNetwork. It waits for the API server in
+// place of the CNI server and of the loop.
+type notes struct {
+	reader   client.Reader
+	recorder events.EventRecorder
+	node     string
+	queue    chan note
+}
+
+// add notes an Event. It does not block.
+func (n *notes) add(what note) {
+	select {
+	case n.queue <- what:
+	default:
+	}
+}
+
+// Start records Events until ctx ends.
+func (n *notes) Start(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case what := <-n.queue:
+			// With its UID, the Event shows where the object is described.
+			var nn podnetv1alpha1.NodeNetwork
+			if err := n.reader.Get(ctx, client.ObjectKey{Name: n.node}, &nn); err != nil {
+				log.FromContext(ctx).Info("cannot record an Event", "note", what.text, "reason", err.Error())
+				continue
+			}
+			n.recorder.Eventf(&nn, nil, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
+		}
+	}
+}
+
+// driftRepaired is the note on what others had changed in the kernel.
+func driftRepaired(text string) note {
+	return note{reason: "DriftRepaired", action: "RepairDrift", text: text}
+}

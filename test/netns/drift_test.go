@@ -1,0 +1,352 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/status"
+	agentsync "github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// loop is a node's agent, as far as it looks after the kernel: its full pass
+// comes so seldom that what is repaired in a test was told of by the kernel.
+type loop struct {
+	*node
+	syncer *agentsync.Syncer
+
+	mu sync.Mutex
+	// links are the pods that were attached.
+	links   []model.Pod
+	passes  int
+	repairs []diff.Repair
+}
+
+// newLoop starts the agent of a node.
+func newLoop(t *testing.T, n *node) *loop {
+	t.Helper()
+	l := &loop{node: n}
+	subscribed := make(chan struct{})
+	l.syncer = agentsync.New(agentsync.Config{
+		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
+		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
+		Pods: func(ctx context.Context) ([]model.Pod, error) {
+			l.mu.Lock()
+			pods := slices.Clone(l.links)
+			l.mu.Unlock()
+			return n.kernel.Present(ctx, pods)
+		},
+		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
+		Waiting: func() [2]int64 { return [2]int64{} },
+		Report: func(status.Report) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.passes++
+		},
+		Repaired: func(repairs []diff.Repair) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.repairs = append(l.repairs, repairs...)
+		},
+		Serve:        func(context.Context) error { return nil },
+		Sweep:        func(context.Context) error { return nil },
+		FullInterval: time.Hour,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, part := range []func(context.Context) error{l.syncer.Run, l.syncer.Watch} {
+		wg.Go(func() {
+			if err := n.Try(func() error { return part(ctx) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	<-subscribed
+	gomega.NewWithT(t).Eventually(l.syncer.Ready, "20s", "20ms").Should(gomega.Succeed())
+	return l
+}
+
+// firstSight closes a channel when the kernel is being watched.
+type firstSight struct {
+	watcher agentsync.Watcher
+	once    sync.Once
+	done    chan struct{}
+}
+
+func (f *firstSight) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
+	return f.watcher.Watch(ctx, sysctls, func(s diff.Sighting) {
+		f.once.Do(func() { close(f.done) })
+		seen(s)
+	})
+}
+
+// Snapshot implements sync.Source.
+func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
+	network := l.cluster.network
+	return source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}, nil
+}
+
+// Host implements sync.Node.
+func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
+	m, err := l.node.model()
+	return m.Host, nil, err
+}
+
+// Findings implements sync.Node.
+func (*loop) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+	return nil, nil
+}
+
+// Remove implements sync.Node.
+func (*loop) Remove(context.Context) error { return errors.New("nobody asked for that") }
+
+// attach attaches a pod as the CNI server does.
+func (l *loop) attach(t *testing.T, p *pod) {
+	t.Helper()
+	l.mu.Lock()
+	l.links = append(l.links, p.Pod)
+	l.mu.Unlock()
+	l.Do(t, func() error { return l.syncer.Attach(context.Background(), p.Pod) })
+}
+
+// detach detaches a pod as the CNI server does.
+func (l *loop) detach(t *testing.T, p *pod) {
+	t.Helper()
+	l.Do(t, func() error { return l.syncer.Detach(context.Background(), p.Pod) })
+	l.mu.Lock()
+	l.links = slices.DeleteFunc(l.links, func(x model.Pod) bool { return x.ContainerID == p.ContainerID })
+	l.mu.Unlock()
+}
+
+// told returns the repairs since the last call, as their kinds and what was found.
+func (l *loop) told() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, r := range l.repairs {
+		out = append(out, r.Kind+": "+r.Found)
+	}
+	return out
+}
+
+func (l *loop) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.repairs = nil
+}
+
+func (l *loop) passed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.passes
+}
+
+// left returns what a pass would do now.
+func (l *loop) left(t *testing.T) string {
+	t.Helper()
+	l.pods = l.links
+	want := l.want(t).State
+	if ops := diff.Diff(want, l.observe(t, want)); len(ops) > 0 {
+		return printOps(ops)
+	}
+	return ""
+}
+
+// foreignObjects are what others have on a node, beside podnet's.
+const foreignObjects = `ip link add foreign0 type bridge
+ip link set foreign0 up
+ip addr add 172.31.0.1/24 dev foreign0
+ip neigh add 172.31.0.9 lladdr 02:00:00:00:00:09 dev foreign0 nud permanent
+ip route add 198.51.100.0/24 via 192.168.77.1
+ip route add 198.51.100.0/24 via 192.168.77.1 table 999
+ip route add 203.0.113.0/24 via 192.168.77.1 proto 117
+ip -6 route add 2001:db8:7::/64 via fd77::1 table 999
+ip rule add priority 600 table 999
+nft add table inet foreign
+nft add chain inet foreign podnet
+nft add rule inet foreign podnet counter accept
+`
+
+// foreign prints them.
+func (l *loop) foreign(t *testing.T) string {
+	t.Helper()
+	var out strings.Builder
+	for line := range strings.Lines(`ip -br link show foreign0
+ip addr show dev foreign0
+ip neigh show dev foreign0
+ip route show table main
+ip route show table 999
+ip -6 route show table 999
+ip rule show priority 600
+nft list table inet foreign
+`) {
+		out.WriteString(l.Run(t, strings.Fields(line)...))
+	}
+	return out.String()
+}
+
+// drift is a way in which others spoil what is podnet's.
+type drift struct {
+	name string
+	// script is run on the node.
+	script string
+	// told are parts of what is to be told, each in one of its clauses.
+	told []string
+}
+
+// driftsOf returns the ways for a node of three with a pod.
+func driftsOf(n *node, p *pod) []drift {
+	link := p.HostLink
+	if p.Attachment == model.Bridge {
+		link = model.BridgeLink
+	}
+	pod4, pod6 := p.addr(true).String(), p.addr(false).String()
+	all := []drift{
+		{"route of a peer deleted", "ip route del 10.244.2.0/24 table 7466", []string{"route: route to 10.244.2.0/24 via", "was missing"}},
+		{"IPv6 route of a peer deleted", "ip -6 route del fd44:0:0:2::/64 table 7466", []string{"route: route to fd44:0:0:2::/64 via", "was missing"}},
+		{
+			"route of a peer replaced", "ip route replace 10.244.2.0/24 via 192.168.77.1 dev eth0 table 7466",
+			[]string{"route: route to 10.244.2.0/24 via", "was missing"},
+		},
+		{
+			"route of a peer replaced with podnet's mark", "ip route replace 10.244.2.0/24 via 192.168.77.1 dev eth0 table 7466 proto 117",
+			[]string{"had been changed to route to 10.244.2.0/24 via 192.168.77.1 on eth0"},
+		},
+		{
+			"IPv6 route of a peer replaced", "ip -6 route replace fd44:0:0:2::/64 via fd77::1 dev eth0 table 7466 proto 117",
+			[]string{"had been changed to route to fd44:0:0:2::/64 via fd77::1 on eth0"},
+		},
+		{
+			"route added with podnet's mark", "ip route add 10.99.0.0/16 via 192.168.77.1 dev eth0 table 7466 proto 117",
+			[]string{"route: route to 10.99.0.0/16 via 192.168.77.1 on eth0 had been added"},
+		},
+		{"unreachable route deleted", "ip route del unreachable 10.244.1.0/24 table 7466", []string{"route: unreachable route to 10.244.1.0/24 was missing"}},
+		{
+			"IPv6 unreachable route deleted", "ip -6 route del unreachable fd44:0:0:1::/64 table 7466",
+			[]string{"route: unreachable route to fd44:0:0:1::/64 was missing"},
+		},
+		{"whole table flushed", "ip route flush table 7466", []string{"unreachable route to 10.244.1.0/24 was missing", "route to 10.244.3.0/24"}},
+		{"pod's route deleted", fmt.Sprintf("ip route del %s table 7466", pod4), []string{fmt.Sprintf("route: route to %s/32 on %s was missing", pod4, link)}},
+		{"pod's neighbour deleted", fmt.Sprintf("ip neigh del %s dev %s", pod4, link), []string{fmt.Sprintf("neighbour: neighbour %s on %s was missing", pod4, link)}},
+		{
+			"pod's IPv6 neighbour changed", fmt.Sprintf("ip neigh replace %s dev %s lladdr 02:00:00:00:00:01 nud permanent", pod6, link),
+			[]string{fmt.Sprintf("neighbour: neighbour %s on %s had been changed to 02:00:00:00:00:01", pod6, link)},
+		},
+		{"rule deleted", "ip rule del priority 512", []string{"rule: IPv4 rule of priority 512 to table 7466 was missing"}},
+		{"IPv6 rule deleted", "ip -6 rule del priority 512", []string{"rule: IPv6 rule of priority 512 to table 7466 was missing"}},
+		{"address deleted", "ip addr flush dev vxpodnet4", []string{"address: address 10.244.1.0/32 on vxpodnet4 was missing"}},
+		{"address added", "ip addr add 10.9.9.9/32 dev vxpodnet4", []string{"address: address 10.9.9.9/32 on vxpodnet4 had been added"}},
+		{
+			"forwarding entry deleted", fmt.Sprintf("bridge fdb del %s dev vxpodnet4 dst %s self", peerMAC(n), n.cluster.nodes[1].IPv4.Addr()),
+			[]string{fmt.Sprintf("fdb: forwarding entry of %s to %s on vxpodnet4 was missing", peerMAC(n), n.cluster.nodes[1].IPv4.Addr())},
+		},
+		{
+			"forwarding entry changed", fmt.Sprintf("bridge fdb replace %s dev vxpodnet4 dst 192.168.77.250 self permanent", peerMAC(n)),
+			[]string{"had been changed to 192.168.77.250"},
+		},
+		{"tunnel's MAC changed", "ip link set vxpodnet4 address 02:00:00:00:00:07", []string{"link: vxlan link vxpodnet4 had the MAC 02:00:00:00:00:07"}},
+		{"tunnel's MTU changed", "ip link set vxpodnet6 mtu 1300", []string{"link: vxlan link vxpodnet6 had an MTU of 1300"}},
+		{"tunnel set down", "ip link set vxpodnet4 down", []string{"link: vxlan link vxpodnet4 was down"}},
+		{"tunnel deleted", "ip link del vxpodnet4", []string{"link: vxlan link vxpodnet4 was missing"}},
+		{"IPv6 tunnel deleted", "ip link del vxpodnet6", []string{"link: vxlan link vxpodnet6 was missing"}},
+		{
+			"tunnel replaced", "ip link del vxpodnet4\nip link add vxpodnet4 type vxlan id 9 dstport 4789 dev eth0\nip link set vxpodnet4 alias podnet up",
+			[]string{"link: vxlan link vxpodnet4 "},
+		},
+		{"chain flushed", "nft flush chain inet podnet raw-prerouting", []string{"firewall: nft table inet podnet had other chains, rules or sets"}},
+		{"chain added", "nft add chain inet podnet mine", []string{"firewall: nft table inet podnet had other chains, rules or sets"}},
+		{
+			"element deleted", fmt.Sprintf("nft delete element inet podnet endpoints4 {%s}", n.cluster.nodes[1].IPv4.Addr()),
+			[]string{fmt.Sprintf("firewall: %s in set endpoints4 of nft table inet podnet was missing", n.cluster.nodes[1].IPv4.Addr())},
+		},
+		{"element added", "nft add element inet podnet endpoints6 {2001:db8::1}", []string{"firewall: 2001:db8::1 in set endpoints6 of nft table inet podnet had been added"}},
+		{"range deleted", "nft delete element inet podnet ranges4 {10.244.0.0/16}", []string{"firewall: 10.244.0.0/16 in set ranges4 of nft table inet podnet was missing"}},
+		{"map flushed", "nft flush map inet podnet hostports4", []string{"firewall: tcp . 9080 in set hostports4 of nft table inet podnet was missing"}},
+		{"table deleted", "nft delete table inet podnet", []string{"firewall: nft table inet podnet was missing"}},
+		{"ruleset's table flushed", "nft flush table inet podnet", []string{"firewall: nft table inet podnet had other chains, rules or sets"}},
+	}
+	if p.Attachment == model.Bridge {
+		all = append(all, []drift{
+			{"bridge's MAC changed", "ip link set podnet0 address 02:00:00:00:00:08", []string{"link: bridge link podnet0 had the MAC 02:00:00:00:00:08"}},
+			{"bridge set down", "ip link set podnet0 down", []string{"link: bridge link podnet0 was down"}},
+			{"gateway deleted", "ip addr del 10.244.1.1/24 dev podnet0", []string{"address: address 10.244.1.1/24 on podnet0 was missing"}},
+			{"bridge table deleted", "nft delete table bridge podnet", []string{"firewall: nft table bridge podnet was missing"}},
+			{
+				"pod's MAC deleted", fmt.Sprintf("nft delete element bridge podnet podmacs { %s . %s }", p.HostLink, p.PodMAC),
+				[]string{fmt.Sprintf("firewall: %s . %s in set podmacs of nft table bridge podnet was missing", p.HostLink, p.PodMAC)},
+			},
+		}...)
+	} else {
+		all = append(all, drift{
+			"pod's source deleted", fmt.Sprintf("nft delete element inet podnet podsources4 { %s . %s }", p.HostLink, pod4),
+			[]string{fmt.Sprintf("firewall: %s . %s in set podsources4 of nft table inet podnet was missing", p.HostLink, pod4)},
+		})
+	}
+	return all
+}
+
+// peerMAC is that of the second node's VXLAN device.
+func peerMAC(n *node) model.MAC { return model.DeriveMAC(n.cluster.nodes[1].Name + "/vxpodnet4") }
+
+func TestDriftIsRepaired(t *testing.T) {
+	for _, o := range []options{
+		{attachment: model.PointToPoint, mode: model.ModeOverlay},
+		{attachment: model.Bridge, mode: model.ModeRouted},
+	} {
+		t.Run(fmt.Sprintf("%s/%s", o.attachment, o.mode), func(t *testing.T) {
+			t.Parallel()
+			o.nodes, o.families = 3, dual
+			c := newCluster(t, o)
+			n := newLoop(t, c.nodes[0])
+			n.Script(t, foreignObjects)
+			foreign := n.foreign(t)
+			p := n.newPod(t, model.HostPort{Host: 9080, Pod: port, Protocol: "tcp"})
+			n.attach(t, p)
+			p.Serve(t, port)
+			remote := c.nodes[1].addPod(t)
+			if left := n.left(t); left != "" {
+				t.Fatalf("at the beginning a pass would do%s", left)
+			}
+			drifts := driftsOf(n.node, p)
+			for _, s := range n.want(t).State.Sysctls {
+				drifts = append(drifts, drift{
+					s.Key, "sysctl -qw " + s.Key + "=0", []string{"sysctl: sysctl " + s.Key + "=" + s.Value + " had been changed to 0"},
+				})
+			}
+			for _, d := range drifts {
+				t.Run(d.name, func(t *testing.T) { n.isRepaired(t, d) })
+			}
+			if now := n.foreign(t); now != foreign {
+				t.Errorf("what others have was\n%s\nand is\n%s", foreign, now)
+			}
+			reaches(t, p, remote)
+		})
+	}
+}
+
+// isRepaired spoils one thing and waits for its repair.
+func (l *loop) isRepaired(t *testing.T, d drift) {
+	l.forget()
+	l.Script(t, d.script)
+	start := time.Now()
+	g := gomega.NewWithT(t)
+	told := func() string { return strings.Join(l.told(), "\n") }
+	for _, part := range d.told {
+		g.Eventually(told, "10s", "20ms").Should(gomega.ContainSubstring(part))
+	}
+	t.Logf("told after %s: %s", time.Since(start).Round(time.Millisecond), told())
+	g.Eventually(func() string { return l.left(t) }, "10s", "50ms").Should(gomega.BeEmpty())
+}
+
