@@ -250,9 +250,14 @@ func (r *NodeSubnetReconciler) labelKeys(ctx context.Context) ([]string, error) 
 	if err := r.List(ctx, modes, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing RouteModes: %w", err)
 	}
+	return labelKeysOf(modes.Items), nil
+}
+
+// labelKeysOf returns the keys of labels that RouteModes select nodes by, sorted.
+func labelKeysOf(modes []podnetv1alpha1.RouteMode) []string {
 	var keys []string
-	for i := range modes.Items {
-		for _, selector := range modes.Items[i].Spec.Between {
+	for i := range modes {
+		for _, selector := range modes[i].Spec.Between {
 			for key := range selector.MatchLabels {
 				keys = append(keys, key)
 			}
@@ -262,5 +267,5 @@ func (r *NodeSubnetReconciler) labelKeys(ctx context.Context) ([]string, error) 
 		}
 	}
 	slices.Sort(keys)
-	return slices.Compact(keys), nil
+	return slices.Compact(keys)
 }

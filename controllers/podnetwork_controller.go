@@ -130,12 +130,21 @@ func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
 		for _, r := range s.Ranges {
 			out[r.CIDR] = gist{r.State, countOf(r.BlocksAllocated) == 0, countOf(r.BlocksFree) == 0}
 		}
-		for _, c := range s.Conditions {
-			out[c.Type] = gist{state: podnetv1alpha1.RangeState(string(c.Status) + c.Reason + fmt.Sprint(c.ObservedGeneration))}
+		return out
+	}
+	return a.RollCall == b.RollCall && maps.Equal(gists(a), gists(b)) && sameReasons(a.Conditions, b.Conditions)
+}
+
+// sameReasons says whether conditions differ in their messages at most.
+func sameReasons(a, b []metav1.Condition) bool {
+	gists := func(list []metav1.Condition) map[string]metav1.Condition {
+		out := map[string]metav1.Condition{}
+		for _, c := range list {
+			out[c.Type] = metav1.Condition{Status: c.Status, Reason: c.Reason, ObservedGeneration: c.ObservedGeneration}
 		}
 		return out
 	}
-	return a.RollCall == b.RollCall && maps.Equal(gists(a), gists(b))
+	return maps.Equal(gists(a), gists(b))
 }
 
 // look reads a PodNetwork, nil where there is none, and all that its status sums up.

@@ -4,34 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/utils/ptr"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
 )
 
-// RouteModeReconciler says in a RouteMode's status whether it is in force and
-// how many nodes it selects.
+// RouteModeReconciler says in a RouteMode's status whether it is in force, on how
+// many of the nodes that it selects, and which other one decides instead.
 type RouteModeReconciler struct {
 	client.Client
+	Clock clock.PassiveClock
+
+	// written is when each status was last written. Every agent watches them.
+	written map[string]time.Time
 }
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *RouteModeReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.written = map[string]time.Time{}
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("routemode").
 		For(&podnetv1alpha1.RouteMode{}, builder.WithPredicates(specChanged())).
+		// One that changes may decide for the others' nodes too.
+		Watches(&podnetv1alpha1.RouteMode{}, summarised(r.all), builder.WithPredicates(specChanged())).
 		Watches(&corev1.Node{}, summarised(r.all), builder.WithPredicates(nodeChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, summarised(r.all), builder.WithPredicates(routeModesChanged())).
+		// It remembers when it wrote.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("adding the RouteMode controller: %w", err)
@@ -54,42 +64,43 @@ func (r *RouteModeReconciler) all(ctx context.Context) []ctrl.Request {
 }
 
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=podnet.dev,resources=routemodes;nodenetworks,verbs=get;list;watch
 // +kubebuilder:rbac:groups=podnet.dev,resources=routemodes/status,verbs=patch
 
 // Reconcile computes the status of one RouteMode and writes it if it changed.
 func (r *RouteModeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	mode := &podnetv1alpha1.RouteMode{}
 	if err := r.Get(ctx, req.NamespacedName, mode); err != nil {
+		delete(r.written, req.Name)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	nodes := &corev1.NodeList{}
-	if err := r.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
-		return ctrl.Result{}, fmt.Errorf("listing nodes: %w", err)
+	nodes, modes, reports := &corev1.NodeList{}, &podnetv1alpha1.RouteModeList{}, &podnetv1alpha1.NodeNetworkList{}
+	for _, list := range []client.ObjectList{nodes, modes, reports} {
+		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return ctrl.Result{}, fmt.Errorf("listing what RouteMode %s sums up: %w", mode.Name, err)
+		}
 	}
 	status := mode.Status.DeepCopy()
-	accepted := metav1.Condition{
-		Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonAccepted,
-		Message: "The RouteMode is in force.", ObservedGeneration: mode.Generation,
+	routeModeView{mode: mode, others: modes.Items, nodes: nodes.Items, reports: reports.Items}.summarise(status)
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = mode.Generation
 	}
-	selectors, err := selectorsOf(mode)
-	if err != nil {
-		accepted.Status, accepted.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonInvalidSelector
-		accepted.Message = limited(fmt.Sprintf("Nothing is done about this RouteMode until its selectors are mended: %s.", oneLine(err)))
-	}
-	apimeta.SetStatusCondition(&status.Conditions, accepted)
-	status.NodesSelected = ptr.To(count(slices.DeleteFunc(slices.Clone(nodes.Items), func(n corev1.Node) bool {
-		return !slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(n.Labels)) })
-	})))
 	if apiequality.Semantic.DeepEqual(*status, mode.Status) {
 		return ctrl.Result{}, nil
 	}
-	apply := podnetv1alpha1ac.RouteMode(mode.Name).WithStatus(podnetv1alpha1ac.RouteModeStatus().
-		WithConditions(conditions(status.Conditions)...).WithNodesSelected(*status.NodesSelected))
-	err = r.Status().Apply(ctx, apply, client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if wait := countsInterval - r.Clock.Since(r.written[mode.Name]); wait > 0 && sameReasons(status.Conditions, mode.Status.Conditions) {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	of := podnetv1alpha1ac.RouteModeStatus().WithConditions(conditions(status.Conditions)...).
+		WithNodesSelected(*status.NodesSelected).WithNodesConverged(*status.NodesConverged)
+	for _, e := range status.Exceptions {
+		of.WithExceptions(podnetv1alpha1ac.NodeException().WithNode(e.Node).WithMessage(e.Message))
+	}
+	err := r.Status().Apply(ctx, podnetv1alpha1ac.RouteMode(mode.Name).WithStatus(of), client.FieldOwner(FieldOwner), client.ForceOwnership)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("writing the status of RouteMode %s: %w", mode.Name, err)
 	}
+	r.written[mode.Name] = r.Clock.Now()
 	return ctrl.Result{}, nil
 }
 

@@ -89,7 +89,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		(&PodNetworkReconciler{
 			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
-		(&RouteModeReconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
+		(&RouteModeReconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}).SetupWithManager(mgr),
 	)
 }
 

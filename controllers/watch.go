@@ -83,6 +83,13 @@ func usageChanged() predicate.Predicate {
 	}))
 }
 
+// routeModesChanged lets through what an agent says of RouteModes.
+func routeModesChanged() predicate.Predicate {
+	return updates(func(before, after *podnetv1alpha1.NodeNetwork) bool {
+		return before.UID != after.UID || !apiequality.Semantic.DeepEqual(before.Status.RouteModes, after.Status.RouteModes)
+	})
+}
+
 // updates lets through all creations and deletions, and those updates of T that changed says yes to.
 func updates[T client.Object](changed func(before, after T) bool) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {

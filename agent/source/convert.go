@@ -87,7 +87,9 @@ func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 
 // routeMode turns a RouteMode into a value.
 func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
-	out := model.RouteMode{Name: r.Name, Mode: model.Mode(r.Spec.Mode), Created: r.CreationTimestamp.Time}
+	out := model.RouteMode{
+		Name: r.Name, Mode: model.Mode(r.Spec.Mode), Created: r.CreationTimestamp.Time, Generation: r.Generation,
+	}
 	if r.Spec.Priority != nil {
 		out.Priority = *r.Spec.Priority
 	}

@@ -27,6 +27,7 @@ const (
 	maxExceptions = 10
 	maxFindings   = 32
 	maxBlocks     = 256
+	maxRouteModes = 64
 	maxMessage    = 500
 	// maxFindingCIDRs is how many prefixes a finding names.
 	maxFindingCIDRs = 16
@@ -78,6 +79,7 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	}
 	st.RollCall = r.RollCall
 	st.Blocks, st.Addresses = blocks(r), addresses(r)
+	st.RouteModes = routeModes(r)
 	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
 		found := podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)}
 		for _, cidr := range f.CIDRs[:min(len(f.CIDRs), maxFindingCIDRs)] {
@@ -161,11 +163,37 @@ func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
 		}
 		if p.Message != "" && len(out.Exceptions) < maxExceptions {
 			out.Exceptions = append(out.Exceptions, podnetv1alpha1.PathException{
-				Node: p.Node, CIDR: p.Block.String(), Message: clip(p.Message),
+				Node: p.Node, CIDR: p.Block.String(), RouteMode: p.RouteMode, Message: clip(p.Message),
 			})
 		}
 	}
 	out.Routed, out.Overlay, out.Down = &routed, &overlay, &down
+	return out
+}
+
+// routeModes counts, for each RouteMode, the paths that it decides on this node.
+// What the kernel refused is not in force, and nothing is said of it.
+func routeModes(r Report) []podnetv1alpha1.RouteModePaths {
+	if !r.InForce {
+		return nil
+	}
+	type counts struct{ decided, diverging int32 }
+	byName := map[string]counts{}
+	for _, p := range r.Plan.Paths {
+		c := byName[p.RouteMode]
+		c.decided++
+		if p.Message != "" {
+			c.diverging++
+		}
+		byName[p.RouteMode] = c
+	}
+	var out []podnetv1alpha1.RouteModePaths
+	for _, mode := range r.Plan.RouteModes[:min(len(r.Plan.RouteModes), maxRouteModes)] {
+		c := byName[mode.Name]
+		out = append(out, podnetv1alpha1.RouteModePaths{
+			Name: mode.Name, ObservedGeneration: mode.Generation, Paths: &c.decided, Diverging: &c.diverging,
+		})
+	}
 	return out
 }
 

@@ -117,6 +117,24 @@ func TestPathsAreCountedAndExceptionsBounded(t *testing.T) {
 	g.Expect(got.Exceptions).To(gomega.HaveLen(maxExceptions))
 }
 
+func TestPathsAreCountedByRouteMode(t *testing.T) {
+	g := gomega.NewWithT(t)
+	r := Report{InForce: true, Plan: model.Plan{
+		RouteModes: []model.RouteMode{{Name: "strong", Generation: 3}, {Name: "weak", Generation: 1}},
+		Paths: []model.PathChoice{
+			{RouteMode: "strong"}, {RouteMode: "strong", Message: "no route"}, {Message: "no VXLAN"},
+		},
+	}}
+	of := func(name string, generation int64, decided, diverging int32) podnetv1alpha1.RouteModePaths {
+		return podnetv1alpha1.RouteModePaths{Name: name, ObservedGeneration: generation, Paths: &decided, Diverging: &diverging}
+	}
+	st := Build(r, nil, 1, "v")
+	g.Expect(st.RouteModes).To(gomega.HaveExactElements(of("strong", 3, 2, 1), of("weak", 1, 0, 0)))
+	g.Expect(st.Paths.Exceptions[0].RouteMode).To(gomega.Equal("strong"))
+	r.InForce = false
+	g.Expect(Build(r, nil, 1, "v").RouteModes).To(gomega.BeEmpty(), "what the kernel refused is not in force")
+}
+
 func TestUnchangedConditionKeepsItsTime(t *testing.T) {
 	g := gomega.NewWithT(t)
 	long := metav1.NewTime(time.Unix(1_700_000_000, 0))

@@ -11,6 +11,22 @@ const (
 	// ReasonInvalidSelector: a label selector of the object does not parse.
 	ReasonInvalidSelector = "InvalidSelector"
 
+	// ConditionConverged says, on a RouteMode, whether all paths that it decides are as it asks.
+	ConditionConverged = "Converged"
+	// ReasonConverged: they are.
+	ReasonConverged = "Converged"
+	// ReasonNodesDiverge: some are not; the message counts the nodes and says why for the first few.
+	ReasonNodesDiverge = "NodesDiverge"
+	// ReasonNodesPending: agents have not put the present RouteMode in force yet; the message names the first few nodes.
+	ReasonNodesPending = "NodesPending"
+
+	// ConditionOverridden says, on a RouteMode, whether another one decides for pairs of nodes that it selects too.
+	ConditionOverridden = "Overridden"
+	// ReasonNotOverridden: none does.
+	ReasonNotOverridden = "NotOverridden"
+	// ReasonStrongerRouteMode: one with a higher priority, or as high and older, asks for another mode; the message names it.
+	ReasonStrongerRouteMode = "StrongerRouteMode"
+
 	// ConditionReady says, on a PodNetwork, whether every node carries pods.
 	ConditionReady = "Ready"
 	// ReasonAllNodesReady: every node's agent has programmed the network.

@@ -82,12 +82,45 @@ type PathException struct {
 	// +kubebuilder:validation:MaxLength=43
 	CIDR string `json:"cidr,omitempty"`
 
+	// routeMode is the name of the RouteMode that asked; empty where the PodNetwork did.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	RouteMode string `json:"routeMode,omitempty"`
+
 	// message says what was asked, what is used instead, and why.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	Message string `json:"message,omitempty"`
+}
+
+// RouteModePaths says what became of a RouteMode on this node.
+type RouteModePaths struct {
+	// name is the name of the RouteMode.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+
+	// observedGeneration is the generation of the RouteMode that is in force.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// paths is the number of blocks to which the RouteMode decides the path.
+	//
+	// +optional
+	Paths *int32 `json:"paths,omitempty"`
+
+	// diverging is the number of those whose path is not the one asked for.
+	//
+	// +optional
+	Diverging *int32 `json:"diverging,omitempty"`
 }
 
 // PathsStatus counts the paths from this node to the blocks of others.
@@ -217,6 +250,14 @@ type NodeNetworkStatus struct {
 	//
 	// +optional
 	Paths PathsStatus `json:"paths,omitempty,omitzero"`
+
+	// routeModes say what became of the RouteModes on this node, the strongest first.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	RouteModes []RouteModePaths `json:"routeModes,omitempty"`
 
 	// findings are the things on the node that are, or may come, in the way.
 	//

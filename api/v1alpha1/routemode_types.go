@@ -31,11 +31,28 @@ type RouteModeSpec struct {
 	Priority *int32 `json:"priority,omitempty"`
 }
 
+// NodeException is a node on which something is not as it was asked for.
+type NodeException struct {
+	// node is the name of the node.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// message says what is otherwise, and why.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
 // RouteModeStatus says what became of a RouteMode.
 //
 // +kubebuilder:validation:MinProperties=1
 type RouteModeStatus struct {
-	// conditions are Accepted.
+	// conditions are Accepted, Converged and Overridden.
 	//
 	// +optional
 	// +listType=map
@@ -47,6 +64,19 @@ type RouteModeStatus struct {
 	//
 	// +optional
 	NodesSelected *int32 `json:"nodesSelected,omitempty"`
+
+	// nodesConverged is the number of those nodes whose paths are all as the
+	// RouteMode asks, as their agents reported last.
+	//
+	// +optional
+	NodesConverged *int32 `json:"nodesConverged,omitempty"`
+
+	// exceptions are the first few nodes of which not all paths are.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	Exceptions []NodeException `json:"exceptions,omitempty"`
 }
 
 // RouteMode says which path the packets between two sets of nodes take.
@@ -59,6 +89,8 @@ type RouteModeStatus struct {
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodesSelected`
+// +kubebuilder:printcolumn:name="NodesConverged",type=integer,JSONPath=`.status.nodesConverged`
+// +kubebuilder:printcolumn:name="Converged",type=string,JSONPath=`.status.conditions[?(@.type=="Converged")].status`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type RouteMode struct {

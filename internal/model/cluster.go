@@ -120,6 +120,8 @@ type RouteMode struct {
 	Mode     Mode
 	Priority int32
 	Created  time.Time
+	// Generation counts the changes of the object's spec.
+	Generation int64
 }
 
 // Selector selects nodes by their labels: every requirement must hold. An empty

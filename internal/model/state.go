@@ -264,7 +264,9 @@ type PathChoice struct {
 	Block netip.Prefix
 	// Want is the mode that the objects ask for.
 	Want Mode
-	Path Path
+	// RouteMode is the name of the RouteMode that asks; empty where the PodNetwork does.
+	RouteMode string
+	Path      Path
 	// Message says why Path is not what was asked; empty where it is.
 	Message string
 }
@@ -274,6 +276,8 @@ type Plan struct {
 	State State
 	// Paths are the paths to all blocks of other nodes, sorted by block.
 	Paths []PathChoice
+	// RouteModes are those that are in force, the strongest first.
+	RouteModes []RouteMode
 	// Problems in the order of their discovery.
 	Problems []Problem
 	// Blocks are this node's blocks that are served, the oldest first: the first

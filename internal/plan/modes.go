@@ -14,29 +14,37 @@ import (
 // What depends on this node alone is computed once, and what depends on the
 // other node's labels once for all nodes with the same labels.
 type modes struct {
-	otherwise model.Mode
-	// rules are those RouteModes that can apply to this node, the winner first.
+	otherwise asked
+	// sorted are all RouteModes, the strongest first.
+	sorted []model.RouteMode
+	// rules are those RouteModes that can apply to this node, the strongest first.
 	rules []modeRule
 	// known remembers the answer by the labels.
-	known map[string]model.Mode
+	known map[string]asked
+}
+
+// asked is a mode and the name of the RouteMode that asks for it; no name stands
+// for the PodNetwork.
+type asked struct {
+	mode model.Mode
+	by   string
 }
 
 // modeRule is a RouteMode as seen from this node: it applies to every other node
 // that one of the selectors selects.
 type modeRule struct {
-	mode   model.Mode
+	asked
 	others []model.Selector
 }
 
 func newModes(otherwise model.Mode, all []model.RouteMode, own map[string]string) *modes {
-	m := &modes{otherwise: otherwise, known: map[string]model.Mode{}}
-	sorted := slices.Clone(all)
-	slices.SortFunc(sorted, func(a, b model.RouteMode) int {
+	m := &modes{otherwise: asked{mode: otherwise}, sorted: slices.Clone(all), known: map[string]asked{}}
+	slices.SortFunc(m.sorted, func(a, b model.RouteMode) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
 	})
-	for _, r := range sorted {
+	for _, r := range m.sorted {
 		if others := othersOf(r, own); len(others) > 0 {
-			m.rules = append(m.rules, modeRule{r.Mode, others})
+			m.rules = append(m.rules, modeRule{asked{r.Mode, r.Name}, others})
 		}
 	}
 	return m
@@ -62,8 +70,8 @@ func othersOf(r model.RouteMode, own map[string]string) []model.Selector {
 	return nil
 }
 
-// between returns the mode for a node with these labels.
-func (m *modes) between(labels map[string]string) model.Mode {
+// between returns what is asked for towards a node with these labels.
+func (m *modes) between(labels map[string]string) asked {
 	if len(m.rules) == 0 {
 		return m.otherwise
 	}
@@ -76,10 +84,10 @@ func (m *modes) between(labels map[string]string) model.Mode {
 	return mode
 }
 
-func (m *modes) decide(labels map[string]string) model.Mode {
+func (m *modes) decide(labels map[string]string) asked {
 	for _, r := range m.rules {
 		if slices.ContainsFunc(r.others, func(s model.Selector) bool { return s.Matches(labels) }) {
-			return r.mode
+			return r.asked
 		}
 	}
 	return m.otherwise

@@ -39,7 +39,7 @@ func TestModeBetweenNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newModes(model.ModeAuto, c.rules, own)
 			for range 2 { // The second answer comes from memory.
-				if got := m.between(c.other); got != c.want {
+				if got := m.between(c.other).mode; got != c.want {
 					t.Errorf("%s, want %s", got, c.want)
 				}
 			}

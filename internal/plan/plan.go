@@ -41,7 +41,7 @@ func Build(c model.Cluster) model.Plan {
 		s.Firewall[i].Sign()
 	}
 	v.judge(paths)
-	return model.Plan{State: s, Paths: paths, Problems: v.problems, Blocks: v.own, MTU: v.mtu}
+	return model.Plan{State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu}
 }
 
 // view is a cluster as this node sees it: everything that more than one part of

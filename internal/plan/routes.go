@@ -46,8 +46,10 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 		}
 		for _, b := range p.blocks {
 			hop, routedObstacle := v.nextHop(p, familyIndex(b.CIDR.Addr()))
-			taken, why := path.Choose(want, path.Reach{RoutedObstacle: routedObstacle, OverlayObstacle: overlayObstacle})
-			choices = append(choices, model.PathChoice{Node: p.node, Block: b.CIDR, Want: want, Path: taken, Message: why})
+			taken, why := path.Choose(want.mode, path.Reach{RoutedObstacle: routedObstacle, OverlayObstacle: overlayObstacle})
+			choices = append(choices, model.PathChoice{
+				Node: p.node, Block: b.CIDR, Want: want.mode, RouteMode: want.by, Path: taken, Message: why,
+			})
 			s.Routes = append(s.Routes, v.routeTo(b, taken, hop, device))
 		}
 	}

@@ -7,7 +7,9 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
@@ -56,7 +58,29 @@ func switchSpecs(a *actors) {
 		Eventually(func(g Gomega) {
 			g.Expect(kube.Get(ctx, client.ObjectKeyFromObject(mode), mode)).To(Succeed())
 			g.Expect(mode.Status.NodesSelected).To(HaveValue(BeEquivalentTo(2)))
+			g.Expect(mode.Status.NodesConverged).To(HaveValue(BeEquivalentTo(2)))
+			g.Expect(meta.IsStatusConditionTrue(mode.Status.Conditions, podnetv1alpha1.ConditionConverged)).To(BeTrue())
+			g.Expect(meta.IsStatusConditionFalse(mode.Status.Conditions, podnetv1alpha1.ConditionOverridden)).To(BeTrue())
 		}).Should(Succeed())
+
+		By("making a stronger one that asks for another mode")
+		stronger := &podnetv1alpha1.RouteMode{
+			ObjectMeta: metav1.ObjectMeta{Name: "everywhere"},
+			Spec: podnetv1alpha1.RouteModeSpec{
+				Between: []metav1.LabelSelector{{}}, Mode: podnetv1alpha1.ModeOverlay, Priority: ptr.To(int32(1)),
+			},
+		}
+		Expect(kube.Create(ctx, stronger)).To(Succeed())
+		expectPaths(ctx, local.nodes[0].name, podnetv1alpha1.ModeRouted, 0)
+		Eventually(func(g Gomega) {
+			g.Expect(kube.Get(ctx, client.ObjectKeyFromObject(mode), mode)).To(Succeed())
+			overridden := meta.FindStatusCondition(mode.Status.Conditions, podnetv1alpha1.ConditionOverridden)
+			g.Expect(overridden).NotTo(BeNil())
+			g.Expect(string(overridden.Status)).To(Equal("True"))
+			g.Expect(overridden.Message).To(ContainSubstring("everywhere"))
+		}).Should(Succeed())
+		Expect(kube.Delete(ctx, stronger)).To(Succeed())
+		expectPaths(ctx, local.nodes[0].name, podnetv1alpha1.ModeRouted, 1)
 
 		Expect(kube.Delete(ctx, mode)).To(Succeed())
 		for _, node := range local.nodes {

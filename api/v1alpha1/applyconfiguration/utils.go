@@ -29,6 +29,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.MasqueradeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeBlocks"):
 		return &apiv1alpha1.NodeBlocksApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodeException"):
+		return &apiv1alpha1.NodeExceptionApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetwork"):
 		return &apiv1alpha1.NodeNetworkApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetworkStatus"):
@@ -57,6 +59,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RangeStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RouteMode"):
 		return &apiv1alpha1.RouteModeApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RouteModePaths"):
+		return &apiv1alpha1.RouteModePathsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RouteModeSpec"):
 		return &apiv1alpha1.RouteModeSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RouteModeStatus"):

@@ -107,6 +107,15 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 16
+- name: com.github.podnet.podnet.api.v1alpha1.NodeException
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: node
+      type:
+        scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.NodeNetwork
   map:
     fields:
@@ -179,6 +188,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rollCall
       type:
         scalar: string
+    - name: routeModes
+      type:
+        list:
+          elementType:
+            namedType: com.github.podnet.podnet.api.v1alpha1.RouteModePaths
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.podnet.podnet.api.v1alpha1.NodePods
   map:
     fields:
@@ -258,6 +275,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     - name: node
+      type:
+        scalar: string
+    - name: routeMode
       type:
         scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.PathsStatus
@@ -440,6 +460,21 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.RouteModeStatus
+- name: com.github.podnet.podnet.api.v1alpha1.RouteModePaths
+  map:
+    fields:
+    - name: diverging
+      type:
+        scalar: numeric
+    - name: name
+      type:
+        scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: paths
+      type:
+        scalar: numeric
 - name: com.github.podnet.podnet.api.v1alpha1.RouteModeSpec
   map:
     fields:
@@ -467,6 +502,15 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: exceptions
+      type:
+        list:
+          elementType:
+            namedType: com.github.podnet.podnet.api.v1alpha1.NodeException
+          elementRelationship: atomic
+    - name: nodesConverged
+      type:
+        scalar: numeric
     - name: nodesSelected
       type:
         scalar: numeric

@@ -34,6 +34,8 @@ type NodeNetworkStatusApplyConfiguration struct {
 	Pods *int32 `json:"pods,omitempty"`
 	// paths counts the paths to the blocks of other nodes.
 	Paths *PathsStatusApplyConfiguration `json:"paths,omitempty"`
+	// routeModes say what became of the RouteModes on this node, the strongest first.
+	RouteModes []RouteModePathsApplyConfiguration `json:"routeModes,omitempty"`
 	// findings are the things on the node that are, or may come, in the way.
 	Findings []FindingApplyConfiguration `json:"findings,omitempty"`
 	// agentVersion is the version of the agent that wrote this status.
@@ -132,6 +134,19 @@ func (b *NodeNetworkStatusApplyConfiguration) WithPods(value int32) *NodeNetwork
 // If called multiple times, the Paths field is set to the value of the last call.
 func (b *NodeNetworkStatusApplyConfiguration) WithPaths(value *PathsStatusApplyConfiguration) *NodeNetworkStatusApplyConfiguration {
 	b.Paths = value
+	return b
+}
+
+// WithRouteModes adds the given value to the RouteModes field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the RouteModes field.
+func (b *NodeNetworkStatusApplyConfiguration) WithRouteModes(values ...*RouteModePathsApplyConfiguration) *NodeNetworkStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithRouteModes")
+		}
+		b.RouteModes = append(b.RouteModes, *values[i])
+	}
 	return b
 }
 

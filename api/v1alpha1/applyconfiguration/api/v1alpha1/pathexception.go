@@ -14,6 +14,8 @@ type PathExceptionApplyConfiguration struct {
 	Node *string `json:"node,omitempty"`
 	// cidr is the other node's block.
 	CIDR *string `json:"cidr,omitempty"`
+	// routeMode is the name of the RouteMode that asked; empty where the PodNetwork did.
+	RouteMode *string `json:"routeMode,omitempty"`
 	// message says what was asked, what is used instead, and why.
 	Message *string `json:"message,omitempty"`
 }
@@ -37,6 +39,14 @@ func (b *PathExceptionApplyConfiguration) WithNode(value string) *PathExceptionA
 // If called multiple times, the CIDR field is set to the value of the last call.
 func (b *PathExceptionApplyConfiguration) WithCIDR(value string) *PathExceptionApplyConfiguration {
 	b.CIDR = &value
+	return b
+}
+
+// WithRouteMode sets the RouteMode field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RouteMode field is set to the value of the last call.
+func (b *PathExceptionApplyConfiguration) WithRouteMode(value string) *PathExceptionApplyConfiguration {
+	b.RouteMode = &value
 	return b
 }
 

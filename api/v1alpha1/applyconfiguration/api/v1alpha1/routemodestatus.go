@@ -14,10 +14,15 @@ import (
 //
 // RouteModeStatus says what became of a RouteMode.
 type RouteModeStatusApplyConfiguration struct {
-	// conditions are Accepted.
+	// conditions are Accepted, Converged and Overridden.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodesSelected is the number of nodes that a selector of between selects.
 	NodesSelected *int32 `json:"nodesSelected,omitempty"`
+	// nodesConverged is the number of those nodes whose paths are all as the
+	// RouteMode asks, as their agents reported last.
+	NodesConverged *int32 `json:"nodesConverged,omitempty"`
+	// exceptions are the first few nodes of which not all paths are.
+	Exceptions []NodeExceptionApplyConfiguration `json:"exceptions,omitempty"`
 }
 
 // RouteModeStatusApplyConfiguration constructs a declarative configuration of the RouteModeStatus type for use with
@@ -44,5 +49,26 @@ func (b *RouteModeStatusApplyConfiguration) WithConditions(values ...*v1.Conditi
 // If called multiple times, the NodesSelected field is set to the value of the last call.
 func (b *RouteModeStatusApplyConfiguration) WithNodesSelected(value int32) *RouteModeStatusApplyConfiguration {
 	b.NodesSelected = &value
+	return b
+}
+
+// WithNodesConverged sets the NodesConverged field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NodesConverged field is set to the value of the last call.
+func (b *RouteModeStatusApplyConfiguration) WithNodesConverged(value int32) *RouteModeStatusApplyConfiguration {
+	b.NodesConverged = &value
+	return b
+}
+
+// WithExceptions adds the given value to the Exceptions field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Exceptions field.
+func (b *RouteModeStatusApplyConfiguration) WithExceptions(values ...*NodeExceptionApplyConfiguration) *RouteModeStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithExceptions")
+		}
+		b.Exceptions = append(b.Exceptions, *values[i])
+	}
 	return b
 }
