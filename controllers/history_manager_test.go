@@ -70,7 +70,7 @@ type simManager struct {
 
 	ledger      *ledger
 	rollCall    *RollCall
-	allocation  sync.Locker
+	allocation  sync.RWMutex
 	reconcilers [roles]reconcile.Reconciler
 	busy        map[worker]bool
 	fault       *fault
@@ -92,22 +92,17 @@ func (w *world) startManager(r *rand.Rand) *simManager {
 	// The first list is told to handlers one by one; before, nothing is synced.
 	first := m.cache.at[subnetKind]
 	m.ledger.synced = func() bool { return m.told >= first }
-	allocation := newOf(NodeReconciler{}.Allocation)
-	m.allocation = allocation
 	m.reconcilers = [roles]reconcile.Reconciler{
 		&NodeReconciler{
-			Client: m, Live: live{m}, Events: silent{}, Allocation: allocation, Ledger: m.ledger, RollCall: m.rollCall, Clock: w.clock,
+			Client: m, Live: live{m}, Events: silent{}, Allocation: &m.allocation, Ledger: m.ledger, RollCall: m.rollCall, Clock: w.clock,
 		},
 		&NodeSubnetReconciler{Client: m, Live: live{m}, Events: silent{}, Clock: w.clock, idle: idleness{}, unused: idleness{}},
-		&PodNetworkReconciler{Client: m, Events: silent{}, Allocation: allocation, RollCall: m.rollCall, Clock: w.clock},
+		&PodNetworkReconciler{Client: m, Events: silent{}, Allocation: &m.allocation, RollCall: m.rollCall, Clock: w.clock},
 	}
 	w.managers = append(w.managers, m)
 	w.note("manager %d starts", m.id)
 	return m
 }
-
-// newOf returns a new value of the type that another is of.
-func newOf[T any](*T) *T { return new(T) }
 
 // reconcile lets a reconciler look at an object, unless it is at work or would
 // wait for a lock.
@@ -142,26 +137,16 @@ func (m *simManager) idle(c role) bool {
 			}
 		}
 	}
-	switch lock := m.allocation.(type) {
-	case interface {
-		TryRLock() bool
-		RUnlock()
-	}:
-		if c == nodeController {
-			free := lock.TryRLock()
-			if free {
-				lock.RUnlock()
-			}
-			return free
+	free := true
+	switch c {
+	case nodeController:
+		if free = m.allocation.TryRLock(); free {
+			m.allocation.RUnlock()
 		}
-	}
-	lock, ok := m.allocation.(interface{ TryLock() bool })
-	if c == subnetController || !ok {
-		return true
-	}
-	free := lock.TryLock()
-	if free {
-		m.allocation.Unlock()
+	case networkController:
+		if free = m.allocation.TryLock(); free {
+			m.allocation.Unlock()
+		}
 	}
 	return free
 }

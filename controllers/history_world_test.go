@@ -133,11 +133,11 @@ func rangeOf(cidr, zone string) podnetv1alpha1.Range {
 	return r
 }
 
-// changeNetwork is a user's edit of the PodNetwork; it says whether it was let in.
-func (w *world) changeNetwork(change func(*podnetv1alpha1.PodNetworkSpec)) bool {
+// changeNetwork is a user's edit of the PodNetwork.
+func (w *world) changeNetwork(change func(*podnetv1alpha1.PodNetworkSpec)) {
 	n := w.api.network().DeepCopy()
 	change(&n.Spec)
-	return w.api.update(n) == nil
+	w.must(w.api.update(n))
 }
 
 // meanwhile is called while a manager waits for an answer of the API.
