@@ -75,8 +75,8 @@ func (r *NodeReconciler) claimOne(
 
 // reclaim makes a NodeSubnet anew, at a moment at which no range is being counted.
 func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
-	r.Allocation.Lock()
-	defer r.Allocation.Unlock()
+	r.Allocation.RLock()
+	defer r.Allocation.RUnlock()
 	err := r.createSubnet(ctx, node, cidr)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // Its creation comes back here.

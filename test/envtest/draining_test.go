@@ -58,7 +58,7 @@ var _ = Describe("A range that drains", func() {
 		for i := 1; i <= nodes; i++ {
 			name := fmt.Sprintf("node-%02d", i)
 			makeNode(ctx, name, nil, fmt.Sprintf("192.0.2.%d", i))
-			Eventually(blocksOf).WithArguments(ctx, name).Should(haveBlocks(1, "10.1."))
+			Eventually(blocksOf).WithArguments(ctx, name).Should(oneBlockIn("10.1."))
 			old[name] = blocksOf(ctx, name)[0]
 			agents[name] = startAgent(name)
 			// Two of them have as many pods, and the last has none.
@@ -90,10 +90,10 @@ var _ = Describe("A range that drains", func() {
 			return len(drained) == nodes
 		})))
 		makeNode(ctx, "late", nil, "192.0.2.100")
-		Eventually(blocksOf).WithArguments(ctx, "late").Should(haveBlocks(1, "10.2."))
+		Eventually(blocksOf).WithArguments(ctx, "late").Should(oneBlockIn("10.2."))
 
 		By("the block of the node without pods going back, and the others staying")
-		Eventually(blocksOf).WithArguments(ctx, "node-12").Should(haveBlocks(1, "10.2."))
+		Eventually(blocksOf).WithArguments(ctx, "node-12").Should(oneBlockIn("10.2."))
 		remaining := []podnetv1alpha1.NodePods{
 			{Node: "node-01", Pods: ptr.To[int64](11)}, {Node: "node-02", Pods: ptr.To[int64](10)}, {Node: "node-03", Pods: ptr.To[int64](9)},
 			{Node: "node-04", Pods: ptr.To[int64](8)}, {Node: "node-05", Pods: ptr.To[int64](7)}, {Node: "node-06", Pods: ptr.To[int64](6)},
@@ -120,7 +120,7 @@ var _ = Describe("A range that drains", func() {
 		agents["node-07"].run(old["node-07"], 0)
 		Eventually(remove).WithArguments(ctx, from).Should(Succeed())
 		for name := range agents {
-			Expect(blocksOf(ctx, name)).To(haveBlocks(1, "10.2."))
+			Expect(blocksOf(ctx, name)).To(oneBlockIn("10.2."))
 		}
 	})
 
@@ -173,7 +173,7 @@ var _ = Describe("A range that drains", func() {
 		By("coming back")
 		setState(ctx, from, podnetv1alpha1.RangeActive)
 		for _, node := range []string{"node", "late"} {
-			Eventually(blocksOf).WithArguments(ctx, node).Should(haveBlocks(1, "10.1."))
+			Eventually(blocksOf).WithArguments(ctx, node).Should(oneBlockIn("10.1."))
 		}
 		Eventually(condition).WithArguments(ctx, "default", podnetv1alpha1.ConditionExhausted).Should(HaveField("Status", metav1.ConditionFalse))
 	})

@@ -22,15 +22,26 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// forgetful is a client that knows of no NodeSubnet until a moment.
+// forgetful is a client that knows of no NodeSubnet of a node the first few times
+// that it lists them.
 type forgetful struct {
 	client.Client
-	until time.Time
+	mu    sync.Mutex
+	times map[string]int
 }
 
+const forgotten = 6
+
 func (f *forgetful) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
-	if _, is := list.(*podnetv1alpha1.NodeSubnetList); is && time.Now().Before(f.until) {
-		return nil
+	o := (&client.ListOptions{}).ApplyOptions(options)
+	if _, is := list.(*podnetv1alpha1.NodeSubnetList); is && o.FieldSelector != nil {
+		f.mu.Lock()
+		f.times[o.FieldSelector.String()]++
+		times := f.times[o.FieldSelector.String()]
+		f.mu.Unlock()
+		if times <= forgotten {
+			return nil
+		}
 	}
 	return f.Client.List(ctx, list, options...)
 }
@@ -154,7 +165,7 @@ var _ = Describe("A block", func() {
 		startManager(func(o *ctrl.Options) {
 			o.NewClient = func(config *rest.Config, options client.Options) (client.Client, error) {
 				c, err := client.New(config, options)
-				return &forgetful{Client: c, until: time.Now().Add(3 * time.Second)}, err
+				return &forgetful{Client: c, times: map[string]int{}}, err
 			}
 		})
 		Eventually(func() int { return len(holders(ctx)) }).Should(BeNumerically(">", len(before)))

@@ -55,9 +55,9 @@ var _ = Describe("A network that grows", func() {
 
 		addRange(ctx, blockRange("10.2.0.0/16", 28))
 		Eventually(blocksOf).WithArguments(ctx, "first").Should(ConsistOf("10.1.0.0/28", HavePrefix("10.2.0.")))
-		Eventually(blocksOf).WithArguments(ctx, "second").Should(haveBlocks(1, "10.2.0."))
+		Eventually(blocksOf).WithArguments(ctx, "second").Should(oneBlockIn("10.2.0."))
 		makeNode(ctx, "third", nil, "192.0.2.3")
-		Eventually(blocksOf).WithArguments(ctx, "third").Should(haveBlocks(1, "10.2.0."))
+		Eventually(blocksOf).WithArguments(ctx, "third").Should(oneBlockIn("10.2.0."))
 		Eventually(condition).WithArguments(ctx, "default", podnetv1alpha1.ConditionExhausted).Should(
 			beCondition(metav1.ConditionFalse, podnetv1alpha1.ReasonBlocksFree, Not(BeEmpty())))
 	})
@@ -74,10 +74,10 @@ var _ = Describe("A network that grows", func() {
 			if i == 3 {
 				want = "10.244."
 			}
-			Eventually(blocksOf).WithArguments(ctx, name).Should(haveBlocks(1, want))
+			Eventually(blocksOf).WithArguments(ctx, name).Should(oneBlockIn(want))
 		}
 		makeNode(ctx, "b", map[string]string{"zone": "b"}, "192.0.2.4")
-		Eventually(blocksOf).WithArguments(ctx, "b").Should(haveBlocks(1, "10.244."))
+		Eventually(blocksOf).WithArguments(ctx, "b").Should(oneBlockIn("10.244."))
 		Eventually(rangeStatusOf).WithArguments(ctx, "10.9.0.0/25").Should(And(
 			HaveField("BlocksFree", HaveValue(BeEquivalentTo(0))), HaveField("Nodes", HaveValue(BeEquivalentTo(2)))))
 		Eventually(condition).WithArguments(ctx, "default", podnetv1alpha1.ConditionExhausted).Should(
