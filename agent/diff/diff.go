@@ -21,7 +21,7 @@ import (
 //   - The firewall stands before the routes lead packets to it.
 //
 // Parameters that are no longer wanted stay as they are: what they were before
-// is not known.
+// is not known. So do ports, which go with their links.
 func Diff(want, have model.State) []Op {
 	want, have = sorted(want), sorted(have)
 	remade := remadeLinks(want, have)
@@ -37,6 +37,7 @@ func Diff(want, have model.State) []Op {
 	put.Rules, del.Rules = changes(want.Rules, have.Rules, func(r model.Rule) model.Rule { return r })
 	put.Neighbours, del.Neighbours = changes(want.Neighbours, have.Neighbours, neighbourKey)
 	put.FDB, del.FDB = changes(want.FDB, have.FDB, fdbKey)
+	put.Ports, _ = changes(want.Ports, have.Ports, func(p model.Port) string { return p.Link })
 	put.Sysctls, _ = changes(want.Sysctls, have.Sysctls, func(s model.Sysctl) string { return s.Key })
 	firewall, oldTables := firewallOps(want.Firewall, have.Firewall)
 	early, late := splitSysctls(put.Sysctls, want.Links)
@@ -46,6 +47,7 @@ func Diff(want, have model.State) []Op {
 	appendOps(&ops, Delete, remade)
 	appendOps(&ops, Put, put.Links)
 	appendOps(&ops, Put, late)
+	appendOps(&ops, Put, put.Ports)
 	ops.addresses(put.Addresses, moved)
 	ops = append(ops, firewall...)
 	appendOps(&ops, Put, put.Neighbours)
@@ -68,6 +70,7 @@ func Diff(want, have model.State) []Op {
 func Additions(part model.State) []Op {
 	part = sorted(part)
 	var ops opList
+	appendOps(&ops, Put, part.Ports)
 	appendOps(&ops, Put, part.Sysctls)
 	ops.elements(Put, part.Firewall)
 	appendOps(&ops, Put, part.Neighbours)
@@ -76,7 +79,7 @@ func Additions(part model.State) []Op {
 }
 
 // Removals returns the operations that take away what Additions made, but for
-// parameters, which go with their links.
+// ports and parameters, which go with their links.
 func Removals(part model.State) []Op {
 	part = sorted(part)
 	var ops opList
@@ -194,6 +197,7 @@ func without(s model.State, links []model.Link) model.State {
 	s.Addresses = remove(s.Addresses, func(a model.Address) bool { return on(a.Link) })
 	s.Neighbours = remove(s.Neighbours, func(n model.Neighbour) bool { return on(n.Link) })
 	s.FDB = remove(s.FDB, func(e model.FDBEntry) bool { return on(e.Link) })
+	s.Ports = remove(s.Ports, func(p model.Port) bool { return on(p.Bridge) })
 	s.Routes = withoutSources(remove(s.Routes, func(r model.Route) bool { return on(r.Link) }), lost)
 	s.Sysctls = remove(s.Sysctls, func(p model.Sysctl) bool { return on(sysctlLink(p.Key)) })
 	return s
@@ -256,7 +260,7 @@ func sorted(s model.State) model.State {
 	out := model.State{
 		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
 		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB),
-		Sysctls: slices.Clone(s.Sysctls),
+		Sysctls: slices.Clone(s.Sysctls), Ports: slices.Clone(s.Ports),
 	}
 	for _, t := range s.Firewall {
 		t.Sets = slices.Clone(t.Sets)

@@ -22,7 +22,7 @@ const (
 // Op is one operation on the kernel.
 type Op struct {
 	Verb Verb
-	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Sysctl
+	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Port, Sysctl
 	// or Table, or an Elements. Putting a Table replaces the whole of it.
 	Object any
 }
@@ -64,6 +64,8 @@ func Describe(object any) string {
 		return fmt.Sprintf("neighbour %s on %s", o.Addr, o.Link)
 	case model.FDBEntry:
 		return fmt.Sprintf("forwarding entry of %s to %s on %s", o.MAC, o.Endpoint, o.Link)
+	case model.Port:
+		return fmt.Sprintf("port %s of bridge %s", o.Link, o.Bridge)
 	case model.Sysctl:
 		return fmt.Sprintf("sysctl %s=%s", o.Key, o.Value)
 	case model.Table:

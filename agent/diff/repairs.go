@@ -10,7 +10,7 @@ import (
 
 // Repair is something that was not as podnet had left it, and was put right.
 type Repair struct {
-	// Kind is link, address, route, rule, neighbour, fdb, sysctl or firewall.
+	// Kind is link, port, address, route, rule, neighbour, fdb, sysctl or firewall.
 	Kind string
 	// Found is a clause that says what was found, without a full stop.
 	Found string
@@ -67,6 +67,9 @@ func (r *repairs) add(op Op) {
 	case model.FDBEntry:
 		was, _ := r.found.objects[identity(o)].(model.FDBEntry)
 		r.object("fdb", op, o.Link, was.Endpoint.String())
+	case model.Port:
+		was, _ := r.found.objects[identity(o)].(model.Port)
+		r.object("port", op, o.Bridge, Describe(was))
 	case model.Sysctl:
 		if r.moved[sysctlLink(o.Key)] {
 			return

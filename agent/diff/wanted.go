@@ -9,8 +9,8 @@ import (
 
 // Sighting is what the kernel told of one object: how it is now, or that it is gone.
 type Sighting struct {
-	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry or Sysctl,
-	// or an ElementKey. A model.Table says that something of its structure changed,
+	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Port or
+	// Sysctl, or an ElementKey. A model.Table says that something of its structure changed,
 	// a model.HostLink that a link which is not podnet's came, went, or changed its
 	// state, and nil that anything may have changed.
 	Object any
@@ -33,6 +33,7 @@ type Wanted struct {
 type (
 	linkName  string
 	sysctlKey string
+	portLink  string
 	setKey    struct{ family, table, set string }
 )
 
@@ -107,7 +108,7 @@ func (w *Wanted) Contradicts(s Sighting) bool {
 		if _, wanted := w.objects[o]; !wanted && o.Link == "lo" {
 			return false
 		}
-	case model.Sysctl:
+	case model.Sysctl, model.Port:
 		if _, wanted := w.objects[identity(o)]; !wanted {
 			return false
 		}
@@ -129,6 +130,8 @@ func identity(object any) any {
 		return neighbourKey(o)
 	case model.FDBEntry:
 		return fdbKey(o)
+	case model.Port:
+		return portLink(o.Link)
 	case model.Sysctl:
 		return sysctlKey(o.Key)
 	case model.Table:
@@ -154,6 +157,7 @@ func each(s model.State, f func(object any)) {
 	all(s.Rules, f)
 	all(s.Neighbours, f)
 	all(s.FDB, f)
+	all(s.Ports, f)
 	all(s.Sysctls, f)
 }
 

@@ -142,19 +142,8 @@ func (p *pass) finishPodLink(host netlink.Link, pod model.Pod) error {
 		}
 	}
 	if pod.Attachment == model.Bridge {
-		bridge, err := p.link(model.BridgeLink)
-		if err != nil {
-			return err
-		}
-		if bridge == nil {
-			return fmt.Errorf("the node has no bridge %s yet: the agent makes it once it has read the network", model.BridgeLink)
-		}
-		if err := p.h.LinkSetMaster(host, bridge); err != nil {
+		if err := p.putPort(model.Port{Link: pod.HostLink, Bridge: model.BridgeLink}); err != nil {
 			return fmt.Errorf("put link %s on bridge %s: %w", pod.HostLink, model.BridgeLink, err)
-		}
-		// A pod that reaches itself through a service gets its own frame back.
-		if err := p.h.LinkSetHairpin(host, true); err != nil {
-			return fmt.Errorf("turn hairpin on for link %s: %w", pod.HostLink, err)
 		}
 	}
 	if err := p.h.LinkSetUp(host); err != nil {

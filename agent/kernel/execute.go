@@ -112,6 +112,11 @@ func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
 		return either(put, o, p.putNeighbour, p.deleteNeighbour)
 	case model.FDBEntry:
 		return either(put, o, p.putFDB, p.deleteFDB)
+	case model.Port:
+		if put {
+			return p.putPort(o)
+		}
+		return errors.New("a port goes with its link")
 	case model.Sysctl:
 		if put {
 			return k.putSysctl(p, o)
@@ -144,6 +149,8 @@ func linkOf(object any) string {
 		return o.Link
 	case model.FDBEntry:
 		return o.Link
+	case model.Port:
+		return o.Bridge
 	}
 	return ""
 }

@@ -30,6 +30,9 @@ func (k *Kernel) Observe(ctx context.Context, want model.State) (model.State, er
 		if found, ok := p.observedLink(l); ok {
 			have.Links = append(have.Links, found)
 		}
+		if port, ok := p.observedPort(l); ok {
+			have.Ports = append(have.Ports, port)
+		}
 	}
 	if have.Routes, err = p.observeRoutes(); err != nil {
 		return model.State{}, err

@@ -82,6 +82,12 @@ func (w *watcher) link(data []byte, gone bool) error {
 		w.seen(sightingOf(name, found, ok && !gone))
 		return nil
 	}
+	if isPodAlias(l.Attrs().Alias) {
+		port, ok := w.p.observedPort(l)
+		port.Link = name
+		w.seen(diff.Sighting{Object: port, Gone: gone || !ok})
+		return nil
+	}
 	up := l.Attrs().Flags&net.FlagUp != 0
 	if !isOwn(l.Attrs().Alias) && (gone || was == nil || up != (was.Attrs().Flags&net.FlagUp != 0)) {
 		w.seen(diff.Sighting{Object: model.HostLink{Name: name, Up: up}, Gone: gone})

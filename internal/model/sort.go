@@ -24,6 +24,7 @@ func (s *State) Sort() {
 	slices.SortFunc(s.FDB, func(a, b FDBEntry) int {
 		return cmp.Or(strings.Compare(a.Link, b.Link), slices.Compare(a.MAC[:], b.MAC[:]))
 	})
+	slices.SortFunc(s.Ports, func(a, b Port) int { return strings.Compare(a.Link, b.Link) })
 	slices.SortFunc(s.Firewall, func(a, b Table) int {
 		return cmp.Or(strings.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
 	})

@@ -45,6 +45,7 @@ type State struct {
 	Rules      []Rule
 	Neighbours []Neighbour
 	FDB        []FDBEntry
+	Ports      []Port
 	// Sysctls are in the order in which they must be set: turning IPv6 forwarding
 	// on, for one, makes the kernel forget what router advertisements said unless
 	// accept_ra was set before.
@@ -153,6 +154,12 @@ type FDBEntry struct {
 	MAC  MAC
 	// Endpoint is the node to which frames for MAC go.
 	Endpoint netip.Addr
+}
+
+// Port is the host end of a pod's link as a port of a bridge. It goes with the link.
+type Port struct {
+	Link   string
+	Bridge string
 }
 
 // Sysctl is a kernel parameter.

@@ -10,7 +10,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// PodParts returns what one pod adds to the plan: its routes, neighbours and
+// PodParts returns what one pod adds to the plan: its routes, neighbours, port and
 // parameters, and its elements in the firewall's sets. Its tables hold nothing
 // but sets with these elements. Build uses the same for every pod of c, so what
 // a CNI ADD makes is what the next pass wants.
@@ -29,6 +29,7 @@ func addPods(s *model.State, c model.Cluster) {
 		part := podParts(p, taken)
 		s.Routes = append(s.Routes, part.Routes...)
 		s.Neighbours = append(s.Neighbours, part.Neighbours...)
+		s.Ports = append(s.Ports, part.Ports...)
 		s.Sysctls = append(s.Sysctls, part.Sysctls...)
 		for _, t := range part.Firewall {
 			for _, set := range t.Sets {
@@ -105,6 +106,7 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 	}
 	inet, bridge := newPartial(tableInet), newPartial(tableBridge)
 	if p.Attachment == model.Bridge {
+		s.Ports = append(s.Ports, model.Port{Link: p.HostLink, Bridge: model.BridgeLink})
 		bridge.add(declareBridge(setPodMACs, family{}), model.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
 	}
 	for _, addr := range p.Addrs {

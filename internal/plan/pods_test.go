@@ -144,6 +144,7 @@ func TestPlanWithPodIsThePlanWithoutItAndItsParts(t *testing.T) {
 		base.Routes = append(base.Routes, part.Routes...)
 		base.Neighbours = append(base.Neighbours, part.Neighbours...)
 		base.Sysctls = append(base.Sysctls, part.Sysctls...)
+		base.Ports = append(base.Ports, part.Ports...)
 		for _, partTable := range part.Firewall {
 			for _, table := range base.Firewall {
 				for _, partSet := range partTable.Sets {

@@ -50,6 +50,7 @@ func (n *node) checkState(t *testing.T) {
 	same(t, "rules", want.Rules, have.Rules)
 	same(t, "neighbours", want.Neighbours, have.Neighbours)
 	same(t, "forwarding entries", want.FDB, have.FDB)
+	same(t, "ports", want.Ports, have.Ports)
 	same(t, "sysctls", want.Sysctls, have.Sysctls)
 	if len(want.Firewall) != len(have.Firewall) {
 		t.Fatalf("%d tables, want %d", len(have.Firewall), len(want.Firewall))

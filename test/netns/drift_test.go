@@ -49,11 +49,7 @@ func newLoop(t *testing.T, n *node) *loop {
 		},
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return [2]int64{} },
-		Report: func(status.Report) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.passes++
-		},
+		Report:  func(status.Report) {},
 		Repaired: func(repairs []diff.Repair) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -92,8 +88,11 @@ func (f *firstSight) Watch(ctx context.Context, sysctls func() []model.Sysctl, s
 	})
 }
 
-// Snapshot implements sync.Source.
+// Snapshot implements sync.Source, and counts the passes.
 func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passes++
 	network := l.cluster.network
 	return source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}, nil
 }
@@ -280,6 +279,15 @@ func driftsOf(n *node, p *pod) []drift {
 	if p.Attachment == model.Bridge {
 		all = append(all, []drift{
 			{"bridge's MAC changed", "ip link set podnet0 address 02:00:00:00:00:08", []string{"link: bridge link podnet0 had the MAC 02:00:00:00:00:08"}},
+			{"bridge deleted", "ip link del podnet0", []string{"link: bridge link podnet0 was missing"}},
+			{
+				"pod taken off the bridge", fmt.Sprintf("ip link set %s nomaster", p.HostLink),
+				[]string{fmt.Sprintf("port: port %s of bridge podnet0 was missing", p.HostLink)},
+			},
+			{
+				"pod put on another bridge", fmt.Sprintf("ip link add foreign1 type bridge\nip link set %s master foreign1", p.HostLink),
+				[]string{fmt.Sprintf("port: port %s of bridge podnet0 had been changed to port %s of bridge foreign1", p.HostLink, p.HostLink)},
+			},
 			{"bridge set down", "ip link set podnet0 down", []string{"link: bridge link podnet0 was down"}},
 			{"gateway deleted", "ip addr del 10.244.1.1/24 dev podnet0", []string{"address: address 10.244.1.1/24 on podnet0 was missing"}},
 			{"bridge table deleted", "nft delete table bridge podnet", []string{"firewall: nft table bridge podnet was missing"}},
@@ -332,8 +340,98 @@ func TestDriftIsRepaired(t *testing.T) {
 				t.Errorf("what others have was\n%s\nand is\n%s", foreign, now)
 			}
 			reaches(t, p, remote)
+			reaches(t, remote, p)
 		})
 	}
+}
+
+// Pods that come and go are as they are wanted all the time, also with the
+// notifications of what was made for them.
+func TestBurstOfPodsAsksForNoPasses(t *testing.T) {
+	const pods = 50
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		t.Run(string(attachment), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{nodes: 2, attachment: attachment, mode: model.ModeOverlay, families: dual})
+			var made []*pod
+			for i := range pods {
+				made = append(made, c.nodes[0].newPod(t, model.HostPort{Host: uint16(9000 + i), Pod: port, Protocol: "udp"}))
+			}
+			n := newLoop(t, c.nodes[0])
+			n.settled(t)
+			before := n.passed()
+			for _, p := range made {
+				n.attach(t, p)
+			}
+			n.settled(t)
+			t.Logf("%d passes while %d pods came", n.passed()-before, pods)
+			if extra := n.passed() - before; extra > 2 {
+				t.Errorf("%d passes while %d pods came", extra, pods)
+			}
+			for _, p := range made {
+				n.detach(t, p)
+			}
+			n.settled(t)
+			before = n.passed()
+			if told := n.told(); len(told) > 0 {
+				t.Errorf("what nobody did was told: %v", told)
+			}
+			if left := n.left(t); left != "" {
+				t.Errorf("a pass would do%s", left)
+			}
+			// Nothing is left that asks for passes on and on.
+			g := gomega.NewWithT(t)
+			g.Consistently(n.passed, "3s", "100ms").Should(gomega.Equal(before))
+		})
+	}
+}
+
+// A link that goes down takes routes along, which is nobody's doing: they are put
+// back when it comes up.
+func TestUplinkThatComesUpHasItsRoutesAgain(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{nodes: 2, mode: model.ModeRouted, attachment: model.PointToPoint, families: onlyIPv4})
+	n := newLoop(t, c.nodes[0])
+	n.settled(t)
+	n.Script(t, "ip link set eth0 down\nip link set eth0 up\nip route replace default via 192.168.77.1")
+	g := gomega.NewWithT(t)
+	route := func() string { return n.Run(t, "ip", "route", "show", "table", "7466") }
+	g.Eventually(route, "10s", "50ms").Should(gomega.ContainSubstring("10.244.2.0/24 via"))
+	n.settled(t)
+	if told := n.told(); len(told) > 0 {
+		t.Errorf("somebody was blamed: %v", told)
+	}
+}
+
+// A pod whose namespace went without a word takes its link along.
+func TestVanishedPodIsNobodysDoing(t *testing.T) {
+	t.Parallel()
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		c := newCluster(t, options{attachment: attachment, mode: model.ModeOverlay, families: dual})
+		n := newLoop(t, c.nodes[0])
+		p := n.newPod(t)
+		n.attach(t, p)
+		n.settled(t)
+		p.Run(t, "ip", "link", "del", "eth0")
+		g := gomega.NewWithT(t)
+		g.Eventually(func() string { return n.Run(t, "nft", "list", "ruleset") }, "10s", "50ms").ShouldNot(gomega.ContainSubstring(p.HostLink))
+		n.settled(t)
+		if told := n.told(); len(told) > 0 {
+			t.Errorf("somebody was blamed: %v", told)
+		}
+	}
+}
+
+// settled waits until no pass is made for longer than passes are apart.
+func (l *loop) settled(t *testing.T) {
+	t.Helper()
+	last, since := l.passed(), time.Now()
+	gomega.NewWithT(t).Eventually(func() bool {
+		if now := l.passed(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 1500*time.Millisecond
+	}, "30s", "50ms").Should(gomega.BeTrue())
 }
 
 // isRepaired spoils one thing and waits for its repair.
@@ -349,4 +447,3 @@ func (l *loop) isRepaired(t *testing.T, d drift) {
 	t.Logf("told after %s: %s", time.Since(start).Round(time.Millisecond), told())
 	g.Eventually(func() string { return l.left(t) }, "10s", "50ms").Should(gomega.BeEmpty())
 }
-

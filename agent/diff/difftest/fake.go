@@ -88,6 +88,11 @@ func (f *Fake) execute(op diff.Op) error {
 			return errNoLink
 		}
 		f.state.FDB = set(f.state.FDB, o, put, func(e model.FDBEntry) bool { return e.Link == o.Link && e.MAC == o.MAC })
+	case model.Port:
+		if !put || !f.hasLink(o.Link) || !f.hasLink(o.Bridge) {
+			return errNoLink
+		}
+		f.state.Ports = set(f.state.Ports, o, true, func(p model.Port) bool { return p.Link == o.Link })
 	case model.Sysctl:
 		return f.sysctl(put, o)
 	case model.Table:
@@ -145,6 +150,7 @@ func (f *Fake) link(put bool, o model.Link) error {
 	}
 	f.state.Routes = slices.DeleteFunc(f.state.Routes, func(r model.Route) bool { return r.Link == o.Name })
 	f.state.Neighbours = slices.DeleteFunc(f.state.Neighbours, func(n model.Neighbour) bool { return n.Link == o.Name })
+	f.state.Ports = slices.DeleteFunc(f.state.Ports, func(p model.Port) bool { return p.Bridge == o.Name })
 	f.state.FDB = slices.DeleteFunc(f.state.FDB, func(e model.FDBEntry) bool { return e.Link == o.Name })
 	f.state.Sysctls = slices.DeleteFunc(f.state.Sysctls, func(s model.Sysctl) bool { return linkOf(s.Key) == o.Name })
 	return nil
@@ -249,7 +255,7 @@ func prefix(text string) netip.Prefix {
 func observed(s model.State) model.State {
 	out := model.State{
 		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
-		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB),
+		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB), Ports: slices.Clone(s.Ports),
 		Sysctls: slices.Clone(s.Sysctls),
 	}
 	for _, t := range s.Firewall {
