@@ -73,7 +73,8 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		}
 		holding := ipam.Holding{CIDR: cidr, Leaving: within.draining, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining}
 		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
-			holding.InForce = b.State == s.Spec.State
+			// A block may have been Draining before, and Active in between.
+			holding.InForce = b.State == s.Spec.State && b.ObservedGeneration == s.Generation
 			holding.Used = countOf(b.AddressesUsed)
 		}
 		if holding.Used == 0 {

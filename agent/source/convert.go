@@ -74,6 +74,8 @@ func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 		State:   model.BlockState(s.Spec.State),
 		Labels:  s.Spec.NodeLabels,
 		Created: s.CreationTimestamp.Time,
+
+		Generation: s.Generation,
 	}
 	for _, e := range s.Spec.Endpoints {
 		a, err := netip.ParseAddr(e)

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
@@ -34,6 +36,8 @@ type Source struct {
 	lost     *lost
 
 	synced, renew chan struct{}
+	// newest is the newest version of the API server's store that was seen.
+	newest string
 
 	mu sync.Mutex
 	// cache is the one that is complete; nil before there is one.
@@ -41,10 +45,15 @@ type Source struct {
 }
 
 // staleInterval is how often an agent compares its cache with the API server, and
-// stalePatience how long the cache may lag behind. 5,000 agents ask 170 times a second.
+// the least time between two caches; stalePatience is how long a cache may lag
+// behind. 5,000 agents ask 170 times a second.
 const (
 	staleInterval = 30 * time.Second
 	stalePatience = 5 * time.Second
+	// spread is the largest share by which an interval is longer than it says.
+	spread = 0.1
+	// renewDelay, and up to as much again, is the time from noticing to reading anew.
+	renewDelay = time.Second
 )
 
 // New returns a Source that reads from caches which newCache makes and nobody
@@ -106,24 +115,43 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 // manager that begins to lead changes the roll call, so that no restore of the API
 // server passes by without a difference.
 func (s *Source) stale(ctx context.Context, c cache.Cache) string {
+	began := time.Now()
 	for {
+		why := ""
 		select {
 		case <-ctx.Done():
 			return ""
 		case <-s.renew:
-			return "the node's report is not there as it was written"
-		case <-time.After(wait.Jitter(staleInterval, 0.1)):
+			why = "the node's report is not there as it was written"
+		case <-time.After(wait.Jitter(staleInterval, spread)):
+			if s.lags(ctx, c) {
+				why = "a watch has missed changes: the API server may have been restored from a backup"
+			}
 		}
-		if s.lags(ctx, c) {
-			return "a watch has missed changes: the API server may have been restored from a backup"
+		if why == "" {
+			continue
+		}
+		// All agents notice at once, and the API server may be busy.
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-time.After(max(wait.Jitter(staleInterval, 1)-time.Since(began), wait.Jitter(renewDelay, 1))):
+			return why
 		}
 	}
 }
 
 // lags says whether the cache does not get to know what the API server has.
 func (s *Source) lags(ctx context.Context, c cache.Cache) bool {
-	is := rollCall(ctx, s.live)
-	before := rollCall(ctx, c)
+	is, version := rollCall(ctx, s.live)
+	before, _ := rollCall(ctx, c)
+	if order, err := resourceversion.CompareResourceVersion(version, s.newest); err == nil && order < 0 {
+		s.newest = version
+		return true
+	}
+	if version != "" {
+		s.newest = version
+	}
 	if is == "" || is == before {
 		return false
 	}
@@ -133,18 +161,25 @@ func (s *Source) lags(ctx context.Context, c cache.Cache) bool {
 	case <-time.After(stalePatience):
 	}
 	// It may have changed again: the cache lags only if it has not moved at all.
-	return rollCall(ctx, c) == before
+	later, _ := rollCall(ctx, c)
+	return later == before
 }
 
-// rollCall reads the PodNetwork's roll call; nothing where it cannot be read.
-func rollCall(ctx context.Context, from client.Reader) string {
+// rollCall reads the PodNetwork's roll call and the version of the store, which a
+// list has; nothing where they cannot be read.
+func rollCall(ctx context.Context, from client.Reader) (call, version string) {
 	ctx, cancel := context.WithTimeout(ctx, stalePatience)
 	defer cancel()
-	var pn podnetv1alpha1.PodNetwork
-	if err := from.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, &pn); err != nil {
-		return ""
+	var list podnetv1alpha1.PodNetworkList
+	if err := from.List(ctx, &list); err != nil {
+		return "", ""
 	}
-	return pn.Status.RollCall
+	for i := range list.Items {
+		if list.Items[i].Name == podnetv1alpha1.DefaultPodNetwork {
+			call = list.Items[i].Status.RollCall
+		}
+	}
+	return call, list.ResourceVersion
 }
 
 // watch makes changed be called whenever an object changes, and returns when
@@ -186,10 +221,29 @@ func (s *Source) use(c cache.Cache) {
 
 func notify(changed func()) toolscache.ResourceEventHandler {
 	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { changed() },
-		UpdateFunc: func(any, any) { changed() },
+		AddFunc: func(any) { changed() },
+		UpdateFunc: func(before, after any) {
+			if concerns(before, after) {
+				changed()
+			}
+		},
 		DeleteFunc: func(any) { changed() },
 	}
+}
+
+// concerns says whether an update changes what an agent goes by. The counts in a
+// status change with every pod of the cluster.
+func concerns(before, after any) bool {
+	was, ok := before.(client.Object)
+	is, also := after.(client.Object)
+	if !ok || !also || was.GetUID() != is.GetUID() || was.GetGeneration() != is.GetGeneration() ||
+		!maps.Equal(was.GetAnnotations(), is.GetAnnotations()) {
+		return true
+	}
+	network, ok := before.(*podnetv1alpha1.PodNetwork)
+	later, also := after.(*podnetv1alpha1.PodNetwork)
+	return ok && also &&
+		(network.Status.RollCall != later.Status.RollCall || exhausted(network.Status.Ranges) != exhausted(later.Status.Ranges))
 }
 
 // Snapshot is what the API holds at one moment.

@@ -45,9 +45,9 @@ type Report struct {
 	Problems []model.Problem
 	// Findings are the things that are, or may come, in the way.
 	Findings []model.Finding
-	// InForce says that the kernel is what Plan asks, and that new pods get their
-	// addresses as it says.
-	InForce bool
+	// InForce says that new pods get their addresses as Plan asks, and that the
+	// kernel has what all of them need. Refused says that it lacks something else.
+	InForce, Refused bool
 	// Used is the number of addresses in use of each block of which any is, those
 	// of pods that are just being attached included.
 	Used map[netip.Prefix]int64
@@ -174,7 +174,7 @@ func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
 // routeModes counts, for each RouteMode, the paths that it decides on this node.
 // What the kernel refused is not in force, and nothing is said of it.
 func routeModes(r Report) []podnetv1alpha1.RouteModePaths {
-	if !r.InForce {
+	if !r.InForce || r.Refused {
 		return nil
 	}
 	type counts struct{ decided, diverging int32 }
@@ -212,7 +212,7 @@ func blocks(r Report) []podnetv1alpha1.BlockStatus {
 			CIDR: b.CIDR.String(), AddressesTotal: ptr.To(ipam.AddressCount(b.CIDR)), AddressesUsed: ptr.To(r.Used[b.CIDR]),
 		}
 		if r.InForce {
-			of.State = podnetv1alpha1.SubnetState(b.State)
+			of.State, of.ObservedGeneration = podnetv1alpha1.SubnetState(b.State), b.Generation
 		}
 		out = append(out, of)
 	}

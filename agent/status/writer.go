@@ -3,6 +3,7 @@ package status
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,9 @@ const writeInterval = time.Second
 // nothing new to say.
 const readInterval = 30 * time.Second
 
+// longestSpread bounds the time before a roll call is answered.
+const longestSpread = 5 * time.Second
+
 // Writer writes the status of one node's NodeNetwork.
 type Writer struct {
 	// Reader reads uncached: an agent watches no NodeNetworks.
@@ -42,6 +46,9 @@ type Writer struct {
 	Restored func()
 
 	reports chan Report
+	// known is what the object says, as it was last read or written, and attempted
+	// what was last tried to write. They are Run's alone.
+	known, attempted *podnetv1alpha1.NodeNetworkStatus
 }
 
 // NewWriter returns a Writer; set its fields before Run.
@@ -53,32 +60,39 @@ func NewWriter(w Writer) *Writer {
 // Report hands over what the newest pass found. It never blocks: of reports that
 // were not written yet only the newest counts. It is for one caller at a time.
 func (w *Writer) Report(r Report) {
-	select {
-	case <-w.reports:
-	default:
+	for {
+		select {
+		case w.reports <- r:
+			return
+		default:
+		}
+		// The one that waits is older, be it one that could not be written.
+		select {
+		case <-w.reports:
+		default:
+		}
 	}
-	w.reports <- r
 }
 
 // Run writes reports as they come until ctx ends. What could not be written is
 // tried again.
 func (w *Writer) Run(ctx context.Context) error {
-	var written *podnetv1alpha1.NodeNetworkStatus
 	var read time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case r := <-w.reports:
+			if !w.spread(ctx, r) {
+				return nil
+			}
 			// The object may have been made anew, without a status.
 			again := time.Since(read) > readInterval
-			st, err := w.write(ctx, r, written, again)
-			if err != nil {
+			if err := w.write(ctx, r, again); err != nil {
 				log.FromContext(ctx).Info("cannot write the status yet, trying again", "reason", err.Error())
 				w.again(r)
 			} else {
-				written = st
-				record(st)
+				record(w.known)
 				if again {
 					read = time.Now()
 				}
@@ -92,6 +106,21 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 }
 
+// spread waits a moment before a roll call is answered, for up to a millisecond a
+// node, as all agents answer at once. It returns false when ctx ends.
+func (w *Writer) spread(ctx context.Context, r Report) bool {
+	if w.known == nil || w.known.RollCall == r.RollCall {
+		return true
+	}
+	most := min(time.Duration(len(r.Plan.Paths))*time.Millisecond, longestSpread)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(rand.N(most + 1)): //nolint:gosec // It need not be unpredictable.
+		return true
+	}
+}
+
 // again puts a report back unless a newer one waits.
 func (w *Writer) again(r Report) {
 	select {
@@ -100,46 +129,46 @@ func (w *Writer) again(r Report) {
 	}
 }
 
-// write writes the report unless it says what was written already, and returns
-// the status that the object has now. It reads the object where it has to write,
-// and where asked to.
-func (w *Writer) write(
-	ctx context.Context, r Report, written *podnetv1alpha1.NodeNetworkStatus, read bool,
-) (*podnetv1alpha1.NodeNetworkStatus, error) {
-	var previous []metav1.Condition
-	var generation int64
-	if written != nil && !read {
-		previous = written.Conditions
-		st := Build(r, previous, observed(previous), w.Version)
-		if equality.Semantic.DeepEqual(st, *written) {
-			return written, nil
+// write writes the report unless it says what the object says already. It reads
+// the object where it has to write, and where asked to.
+func (w *Writer) write(ctx context.Context, r Report, read bool) error {
+	if w.known != nil && !read {
+		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); equality.Semantic.DeepEqual(st, *w.known) {
+			return nil
 		}
 	}
 	var nn podnetv1alpha1.NodeNetwork
 	if err := w.Reader.Get(ctx, client.ObjectKey{Name: w.Node}, &nn); err != nil {
-		return nil, fmt.Errorf("read NodeNetwork %s: %w", w.Node, err)
+		return fmt.Errorf("read NodeNetwork %s: %w", w.Node, err)
 	}
-	if written != nil && w.Restored != nil && !equality.Semantic.DeepEqual(nn.Status, *written) {
+	// A write whose answer was lost may have been done all the same.
+	if w.known != nil && w.Restored != nil && !same(&nn.Status, w.known) && !same(&nn.Status, w.attempted) {
 		w.Restored()
 	}
-	previous, generation = nn.Status.Conditions, nn.Generation
-	st := Build(r, previous, generation, w.Version)
+	w.known = nn.Status.DeepCopy()
+	st := Build(r, nn.Status.Conditions, nn.Generation, w.Version)
 	if equality.Semantic.DeepEqual(st, nn.Status) {
-		return &st, nil
+		return nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
 	if err != nil {
-		return nil, fmt.Errorf("encode status: %w", err)
+		return fmt.Errorf("encode status: %w", err)
 	}
 	apply := &unstructured.Unstructured{Object: map[string]any{"status": content}}
 	apply.SetGroupVersionKind(podnetv1alpha1.GroupVersion.WithKind("NodeNetwork"))
 	apply.SetName(w.Node)
+	w.attempted = &st
 	err = w.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply), client.FieldOwner(FieldOwner), client.ForceOwnership)
 	if err != nil {
-		return nil, fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
+		return fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
 	}
-	w.event(&nn, previous, st.Conditions)
-	return &st, nil
+	w.event(&nn, nn.Status.Conditions, st.Conditions)
+	w.known = &st
+	return nil
+}
+
+func same(a, b *podnetv1alpha1.NodeNetworkStatus) bool {
+	return b != nil && equality.Semantic.DeepEqual(*a, *b)
 }
 
 // event tells of a condition that changed its reason, good or bad.

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/onsi/gomega"
@@ -9,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -18,7 +21,20 @@ func TestWriterNoticesThatItsStatusWasPutBack(t *testing.T) {
 	scheme := runtime.NewScheme()
 	g.Expect(podnetv1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
 	object := &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
-	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(object).WithStatusSubresource(object).Build()
+	refuse, answerless := false, false
+	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(object).WithStatusSubresource(object).
+		WithInterceptorFuncs(interceptor.Funcs{SubResourceApply: func(
+			ctx context.Context, c client.Client, sub string, o runtime.ApplyConfiguration, options ...client.SubResourceApplyOption,
+		) error {
+			if refuse {
+				return errors.New("too many requests")
+			}
+			err := c.SubResource(sub).Apply(ctx, o, options...)
+			if answerless {
+				return errors.New("no answer")
+			}
+			return err
+		}}).Build()
 	restored := 0
 	w := NewWriter(Writer{
 		Reader: api, Client: api, Recorder: events.NewFakeRecorder(10), Node: "a", Version: "v", Restored: func() { restored++ },
@@ -29,23 +45,49 @@ func TestWriterNoticesThatItsStatusWasPutBack(t *testing.T) {
 		return nn
 	}
 
-	first, err := w.write(t.Context(), Report{RollCall: "one"}, nil, true)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
-	backup := get()
-	second, err := w.write(t.Context(), Report{RollCall: "two"}, first, true)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
-	_, err = w.write(t.Context(), Report{RollCall: "two"}, second, true)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
+	write := func(report Report, read bool) {
+		t.Helper()
+		g.Expect(w.write(t.Context(), report, read)).To(gomega.Succeed())
+	}
+	putBack := func(status podnetv1alpha1.NodeNetworkStatus) {
+		t.Helper()
+		now := get()
+		now.Status = status
+		g.Expect(api.Status().Update(t.Context(), now)).To(gomega.Succeed())
+	}
+
+	write(Report{RollCall: "one"}, true)
+	backup := get().Status
+	write(Report{RollCall: "two"}, true)
+	write(Report{RollCall: "two"}, true)
 	g.Expect(restored).To(gomega.BeZero(), "what was written is there")
 
-	now := get()
-	now.Status = backup.Status
-	g.Expect(api.Status().Update(t.Context(), now)).To(gomega.Succeed())
-	_, err = w.write(t.Context(), Report{RollCall: "two"}, second, false)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
+	putBack(backup)
+	write(Report{RollCall: "two"}, false)
 	g.Expect(restored).To(gomega.BeZero(), "nobody looked")
-	_, err = w.write(t.Context(), Report{RollCall: "two"}, second, true)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
+	write(Report{RollCall: "two"}, true)
 	g.Expect(restored).To(gomega.Equal(1))
 	g.Expect(get().Status.RollCall).To(gomega.Equal("two"), "it was written again")
+
+	putBack(backup)
+	refuse = true
+	for range 3 {
+		g.Expect(w.write(t.Context(), Report{RollCall: "two"}, true)).NotTo(gomega.Succeed())
+	}
+	g.Expect(restored).To(gomega.Equal(2), "it is told once, however often the write fails")
+
+	refuse, answerless = false, true
+	g.Expect(w.write(t.Context(), Report{RollCall: "three"}, true)).NotTo(gomega.Succeed())
+	answerless = false
+	write(Report{RollCall: "three"}, true)
+	g.Expect(get().Status.RollCall).To(gomega.Equal("three"))
+	g.Expect(restored).To(gomega.Equal(2), "a write whose answer was lost is no restore")
+}
+
+func TestReportNeverBlocks(*testing.T) {
+	w := NewWriter(Writer{})
+	for range 3 {
+		w.Report(Report{})
+		w.again(Report{})
+	}
 }

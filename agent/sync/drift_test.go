@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -115,6 +116,31 @@ func TestManySightingsLeadToOnePassASecond(t *testing.T) {
 	}
 	g.Expect(len(w.passes)).To(gomega.BeNumerically("<=", 3))
 	g.Expect(w.repairs).To(gomega.BeEmpty())
+}
+
+// failing is a watcher that fails the first time.
+type failing struct{ calls chan struct{} }
+
+func (b failing) Watch(ctx context.Context, _ func() []model.Sysctl, _ func(diff.Sighting)) error {
+	b.calls <- struct{}{}
+	if len(b.calls) < 2 {
+		return errors.New("no more")
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestEndedSubscriptionIsMadeAnew(t *testing.T) {
+	g := gomega.NewWithT(t)
+	cfg := newNode().syncer().cfg
+	watcher := failing{make(chan struct{}, 10)}
+	cfg.Watcher = watcher
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- New(cfg).Watch(ctx) }()
+	g.Eventually(func() int { return len(watcher.calls) }, "5s").Should(gomega.Equal(2))
+	cancel()
+	g.Expect(<-done).To(gomega.Succeed())
 }
 
 func TestChangedObjectsAreNoDrift(t *testing.T) {

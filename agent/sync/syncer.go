@@ -86,9 +86,6 @@ type Config struct {
 	// Serve is called after the first pass that left the node able to carry pods,
 	// and now and then after later ones.
 	Serve func(ctx context.Context) error
-	// Sweep is called now and then: it lets go of attachments whose pods went
-	// without a word from the runtime.
-	Sweep func(ctx context.Context) error
 	// FullInterval is the time between passes when nothing changes.
 	FullInterval time.Duration
 }
@@ -122,9 +119,9 @@ type Syncer struct {
 	// What follows is the loop's alone.
 
 	findings []model.Finding
-	// looked is when findings were last looked for, swept when attachments were
-	// last swept, and installed when Serve last succeeded.
-	looked, swept, installed time.Time
+	// looked is when findings were last looked for, and installed when Serve last
+	// succeeded.
+	looked, installed time.Time
 }
 
 // New returns a Syncer that does nothing before Run.
@@ -178,7 +175,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 			}
 		case <-timer.C:
 		}
-		if err := errors.Join(s.Pass(ctx), s.sweep(ctx)); err != nil {
+		if err := s.Pass(ctx); err != nil {
 			log.FromContext(ctx).Error(err, "pass failed, trying again", "after", retry.String())
 			wait = retry
 			retry = min(2*retry, lastRetry)
@@ -267,15 +264,6 @@ func (s *Syncer) serve() {
 	s.serving = is
 }
 
-// sweep lets go of attachments that nobody has, now and then.
-func (s *Syncer) sweep(ctx context.Context) error {
-	if time.Since(s.swept) < s.cfg.FullInterval {
-		return nil
-	}
-	s.swept = time.Now()
-	return s.cfg.Sweep(ctx)
-}
-
 // kernelProblem says that the node itself keeps the agent from doing its work.
 func kernelProblem(err error) model.Problem {
 	return model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}
@@ -329,6 +317,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	if err != nil {
 		// Peers that cannot be reached, for one, are no reason to keep pods waiting.
 		if !missing {
+			report.InForce, report.Refused = true, true
 			report.Problems = append(report.Problems, model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err)})
 			s.fatal = fatalOf(report.Problems)
 			return report, nil
@@ -345,8 +334,20 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 }
 
 // young makes pods wait while a new node may still get a block of its second
-// family: a pod that is made before would never have an address of it.
+// family, or is to have one back that vanished: a pod that is made before would
+// never have an address of it.
 func (s *Syncer) young(wanted model.Plan, problems []model.Problem) error {
+	var vanished, there [2]bool
+	for _, b := range wanted.Blocks {
+		vanished[family(b.CIDR)] = vanished[family(b.CIDR)] || b.Vanished
+		there[family(b.CIDR)] = there[family(b.CIDR)] || !b.Vanished
+	}
+	for i := range vanished {
+		if vanished[i] && !there[i] {
+			return errors.New("the NodeSubnets of this node are gone without having been released, as by a restore of etcd: " +
+				"pods wait until the manager has made them again")
+		}
+	}
 	i := slices.IndexFunc(problems, func(p model.Problem) bool { return p.Reason == model.ReasonNoBlock })
 	if i < 0 {
 		return nil

@@ -62,7 +62,6 @@ func (n *node) syncer() *Syncer {
 		Waiting:      func() [2]int64 { return n.waiting },
 		Report:       func(r status.Report) { n.reports = append(n.reports, r) },
 		Serve:        func(context.Context) error { n.served++; return nil },
-		Sweep:        func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	})
 }
@@ -250,6 +249,22 @@ func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 	g.Expect(problem.Reason).To(gomega.Equal(model.ReasonKernelError))
 	g.Expect(problem.Fatal).To(gomega.BeFalse())
 	g.Expect(problem.Message).To(gomega.ContainSubstring("no way"))
+	g.Expect(n.reports[0].InForce).To(gomega.BeTrue(), "blocks come and go as asked")
+	g.Expect(n.reports[0].Refused).To(gomega.BeTrue())
+}
+
+func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	n.snapshot.Blocks[1].State, n.snapshot.Blocks[1].Vanished = model.BlockDraining, true
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	_, err := s.Serving()
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("gone without having been released")))
+	n.snapshot.Blocks = append(n.snapshot.Blocks, block("fd00:10:244:3::/64", "a", "192.0.2.1"))
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	_, err = s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred(), "another block gives addresses")
 }
 
 func TestFailureToLetTheRuntimeSendPodsIsReported(t *testing.T) {
@@ -342,7 +357,7 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := New(Config{
-		Source: n, Kernel: broken{}, Links: n, Flows: n, Node: n,
+		Source: n, Kernel: moduleless{}, Links: n, Flows: n, Node: n,
 		Pods:    func(context.Context) ([]model.Pod, error) { return nil, nil },
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return n.waiting },
@@ -355,10 +370,10 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g.Expect(n.served).To(gomega.BeZero())
 }
 
-type broken struct{}
+type moduleless struct{}
 
-func (broken) Observe(context.Context, model.State) (model.State, error) { return model.State{}, nil }
-func (broken) Execute(context.Context, []diff.Op) error                  { return errors.New("no such module") }
+func (moduleless) Observe(context.Context, model.State) (model.State, error) { return model.State{}, nil }
+func (moduleless) Execute(context.Context, []diff.Op) error                  { return errors.New("no such module") }
 
 func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	g := gomega.NewWithT(t)

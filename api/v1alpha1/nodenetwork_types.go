@@ -20,6 +20,12 @@ type BlockStatus struct {
 	// +optional
 	State SubnetState `json:"state,omitempty"`
 
+	// observedGeneration is the generation of that NodeSubnet.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
 	// addressesTotal is the number of addresses that pods can get.
 	//
 	// +optional

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -75,7 +77,6 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Waiting:      func() [2]int64 { return server.Waiting() },
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
-		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
 		Repaired:     drifts.Add,
 		FullInterval: o.fullInterval,
 	})
@@ -90,6 +91,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch,
+		func(ctx context.Context) error {
+			wait.UntilWithContext(ctx, func(ctx context.Context) {
+				if err := server.Sweep(ctx); err != nil {
+					log.FromContext(ctx).Error(err, "cannot let go of all attachments that nobody has, trying again")
+				}
+			}, o.fullInterval)
+			return nil
+		},
 		func(ctx context.Context) error {
 			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
 				return err

@@ -81,7 +81,7 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 		return fmt.Errorf("setting up the controllers: %w", err)
 	}
 	// Its caches would never be right again: a new process has new ones.
-	guard := &restored.Watcher{Reader: mgr.GetAPIReader(), Interval: restoredInterval}
+	guard := &restored.Watcher{Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Interval: restoredInterval}
 	if err := errors.Join(
 		mgr.Add(always(guard.Run)),
 		mgr.AddHealthzCheck("ping", healthz.Ping),

@@ -147,7 +147,11 @@ func (n Need) add(addresses int64, held int) int {
 	if n.Next == 0 {
 		return 0
 	}
-	blocks := max((addresses+n.Next-1)/n.Next, 0)
+	addresses = max(addresses, 0)
+	blocks := addresses / n.Next
+	if addresses%n.Next > 0 {
+		blocks++
+	}
 	if held == 0 {
 		blocks = max(blocks, 1)
 	}

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -111,6 +112,20 @@ func TestDecide(t *testing.T) {
 				t.Errorf("Decide = %+v; want add %d, fates %v, urgent %t, limited %t, wait %s", d, c.add, c.fates, c.urgent, c.limited, c.wait)
 			}
 		})
+	}
+}
+
+func TestBlocksAreAddedWhateverTheirSize(t *testing.T) {
+	small := netip.MustParsePrefix("fd00::/120")
+	for _, next := range []int64{1, 254, 1 << 40, math.MaxInt64} {
+		for _, waiting := range []int64{1, 5, 1 << 50, math.MaxInt64} {
+			n := Need{
+				Held: []Holding{{CIDR: small, InForce: true, Used: AddressCount(small)}}, Waiting: waiting, Next: next, Max: 8, Reserve: 16,
+			}
+			if d := n.Decide(); d.Add < 1 || d.Add > 7 || !d.Urgent {
+				t.Errorf("%d wait, blocks of %d: %+v", waiting, next, d)
+			}
+		}
 	}
 }
 

@@ -93,6 +93,8 @@ type Block struct {
 	Labels map[string]string
 	// Created decides between blocks that overlap: the older one is served.
 	Created time.Time
+	// Generation counts the changes of the object's spec.
+	Generation int64
 	// Vanished says that the object is gone although it was never released: the
 	// block is served for a while, so that whoever holds it can have it back.
 	Vanished bool

@@ -14,6 +14,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
@@ -117,7 +118,9 @@ func (a *fakeAgent) status(
 	network *podnetv1alpha1.PodNetwork, subnets []podnetv1alpha1.NodeSubnet,
 ) *podnetv1alpha1ac.NodeNetworkStatusApplyConfiguration {
 	states := maps.Clone(a.frozen)
+	generations := map[string]int64{}
 	for _, s := range subnets {
+		generations[s.Spec.CIDR] = s.Generation
 		if _, frozen := states[s.Spec.CIDR]; !frozen && s.Spec.State != podnetv1alpha1.SubnetReleased {
 			states[s.Spec.CIDR] = s.Spec.State
 		}
@@ -134,6 +137,9 @@ func (a *fakeAgent) status(
 		block := podnetv1alpha1ac.BlockStatus().WithCIDR(cidr).WithAddressesUsed(a.pods[cidr])
 		if states[cidr] != "" {
 			block.WithState(states[cidr]).WithAddressesTotal(ipam.AddressCount(mustPrefix(cidr)))
+			if generations[cidr] > 0 {
+				block.WithObservedGeneration(generations[cidr])
+			}
 		}
 		status.WithBlocks(block)
 	}
@@ -152,7 +158,7 @@ func (a *fakeAgent) status(
 func sameBlocks(have []podnetv1alpha1.BlockStatus, want []podnetv1alpha1ac.BlockStatusApplyConfiguration) bool {
 	return slices.EqualFunc(have, want, func(h podnetv1alpha1.BlockStatus, w podnetv1alpha1ac.BlockStatusApplyConfiguration) bool {
 		return h.CIDR == *w.CIDR && (w.State == nil && h.State == "" || w.State != nil && h.State == *w.State) &&
-			apiequality.Semantic.DeepEqual(h.AddressesUsed, w.AddressesUsed)
+			h.ObservedGeneration == ptr.Deref(w.ObservedGeneration, 0) && apiequality.Semantic.DeepEqual(h.AddressesUsed, w.AddressesUsed)
 	})
 }
 

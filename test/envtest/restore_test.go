@@ -72,7 +72,7 @@ var _ = Describe("etcd restored from a backup", func() {
 			noticed := make(chan error, 1)
 			watching, cancel := context.WithCancel(ctx)
 			DeferCleanup(cancel)
-			guard := &restored.Watcher{Reader: api, Interval: 200 * time.Millisecond}
+			guard := &restored.Watcher{Live: api, Cached: api, Interval: 200 * time.Millisecond}
 			go func() { noticed <- guard.Run(watching) }()
 			write(ctx, 400)
 			if !through {

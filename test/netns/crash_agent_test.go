@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/podnet/podnet/agent/cni"
@@ -79,11 +81,10 @@ func (a *crashAgent) run() error {
 		Waiting:      func() [2]int64 { return server.Waiting() },
 		Report:       func(status.Report) {},
 		Serve:        func(context.Context) error { return nil },
-		Sweep:        func(ctx context.Context) error { return server.Sweep(ctx) },
 		FullInterval: time.Second,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: a.socket(), Book: book, Network: syncer, Checker: syncer, Present: a.kernel.Present, Wanted: syncer.Trigger,
+		Socket: a.socket(), Book: book, Network: syncer, Checker: syncer, Present: a.kernel.Present, Wanted: syncer.Recount,
 	})
 	if err != nil {
 		return err
@@ -91,6 +92,11 @@ func (a *crashAgent) run() error {
 	failed := make(chan error, 2)
 	go func() { failed <- server.Run(ctx) }()
 	go func() { failed <- syncer.Run(ctx) }()
+	go wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if err := server.Sweep(ctx); err != nil {
+			log.FromContext(ctx).Error(err, "sweep failed")
+		}
+	}, time.Second)
 	return <-failed
 }
 

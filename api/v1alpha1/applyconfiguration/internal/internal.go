@@ -57,6 +57,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cidr
       type:
         scalar: string
+    - name: observedGeneration
+      type:
+        scalar: numeric
     - name: state
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.SubnetState

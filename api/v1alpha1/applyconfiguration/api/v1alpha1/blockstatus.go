@@ -20,6 +20,8 @@ type BlockStatusApplyConfiguration struct {
 	// from a Draining block it gives no new addresses any more. It is absent for a
 	// block that pods use although the node does not hold it.
 	State *apiv1alpha1.SubnetState `json:"state,omitempty"`
+	// observedGeneration is the generation of that NodeSubnet.
+	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// addressesTotal is the number of addresses that pods can get.
 	AddressesTotal *int64 `json:"addressesTotal,omitempty"`
 	// addressesUsed is the number of addresses that pods have.
@@ -45,6 +47,14 @@ func (b *BlockStatusApplyConfiguration) WithCIDR(value string) *BlockStatusApply
 // If called multiple times, the State field is set to the value of the last call.
 func (b *BlockStatusApplyConfiguration) WithState(value apiv1alpha1.SubnetState) *BlockStatusApplyConfiguration {
 	b.State = &value
+	return b
+}
+
+// WithObservedGeneration sets the ObservedGeneration field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ObservedGeneration field is set to the value of the last call.
+func (b *BlockStatusApplyConfiguration) WithObservedGeneration(value int64) *BlockStatusApplyConfiguration {
+	b.ObservedGeneration = &value
 	return b
 }
 
