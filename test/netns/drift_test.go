@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,12 +33,15 @@ type loop struct {
 	links   []model.Pod
 	passes  int
 	repairs []diff.Repair
+	// events are given the sentences of Events.
+	events chan string
 }
 
 // newLoop starts the agent of a node.
 func newLoop(t *testing.T, n *node) *loop {
 	t.Helper()
-	l := &loop{node: n}
+	l := &loop{node: n, events: make(chan string, 10)}
+	drifts := status.NewDrifts(func(note string) { l.events <- note })
 	subscribed := make(chan struct{})
 	l.syncer = agentsync.New(agentsync.Config{
 		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
@@ -54,14 +59,14 @@ func newLoop(t *testing.T, n *node) *loop {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.repairs = append(l.repairs, repairs...)
+			drifts.Add(repairs)
 		},
 		Serve:        func(context.Context) error { return nil },
-		Sweep:        func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{l.syncer.Run, l.syncer.Watch} {
+	for _, part := range []func(context.Context) error{l.syncer.Run, l.syncer.Watch, drifts.Run} {
 		wg.Go(func() {
 			if err := n.Try(func() error { return part(ctx) }); err != nil {
 				t.Error(err)
@@ -342,6 +347,65 @@ func TestDriftIsRepaired(t *testing.T) {
 			reaches(t, p, remote)
 			reaches(t, remote, p)
 		})
+	}
+}
+
+func TestDriftIsToldInOneSentence(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{nodes: 3, mode: model.ModeRouted, attachment: model.PointToPoint, families: onlyIPv4})
+	n := newLoop(t, c.nodes[0])
+	n.Script(t, "ip route del 10.244.2.0/24 table 7466")
+	g := gomega.NewWithT(t)
+	g.Eventually(n.events, "10s").Should(gomega.Receive(gomega.Equal(
+		"Put back what something other than podnet had changed: route to 10.244.2.0/24 via 192.168.77.12 on eth0 was missing.")))
+	// What comes soon after is put back at once, and told together.
+	n.Script(t, "ip rule del priority 512\nip link del vxpodnet4")
+	g.Eventually(func() string { return n.left(t) }, "10s", "50ms").Should(gomega.BeEmpty())
+	g.Expect(n.events).To(gomega.BeEmpty())
+	g.Eventually(n.events, "20s").Should(gomega.Receive(gomega.And(
+		gomega.ContainSubstring("link vxpodnet4 was missing"), gomega.ContainSubstring("rule of priority 512 to table 7466 was missing"))))
+}
+
+// Where more changes than a subscription holds, anything may have changed.
+func TestOverrunSubscriptionSaysSo(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{mode: model.ModeRouted, attachment: model.PointToPoint, families: onlyIPv4})
+	n := c.nodes[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, hold := make(chan diff.Sighting), make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		//nolint:errcheck // It ends with an error when it is told to.
+		n.Try(func() error {
+			return n.kernel.Watch(ctx, func() []model.Sysctl { return nil }, func(s diff.Sighting) {
+				if s.Object == nil {
+					select {
+					case seen <- s:
+					case <-ctx.Done():
+					}
+					return
+				}
+				<-hold
+			})
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	<-seen
+	var batch strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&batch, "route add unreachable 10.%d.%d.0/24 table 7466 proto 117\n", 64+i/256, i%256)
+	}
+	file := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Run(t, "ip", "-batch", file)
+	close(hold)
+	select {
+	case <-seen:
+	case <-time.After(20 * time.Second):
+		t.Error("it was not told that notifications were lost")
 	}
 }
 
