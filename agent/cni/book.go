@@ -78,6 +78,8 @@ type Book struct {
 	dir  string
 	disk disk
 	now  func() time.Time
+	// info logs what fails and does no harm.
+	info func(message string, keysAndValues ...any)
 
 	mu   sync.Mutex
 	pods map[Key]*entry
@@ -286,7 +288,7 @@ func (b *Book) write(name string, value any) error {
 func (b *Book) path(name string) string { return filepath.Join(b.dir, name) }
 
 // Release removes the record of an attachment, and one that was set aside, and
-// frees its addresses. It succeeds where there is none.
+// frees its addresses. It succeeds where there is none, and needs no room on the disk.
 func (b *Book) Release(key Key) error { return b.release(key.HostLink()) }
 
 func (b *Book) release(hostLink string) error {
@@ -294,9 +296,7 @@ func (b *Book) release(hostLink string) error {
 	defer b.mu.Unlock()
 	// Noted before: what is noted and still in use is no harm.
 	if key, ok := b.links[hostLink]; ok {
-		if err := b.noteReleased(b.pods[key].pod.Addrs); err != nil {
-			return fmt.Errorf("release the addresses of %s: %w", hostLink, err)
-		}
+		b.noteReleased(b.pods[key].pod.Addrs)
 	}
 	for _, suffix := range []string{recordSuffix, damagedSuffix} {
 		if err := b.disk.remove(b.path(hostLink + suffix)); err != nil {

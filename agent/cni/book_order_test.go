@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,9 +89,7 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 	*now = now.Add(time.Second)
 	release(t, book, "3")
 	// One that was noted and is in use: as after a crash before its record went.
-	if err := book.noteReleased(addressesOf(book, "0")); err != nil {
-		t.Fatal(err)
-	}
+	book.noteReleased(addressesOf(book, "0"))
 	book, now = clocked(t, dir)
 	*now = now.Add(rest)
 	for i, want := range []string{"10.0.0.6", "10.0.0.3", "10.0.1.2", "10.0.0.5"} {
@@ -107,6 +106,38 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 	}
 	if len(book.recent) != maxRecent || len(open(t, dir).recent) != maxRecent {
 		t.Errorf("%d are noted", len(book.recent))
+	}
+}
+
+// fullDisk has no room left. It still removes files.
+type fullDisk struct{ osDisk }
+
+func (fullDisk) write(path string, _ []byte, _ fs.FileMode) error {
+	return &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+}
+
+func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
+	dir := folder(t)
+	book, now := clocked(t, dir)
+	const block = "10.0.0.0/29"
+	for _, id := range []string{"a", "b", "c", "d", "e"} {
+		reserve(t, book, id, block)
+	}
+	book.disk = fullDisk{}
+	release(t, book, "c", "a")
+	if used := book.Usage(netip.MustParsePrefix(block)); used != 3 || len(open(t, dir).Pods()) != 3 {
+		t.Errorf("%d addresses in use, and %d after a restart", used, len(open(t, dir).Pods()))
+	}
+	if _, err := book.Reserve(newPod("x"), prefixes(block)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("reserved without a record: %v", err)
+	}
+	// With room, the next note has all.
+	book.disk = osDisk{}
+	release(t, book, "b")
+	book, now = clocked(t, dir)
+	*now = now.Add(rest)
+	for i, want := range []string{"10.0.0.4", "10.0.0.2", "10.0.0.3"} {
+		wantReserved(t, book, fmt.Sprint("again", i), want, block)
 	}
 }
 

@@ -31,6 +31,7 @@ func openBook(ctx context.Context, dir string, d disk) (*Book, error) {
 		dir:     dir,
 		disk:    d,
 		now:     time.Now,
+		info:    log.FromContext(ctx).Info,
 		pods:    map[Key]*entry{},
 		links:   map[string]Key{},
 		ports:   map[nodePort][]Key{},

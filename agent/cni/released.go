@@ -16,8 +16,11 @@ type released struct {
 	At   time.Time  `json:"at"`
 }
 
-// noteReleased writes that addresses are about to be released.
-func (b *Book) noteReleased(addrs []netip.Addr) error {
+// noteReleased writes that addresses are about to be released. Where it cannot be
+// written, as on a disk that is full, the addresses are released all the same, which
+// makes room: without a note they count as released when the next agent starts, and
+// rest the longer.
+func (b *Book) noteReleased(addrs []netip.Addr) {
 	recent := slices.Clone(b.recent)
 	now := b.now()
 	for _, addr := range addrs {
@@ -25,12 +28,11 @@ func (b *Book) noteReleased(addrs []netip.Addr) error {
 		recent = slices.DeleteFunc(recent, func(r released) bool { return r.Addr == addr })
 		recent = append(recent, released{Addr: addr, At: now})
 	}
-	recent = recent[max(0, len(recent)-maxRecent):]
-	if err := b.write(releasedName, recent); err != nil {
-		return err
+	// Kept although it may not be written: the next note has it too.
+	b.recent = recent[max(0, len(recent)-maxRecent):]
+	if err := b.write(releasedName, b.recent); err != nil {
+		b.info("cannot note the order in which addresses are released", "addresses", addrs, "reason", err.Error())
 	}
-	b.recent = recent
-	return nil
 }
 
 func earlier(a, b time.Time) time.Time {
