@@ -84,7 +84,7 @@ func TestRemovedRouteIsPutBackAndToldOf(t *testing.T) {
 	g.Expect(n.kernel.Execute(t.Context(), []diff.Op{{Verb: diff.Delete, Object: gone}})).To(gomega.Succeed())
 	start := time.Now()
 	seen(diff.Sighting{Object: gone, Gone: true})
-	g.Eventually(w.repairs, "5s").Should(gomega.Receive(gomega.ConsistOf(gomega.HaveField("Kind", "route"))))
+	g.Eventually(w.repairs, 5*time.Second).Should(gomega.Receive(gomega.ConsistOf(gomega.HaveField("Kind", "route"))))
 	g.Expect(time.Since(start)).To(gomega.BeNumerically("<", 2*time.Second))
 	g.Expect(n.route(t)).To(gomega.Equal(gone))
 }
@@ -101,7 +101,7 @@ func TestWhatIsAsWantedAsksForNoPass(t *testing.T) {
 	seen(diff.Sighting{Object: model.Route{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podc0ffee"}})
 	seen(diff.Sighting{Object: model.HostLink{Name: "eth7", Up: true}})
 	seen(diff.Sighting{Object: model.HostLink{Name: "eth0"}})
-	g.Consistently(w.passes, "300ms").ShouldNot(gomega.Receive())
+	g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())
 	seen(diff.Sighting{Object: model.HostLink{Name: "eth0", Up: true}})
 	g.Eventually(w.passes).Should(gomega.Receive())
 }
@@ -138,7 +138,7 @@ func TestEndedSubscriptionIsMadeAnew(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- New(cfg).Watch(ctx) }()
-	g.Eventually(func() int { return len(watcher.calls) }, "5s").Should(gomega.Equal(2))
+	g.Eventually(func() int { return len(watcher.calls) }, 5*time.Second).Should(gomega.Equal(2))
 	cancel()
 	g.Expect(<-done).To(gomega.Succeed())
 }

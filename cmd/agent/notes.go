@@ -7,6 +7,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -28,6 +29,12 @@ type notes struct {
 	recorder events.EventRecorder
 	node     string
 	queue    chan note
+}
+
+func newNotes(mgr manager.Manager, node string) *notes {
+	return &notes{
+		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: node, queue: make(chan note, noteQueue),
+	}
 }
 
 // add notes an Event. It does not block.

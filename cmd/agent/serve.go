@@ -44,20 +44,12 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return err
 	}
 	installer := cni.InstallConfig{SourceDir: o.pluginDir, BinDir: o.cniBinDir, ConfDir: o.cniConfDir, Socket: o.socket()}
-	src := source.New(func() (cache.Cache, error) {
-		return cache.New(mgr.GetConfig(), cache.Options{
-			HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
-			// Nobody here reads who wrote which field, and it is a large part of an object.
-			DefaultTransform: cache.TransformStripManagedFields(),
-		})
-	}, mgr.GetAPIReader())
+	src := newSource(mgr)
 	writer := status.NewWriter(status.Writer{
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
 		Node: o.node, Version: version.Version, Restored: src.Renew,
 	})
-	events := &notes{
-		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: o.node, queue: make(chan note, noteQueue),
-	}
+	events := newNotes(mgr, o.node)
 	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
 	var server *cni.Server
 	syncer := sync.New(sync.Config{
@@ -153,6 +145,17 @@ func empty(dir string) error {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 	}
 	return errors.Join(errs...)
+}
+
+// newSource returns what reads the objects, with a cache of its own.
+func newSource(mgr manager.Manager) *source.Source {
+	return source.New(func() (cache.Cache, error) {
+		return cache.New(mgr.GetConfig(), cache.Options{
+			HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+			// Nobody here reads who wrote which field, and it is a large part of an object.
+			DefaultTransform: cache.TransformStripManagedFields(),
+		})
+	}, mgr.GetAPIReader())
 }
 
 func newManager(o options) (manager.Manager, error) {

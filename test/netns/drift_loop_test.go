@@ -1,0 +1,177 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/status"
+	agentsync "github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// loop is a node's agent, as far as it looks after the kernel: its full pass
+// comes so seldom that what is repaired in a test was told of by the kernel.
+type loop struct {
+	*node
+	syncer *agentsync.Syncer
+
+	mu sync.Mutex
+	// links are the pods that were attached.
+	links   []model.Pod
+	passes  int
+	repairs []diff.Repair
+	// events are given the sentences of Events.
+	events chan string
+}
+
+// newLoop starts the agent of a node.
+func newLoop(t *testing.T, n *node) *loop {
+	t.Helper()
+	l := &loop{node: n, events: make(chan string, 10)}
+	drifts := status.NewDrifts(func(note string) { l.events <- note })
+	subscribed := make(chan struct{})
+	l.syncer = agentsync.New(agentsync.Config{
+		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
+		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
+		Pods: func(ctx context.Context) ([]model.Pod, error) {
+			l.mu.Lock()
+			pods := slices.Clone(l.links)
+			l.mu.Unlock()
+			return n.kernel.Present(ctx, pods)
+		},
+		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
+		Waiting: func() [2]int64 { return [2]int64{} },
+		Report:  func(status.Report) {},
+		Repaired: func(repairs []diff.Repair) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.repairs = append(l.repairs, repairs...)
+			drifts.Add(repairs)
+		},
+		Serve:        func(context.Context) error { return nil },
+		FullInterval: time.Hour,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, part := range []func(context.Context) error{l.syncer.Run, l.syncer.Watch, drifts.Run} {
+		wg.Go(func() {
+			if err := n.Try(func() error { return part(ctx) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	<-subscribed
+	gomega.NewWithT(t).Eventually(l.syncer.Ready, 20*time.Second, 20*time.Millisecond).Should(gomega.Succeed())
+	return l
+}
+
+// firstSight closes a channel when the kernel is being watched.
+type firstSight struct {
+	watcher agentsync.Watcher
+	once    sync.Once
+	done    chan struct{}
+}
+
+func (f *firstSight) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
+	return f.watcher.Watch(ctx, sysctls, func(s diff.Sighting) {
+		f.once.Do(func() { close(f.done) })
+		seen(s)
+	})
+}
+
+// Snapshot implements sync.Source, and counts the passes.
+func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passes++
+	network := l.cluster.network
+	return source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}, nil
+}
+
+// Host implements sync.Node.
+func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
+	m, err := l.node.model()
+	return m.Host, nil, err
+}
+
+// Findings implements sync.Node.
+func (*loop) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+	return nil, nil
+}
+
+// Remove implements sync.Node.
+func (*loop) Remove(context.Context) error { return errors.New("nobody asked for that") }
+
+// attach attaches a pod as the CNI server does.
+func (l *loop) attach(t *testing.T, p *pod) {
+	t.Helper()
+	l.mu.Lock()
+	l.links = append(l.links, p.Pod)
+	l.mu.Unlock()
+	l.Do(t, func() error { return l.syncer.Attach(context.Background(), p.Pod) })
+}
+
+// detach detaches a pod as the CNI server does.
+func (l *loop) detach(t *testing.T, p *pod) {
+	t.Helper()
+	l.Do(t, func() error { return l.syncer.Detach(context.Background(), p.Pod) })
+	l.mu.Lock()
+	l.links = slices.DeleteFunc(l.links, func(x model.Pod) bool { return x.ContainerID == p.ContainerID })
+	l.mu.Unlock()
+}
+
+// told returns the repairs since the last call, as their kinds and what was found.
+func (l *loop) told() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, r := range l.repairs {
+		out = append(out, r.Kind+": "+r.Found)
+	}
+	return out
+}
+
+func (l *loop) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.repairs = nil
+}
+
+func (l *loop) passed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.passes
+}
+
+// left returns what a pass would do now.
+func (l *loop) left(t *testing.T) string {
+	t.Helper()
+	l.pods = l.links
+	want := l.want(t).State
+	if ops := diff.Diff(want, l.observe(t, want)); len(ops) > 0 {
+		return printOps(ops)
+	}
+	return ""
+}
+
+// settled waits until no pass is made for longer than passes are apart.
+func (l *loop) settled(t *testing.T) {
+	t.Helper()
+	last, since := l.passed(), time.Now()
+	gomega.NewWithT(t).Eventually(func() bool {
+		if now := l.passed(); now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 1500*time.Millisecond
+	}, 30*time.Second, 50*time.Millisecond).Should(gomega.BeTrue())
+}
