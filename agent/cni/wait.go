@@ -71,7 +71,11 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 		released := s.config.Book.released()
 		reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
 		if err == nil {
-			if reserved, err = s.confirm(reserved); err == nil {
+			given, err := s.confirm(reserved)
+			if err != nil {
+				return model.Pod{}, err
+			}
+			if given {
 				return reserved, nil
 			}
 			if serving, err = s.serving(); err != nil {
@@ -108,19 +112,24 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 	}
 }
 
-// errMoved says that the blocks of a pod give no more addresses.
-var errMoved = errors.New("its block gives no more addresses")
-
-// confirm gives the addresses of a pod back where a block of theirs gives none any
-// more since they were taken. The agent counts a block's addresses after it has
-// stopped giving them, so that an address which is confirmed has been counted, and
-// no block goes to another node while a pod is about to have an address of it.
-func (s *Server) confirm(pod model.Pod) (model.Pod, error) {
+// confirm says whether a pod may have its addresses, and gives them back where a
+// block of theirs gives none any more since they were taken. The agent counts a
+// block's addresses after it has stopped giving them, so that an address which is
+// confirmed has been counted, and no block goes to another node while a pod is about
+// to have an address of it.
+//
+// Where they cannot be given back the error says so, and the pod counts as one that is
+// being detached: the runtime's DEL, or another ADD, releases it first.
+func (s *Server) confirm(pod model.Pod) (given bool, err error) {
 	serving, err := s.serving()
 	if err == nil && !slices.ContainsFunc(pod.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
-		return pod, nil
+		return true, nil
 	}
-	return model.Pod{}, errors.Join(errMoved, s.config.Book.Release(KeyOf(pod)))
+	s.config.Book.leave(KeyOf(pod))
+	if failed := s.config.Book.Release(KeyOf(pod)); failed != nil {
+		return false, errors.Join(fmt.Errorf("give back addresses that the node no longer gives: %w", failed), err)
+	}
+	return false, nil
 }
 
 // errWaited is why an ADD got no address although the node may get another block.

@@ -332,3 +332,54 @@ func TestBurstLargerThanABlock(t *testing.T) {
 		}
 	})
 }
+
+// drainingNetwork stops giving the addresses of its block once it was asked for them.
+type drainingNetwork struct {
+	*fakeNetwork
+	asked int
+}
+
+func (n *drainingNetwork) Serving() (Serving, error) {
+	serving, err := n.fakeNetwork.Serving()
+	if n.asked++; n.asked > 1 {
+		serving.Blocks = prefixes("10.0.1.0/29")
+	}
+	return serving, err
+}
+
+// An ADD whose addresses can neither be given nor given back fails with the reason,
+// and whatever comes next of the runtime puts it right.
+func TestAddFailsWhereItsAddressesCannotBeGivenBack(t *testing.T) {
+	for name, next := range map[string]func(s *Server) error{
+		"DEL": func(s *Server) error { _, err := s.del(t.Context(), request("a", `{}`)); return err },
+		"ADD": func(s *Server) error { _, err := s.add(t.Context(), request("a", `{}`)); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The cursors, the record and the last releases are written before.
+			book, err := openBook(t.Context(), folder(t), &faultyDisk{failAt: 4, fault: halfDone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := &drainingNetwork{fakeNetwork: newFakeNetwork("10.0.0.0/29")}
+			s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: n, Checker: n, Present: n.Present})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.add(t.Context(), request("a", `{}`)); !errors.Is(err, errFault) || !strings.Contains(err.Error(), "give back addresses") {
+				t.Fatalf("got %v", err)
+			}
+			if len(n.links) != 0 || len(book.Pods()) != 0 {
+				t.Errorf("links %v, pods %v", n.links, book.Pods())
+			}
+			if err := next(s); err != nil {
+				t.Fatal(err)
+			}
+			if used := book.Usage(netip.MustParsePrefix("10.0.0.0/29")); used != 0 {
+				t.Errorf("%d addresses of the block are still in use", used)
+			}
+			if _, attached := book.Get(Key{"a", "eth0"}); attached != (name == "ADD") {
+				t.Errorf("attached: %t", attached)
+			}
+		})
+	}
+}
