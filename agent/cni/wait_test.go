@@ -333,20 +333,6 @@ func TestBurstLargerThanABlock(t *testing.T) {
 	})
 }
 
-// drainingNetwork stops giving the addresses of its block once it was asked for them.
-type drainingNetwork struct {
-	*fakeNetwork
-	asked int
-}
-
-func (n *drainingNetwork) Serving() (Serving, error) {
-	serving, err := n.fakeNetwork.Serving()
-	if n.asked++; n.asked > 1 {
-		serving.Blocks = prefixes("10.0.1.0/29")
-	}
-	return serving, err
-}
-
 // An ADD whose addresses can neither be given nor given back fails with the reason,
 // and whatever comes next of the runtime puts it right.
 func TestAddFailsWhereItsAddressesCannotBeGivenBack(t *testing.T) {
@@ -360,7 +346,7 @@ func TestAddFailsWhereItsAddressesCannotBeGivenBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := &drainingNetwork{fakeNetwork: newFakeNetwork("10.0.0.0/29")}
+			n := &drainingNetwork{fakeNetwork: newFakeNetwork("10.0.0.0/29", "10.0.1.0/29")}
 			s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: n, Checker: n, Present: n.Present})
 			if err != nil {
 				t.Fatal(err)
