@@ -66,7 +66,7 @@ func (w *world) checkChange(v version) {
 			w.fail(releasedRests, "NodeSubnet %s went after %s", v.name, rested)
 		}
 	case before == nil:
-		w.blocks[v.name] = &subnetState{is: is}
+		w.blocks[v.name] = &subnetState{is: is, again: taken != nil}
 		for name, other := range w.blocks {
 			if name != v.name && cidrOf(other.is).Overlaps(cidrOf(is)) {
 				w.fail(oneBlockOneObject, "%s and %s", name, v.name)
@@ -190,10 +190,12 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 	}
 }
 
-// checkRemoval is called before a user removes a range that the API lets go.
+// checkRemoval is called before a user removes a range that the API lets go. What
+// people make, or take by force so that it is made again, is not foreseen.
 func (w *world) checkRemoval(cidr string) {
+	w.checkChanges()
 	for _, s := range w.api.subnets() {
-		if cidrOf(s).Overlaps(netip.MustParsePrefix(cidr)) && !slices.Contains(w.handMade, cidrOf(s)) {
+		if cidrOf(s).Overlaps(netip.MustParsePrefix(cidr)) && !slices.Contains(w.handMade, cidrOf(s)) && !w.blocks[s.Name].again {
 			w.fail(removedIsEmpty, "%s is said to be empty, and NodeSubnet %s of %s is there", cidr, s.Name, s.Spec.Node)
 		}
 	}

@@ -148,7 +148,6 @@ func (m *machine) startAgent() {
 		Waiting:      m.waiting,
 		Report:       func(r status.Report) { m.report = &r },
 		Serve:        func(context.Context) error { return nil },
-		Sweep:        func(context.Context) error { return nil },
 		FullInterval: passInterval,
 	})
 }

@@ -20,7 +20,7 @@ const (
 	// each is, unless the environment says otherwise: PODNET_HISTORY_SEEDS (a
 	// number, or from-to) and PODNET_HISTORY_STEPS.
 	historySeeds = 6
-	historySteps = 250
+	historySteps = 200
 	// shownLines is how much of a history is shown when a property fails.
 	shownLines = 200
 	// shrinking bounds the search for a shorter history.

@@ -76,6 +76,8 @@ type world struct {
 type subnetState struct {
 	released time.Time
 	is       *podnetv1alpha1.NodeSubnet
+	// again says that it was made after the one of its name was taken by force.
+	again bool
 }
 
 // taking is the block of a machine whose object was taken by force.

@@ -84,7 +84,8 @@ const inUseInterval = 10 * time.Second
 
 // inUse says whether pods may have addresses of the block: a node that was deleted
 // and made again keeps the pods that it runs, and their addresses are not given to
-// others meanwhile. What the agent of a node of that name has not said is not known.
+// others meanwhile. What the agent of a node of that name has not said is not known;
+// and as long as it names a state of the block, it may give addresses of it.
 func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (bool, error) {
 	node, err := liveNode(ctx, r.Live, subnet.Spec.Node)
 	if err != nil || node == nil {
@@ -98,7 +99,7 @@ func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1
 		return true, nil
 	}
 	b, _ := reportedBlock(&nn, subnet.Spec.CIDR)
-	return countOf(b.AddressesUsed) > 0, nil
+	return b.State != "" || countOf(b.AddressesUsed) > 0, nil
 }
 
 // quarantine is how long a block rests. Times in objects are cut to seconds, so
