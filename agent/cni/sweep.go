@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,9 +21,9 @@ type Runtime interface {
 	// Sandboxes returns the IDs of all sandboxes that the runtime knows, whatever
 	// their state.
 	Sandboxes(ctx context.Context) (map[string]bool, error)
-	// Idle says whether no process is in the network namespace at a path, and
-	// returns an error where that is not certain.
-	Idle(ctx context.Context, netns string) (bool, error)
+	// IdleAmong returns those of the network namespaces at some paths that no
+	// process is in, and an error where that is not certain of all the others.
+	IdleAmong(ctx context.Context, netns []string) (map[string]bool, error)
 }
 
 const (
@@ -31,10 +33,13 @@ const (
 	// doubt is the least time between two looks that both miss a sandbox: a runtime
 	// that has just started may not list all yet.
 	doubt = time.Minute
+	// sweepTimeout bounds a sweep. What it did not come to, the next one does.
+	sweepTimeout = time.Minute
 )
 
 // leaks are the attachments whose sandboxes the runtime does not know.
 type leaks struct {
+	// mu is held by the sweep that goes on, and by nothing that anybody waits for.
 	mu sync.Mutex
 	// missing is when each was first missed, by what was recorded when. An
 	// attachment that is made anew is another.
@@ -56,8 +61,19 @@ type attachment struct {
 // A pod is gone when the file of its network namespace and its link are. It is also
 // gone when the runtime does not know its sandbox, in two looks, and no process is
 // in its namespace.
+//
+// Other verbs go on meanwhile: they wait for a sweep at most as long as the kernel
+// takes for one pod, and never for the runtime. A sweep ends within about a minute;
+// where one goes on, another does nothing.
 func (s *Server) Sweep(ctx context.Context) error {
-	lost := s.lost(ctx)
+	if !s.leaks.mu.TryLock() {
+		return nil
+	}
+	defer s.leaks.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	// Asked before any pod is locked: a runtime may hang.
+	dead := s.dead(ctx)
 	return s.collect(ctx, func(ctx context.Context, pod model.Pod) (string, error) {
 		if pod.Netns == "" {
 			return "", nil
@@ -72,30 +88,41 @@ func (s *Server) Sweep(ctx context.Context) error {
 			return "its network namespace and its link are gone", nil
 		}
 		since, _ := s.config.Book.recordedSince(KeyOf(pod))
-		if !lost[attachment{KeyOf(pod), since}] {
-			return "", nil
-		}
-		idle, err := s.config.Runtime.Idle(ctx, pod.Netns)
-		if err != nil {
-			log.FromContext(ctx).V(1).Info("cannot tell whether a pod is alive that the runtime does not know", "pod", describe(pod), "reason", err.Error())
-			return "", nil
-		}
-		if !idle {
+		if !dead[attachment{KeyOf(pod), since}] {
 			return "", nil
 		}
 		return "the runtime does not know its sandbox, and no process is in its network namespace", nil
 	})
 }
 
-// lost returns the attachments whose sandboxes the runtime did not know in two looks.
-func (s *Server) lost(ctx context.Context) map[attachment]bool {
+// dead returns the attachments whose sandboxes the runtime did not know in two looks,
+// and whose network namespaces no process is in.
+func (s *Server) dead(ctx context.Context) map[attachment]bool {
+	lost := s.lost(ctx)
+	if len(lost) == 0 {
+		return nil
+	}
+	// A pod that the runtime does not know gets no process any more, so that one look
+	// at the processes is enough for all.
+	idle, err := s.config.Runtime.IdleAmong(ctx, slices.Sorted(maps.Values(lost)))
+	if err != nil {
+		log.FromContext(ctx).V(1).Info("cannot tell of all pods that the runtime does not know whether they are alive", "reason", err.Error())
+	}
+	dead := map[attachment]bool{}
+	for a, netns := range lost {
+		dead[a] = idle[netns]
+	}
+	return dead
+}
+
+// lost returns the attachments whose sandboxes the runtime did not know in two looks,
+// with the paths of their network namespaces.
+func (s *Server) lost(ctx context.Context) map[attachment]string {
 	pods := s.config.Book.recorded()
 	if s.config.Runtime == nil || len(pods) == 0 {
 		return nil
 	}
 	sandboxes, err := s.config.Runtime.Sandboxes(ctx)
-	s.leaks.mu.Lock()
-	defer s.leaks.mu.Unlock()
 	before := s.leaks.missing
 	s.leaks.missing = map[attachment]time.Time{}
 	if err != nil {
@@ -109,7 +136,7 @@ func (s *Server) lost(ctx context.Context) map[attachment]bool {
 	s.leaks.failure = ""
 	now := time.Now()
 	witnessed := false
-	lost := map[attachment]bool{}
+	lost := map[attachment]string{}
 	for _, pod := range pods {
 		if sandboxes[pod.ContainerID] {
 			witnessed = true
@@ -126,7 +153,9 @@ func (s *Server) lost(ctx context.Context) map[attachment]bool {
 			first = now
 		}
 		s.leaks.missing[a] = first
-		lost[a] = now.Sub(first) >= doubt
+		if now.Sub(first) >= doubt && pod.Netns != "" {
+			lost[a] = pod.Netns
+		}
 	}
 	// A runtime that knows none of the pods is not the one that they are of, or it
 	// has not read its own records yet.
@@ -149,6 +178,10 @@ func (s *Server) collect(ctx context.Context, judge judge) error {
 	}
 	var errs []error
 	for _, pod := range pods {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("look for pods that are gone: %w", err))
+			break
+		}
 		errs = append(errs, s.collectOne(ctx, pod, judge))
 	}
 	return errors.Join(errs...)

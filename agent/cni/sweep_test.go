@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,16 +25,28 @@ type fakeRuntime struct {
 	// busy are the namespaces with a process in them.
 	busy    map[string]bool
 	idleErr error
-	asked   int
+	// asked and looked count the questions for sandboxes and for processes.
+	asked, looked int
+	// hang makes it answer only when the caller gives up.
+	hang bool
 }
 
-func (r *fakeRuntime) Sandboxes(context.Context) (map[string]bool, error) {
+func (r *fakeRuntime) Sandboxes(ctx context.Context) (map[string]bool, error) {
 	r.asked++
+	if r.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return maps.Clone(r.sandboxes), r.err
 }
 
-func (r *fakeRuntime) Idle(_ context.Context, netns string) (bool, error) {
-	return !r.busy[netns], r.idleErr
+func (r *fakeRuntime) IdleAmong(_ context.Context, netns []string) (map[string]bool, error) {
+	r.looked++
+	idle := map[string]bool{}
+	for _, path := range netns {
+		idle[path] = !r.busy[path] && r.idleErr == nil
+	}
+	return idle, r.idleErr
 }
 
 // swept is a node whose leaks are looked for, in a bubble of its own time.
@@ -235,6 +248,94 @@ func TestAgeOutlastsARestart(t *testing.T) {
 	if since, ok := open(t, dir).recordedSince(KeyOf(pod)); !ok || !since.Equal(past) {
 		t.Errorf("%s %t, want %s", since, ok, past)
 	}
+}
+
+func TestProcessesAreLookedAtOnceForAllLostPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.run("a", "b", "c", "d", "e")
+		s.lose("b", "c", "d", "e")
+		s.runtime.busy[s.netns("d")] = true
+		s.sweep(youngest, "a", "b", "c", "d", "e")
+		if s.runtime.looked != 0 {
+			t.Errorf("looked %d times, for no pod", s.runtime.looked)
+		}
+		s.sweep(doubt, "a", "d")
+		if s.runtime.looked != 1 {
+			t.Errorf("looked %d times", s.runtime.looked)
+		}
+	})
+}
+
+func TestHangingRuntimeHoldsUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.run("a", "b", "c")
+		s.runtime.hang = true
+		start, done := time.Now(), make(chan error)
+		go func() { done <- s.Sweep(t.Context()) }()
+		synctest.Wait()
+		// Nothing below waits: the time of the bubble stands still.
+		if err := s.Sweep(t.Context()); err != nil || s.runtime.asked != 1 {
+			t.Errorf("another sweep: %v, the runtime was asked %d times", err, s.runtime.asked)
+		}
+		if _, err := s.del(t.Context(), request("a", `{}`)); err != nil {
+			t.Error(err)
+		}
+		s.run("d")
+		list := `{"cni.dev/valid-attachments": [{"containerID": "b", "ifname": "eth0"}, {"containerID": "d", "ifname": "eth0"}]}`
+		if _, err := s.gc(t.Context(), request("", list)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 0 || len(s.config.Book.Pods()) != 2 {
+			t.Errorf("took %s, left %v", took, s.config.Book.Pods())
+		}
+		if err := <-done; !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != sweepTimeout {
+			t.Errorf("the sweep ended after %s: %v", time.Since(start), err)
+		}
+		s.runtime.hang = false
+		s.sweep(0, "b", "d")
+	})
+}
+
+// Sweeps go on beside all other verbs, and take nothing from a pod that lives.
+func TestSweepBesideOtherVerbs(t *testing.T) {
+	s := newSwept(t)
+	s.run("a")
+	var wait sync.WaitGroup
+	for i := range 8 {
+		id := fmt.Sprint("x", i)
+		if err := os.WriteFile(s.netns(id), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := request(id, `{}`)
+		r.Netns = s.netns(id)
+		wait.Go(func() {
+			for range 20 {
+				if _, err := s.add(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+				if _, attached := s.config.Book.Get(Key{id, "eth0"}); !attached {
+					t.Errorf("%s is gone", id)
+				}
+				if _, err := s.del(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Go(func() {
+		for range 50 {
+			if err := s.Sweep(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.gc(t.Context(), request("", `{}`)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wait.Wait()
+	s.sweep(0, "a")
 }
 
 func TestSweepFailsWhereTheKernelDoesNotSayWhichLinksThereAre(t *testing.T) {

@@ -164,6 +164,46 @@ func TestIdleNamespaceHasNoThread(t *testing.T) {
 	}
 }
 
+func TestIdleAmongSeveral(t *testing.T) {
+	const mnt, pid, user, gone = "/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/user", "/nowhere"
+	for name, tc := range map[string]struct {
+		namespaces, asked, idle []string
+		word                    string
+	}{
+		"none asked":                 {nil, nil, nil, ""},
+		"some idle":                  {[]string{pid}, []string{pid, user}, []string{user}, ""},
+		"none idle":                  {[]string{pid, user}, []string{pid, user}, nil, ""},
+		"two paths of one":           {[]string{pid}, []string{user, user, "/proc/thread-self/ns/user"}, []string{user, "/proc/thread-self/ns/user"}, ""},
+		"one path is gone":           {[]string{pid}, []string{gone, user}, []string{user}, gone},
+		"a process is hidden":        {[]string{pid, mnt + "/hidden"}, []string{pid, user}, nil, "hidden"},
+		"hidden, and all are busy":   {[]string{mnt + "/hidden", pid}, []string{pid}, nil, ""},
+		"hidden, and nothing to see": {[]string{mnt + "/hidden"}, []string{gone}, nil, gone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := New(start(t, &fake{}))
+			r.proc = processes(t, tc.namespaces...)
+			idle, err := r.IdleAmong(t.Context(), tc.asked)
+			if have := slices.Sorted(maps.Keys(idle)); !slices.Equal(have, tc.idle) {
+				t.Errorf("%v are idle, want %v", have, tc.idle)
+			}
+			if (err != nil) != (tc.word != "") || err != nil && !strings.Contains(err.Error(), tc.word) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestLookAtProcessesEndsWithTheContext(t *testing.T) {
+	r := New(start(t, &fake{}))
+	r.proc = processes(t, "/proc/self/ns/mnt")
+	suspects := map[namespace][]string{{1, 1}: {"a"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := removeBusy(ctx, r.proc, suspects); !errors.Is(err, context.Canceled) || len(suspects) != 1 {
+		t.Errorf("%v, left %v", err, suspects)
+	}
+}
+
 func TestNothingIsSaidOfWhatIsNoNamespace(t *testing.T) {
 	r := New(start(t, &fake{}))
 	file := filepath.Join(t.TempDir(), "file")

@@ -15,26 +15,46 @@ import (
 // Idle says whether no process of the node is in a network namespace, given by its
 // path. It returns an error where that cannot be told for certain.
 func (r *Runtime) Idle(ctx context.Context, netns string) (bool, error) {
+	idle, err := r.IdleAmong(ctx, []string{netns})
+	return idle[netns], err
+}
+
+// IdleAmong returns those of the network namespaces at some paths that no process of
+// the node is in, by one look at all processes. It returns an error too where that
+// cannot be told for certain of all the others.
+func (r *Runtime) IdleAmong(ctx context.Context, netns []string) (map[string]bool, error) {
 	if err := r.seesProcesses(ctx); err != nil {
-		return false, fmt.Errorf("look for processes in %s: %w", netns, err)
-	}
-	wanted, err := namespaceAt(netns)
-	if err != nil {
-		return false, fmt.Errorf("look for processes in %s: %w", netns, err)
+		return nil, fmt.Errorf("look for processes: %w", err)
 	}
 	own, err := namespaceAt(filepath.Join(r.proc, "self/ns/net"))
 	if err != nil {
-		return false, fmt.Errorf("look for processes in %s: %w", netns, err)
+		return nil, fmt.Errorf("look for processes: %w", err)
 	}
-	if own.device != wanted.device {
-		// A file at the path of a namespace is not the namespace.
-		return false, fmt.Errorf("look for processes in %s: it is no network namespace", netns)
+	suspects := map[namespace][]string{}
+	var errs []error
+	for _, path := range netns {
+		wanted, err := namespaceAt(path)
+		if err == nil && wanted.device != own.device {
+			// A file at the path of a namespace is not the namespace.
+			err = errors.New("it is no network namespace")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look for processes in %s: %w", path, err))
+			continue
+		}
+		suspects[wanted] = append(suspects[wanted], path)
 	}
-	found, err := anyThreadIn(ctx, r.proc, wanted)
-	if err != nil {
-		return false, fmt.Errorf("look for processes in %s: %w", netns, err)
+	if err := removeBusy(ctx, r.proc, suspects); err != nil {
+		errs = append(errs, fmt.Errorf("look for processes: %w", err))
+		clear(suspects)
 	}
-	return !found, nil
+	idle := map[string]bool{}
+	for _, paths := range suspects {
+		for _, path := range paths {
+			idle[path] = true
+		}
+	}
+	return idle, errors.Join(errs...)
 }
 
 // namespace identifies a namespace (namespaces(7)).
@@ -48,13 +68,16 @@ func namespaceAt(path string) (namespace, error) {
 	return namespace{device: st.Dev, inode: st.Ino}, nil
 }
 
-// anyThreadIn says whether any thread is in a namespace: the threads of a process
-// may be in several. Where one is found, it does not matter that others could not
-// be looked at.
-func anyThreadIn(ctx context.Context, proc string, wanted namespace) (bool, error) {
+// removeBusy removes the namespaces from suspects that any thread is in: the threads
+// of a process may be in several. It returns an error where not all threads could be
+// looked at, unless no suspect is left: then these do not matter.
+func removeBusy(ctx context.Context, proc string, suspects map[namespace][]string) error {
+	if len(suspects) == 0 {
+		return nil
+	}
 	processes, err := os.ReadDir(proc)
 	if err != nil {
-		return false, err
+		return err
 	}
 	var errs []error
 	for _, p := range processes {
@@ -62,24 +85,24 @@ func anyThreadIn(ctx context.Context, proc string, wanted namespace) (bool, erro
 			continue
 		}
 		if err := ctx.Err(); err != nil {
-			return false, err
+			return err
 		}
-		found, err := anyThreadOf(filepath.Join(proc, p.Name(), "task"), wanted)
-		if found {
-			return true, nil
+		errs = append(errs, removeBusyBy(filepath.Join(proc, p.Name(), "task"), suspects))
+		if len(suspects) == 0 {
+			return nil
 		}
-		errs = append(errs, err)
 	}
-	return false, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-func anyThreadOf(tasks string, wanted namespace) (bool, error) {
+// removeBusyBy is removeBusy for the threads of one process.
+func removeBusyBy(tasks string, suspects map[namespace][]string) error {
 	threads, err := os.ReadDir(tasks)
 	if ended(err) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	var errs []error
 	for _, thread := range threads {
@@ -88,11 +111,11 @@ func anyThreadOf(tasks string, wanted namespace) (bool, error) {
 		case ended(err):
 		case err != nil:
 			errs = append(errs, err)
-		case have == wanted:
-			return true, nil
+		default:
+			delete(suspects, have)
 		}
 	}
-	return false, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // ended says whether an error means that a thread has ended meanwhile. One that has
