@@ -16,6 +16,7 @@ import (
 	"github.com/podnet/podnet/agent/status"
 	agentsync "github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
 )
 
 // loop is a node's agent, as far as it looks after the kernel: its full pass
@@ -156,8 +157,16 @@ func (l *loop) passed() int {
 // left returns what a pass would do now.
 func (l *loop) left(t *testing.T) string {
 	t.Helper()
-	l.pods = l.links
-	want := l.want(t).State
+	l.mu.Lock()
+	pods := slices.Clone(l.links)
+	l.mu.Unlock()
+	var want model.State
+	l.Do(t, func() error {
+		m, err := l.node.model()
+		m.Pods = pods
+		want = plan.Build(m).State
+		return err
+	})
 	if ops := diff.Diff(want, l.observe(t, want)); len(ops) > 0 {
 		return printOps(ops)
 	}
