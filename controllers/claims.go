@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -24,7 +25,8 @@ func claims(report *podnetv1alpha1.NodeNetwork, ranges pool) []netip.Prefix {
 		if err != nil || b.State != podnetv1alpha1.SubnetActive && countOf(b.AddressesUsed) == 0 {
 			continue
 		}
-		if within, found := ranges.containing(cidr); found && within.BlockBits == cidr.Bits() && cidr == cidr.Masked() {
+		// One that was made by hand may have any length.
+		if _, found := ranges.containing(cidr); found && cidr == cidr.Masked() {
 			out = append(out, cidr)
 		}
 	}
@@ -34,7 +36,7 @@ func claims(report *podnetv1alpha1.NodeNetwork, ranges pool) []netip.Prefix {
 // claim makes the NodeSubnets anew whose blocks the node uses although they are not
 // there: lost by a restore of etcd, or deleted by force. The name is the lock here
 // too: where another node holds the block by now, and pods have addresses of it,
-// both are named in an Event, and nothing changes.
+// that is a dispute.
 func (r *NodeReconciler) claim(
 	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
 ) error {
@@ -42,47 +44,61 @@ func (r *NodeReconciler) claim(
 		return nil
 	}
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+	var errs []error
+	var disputed []*podnetv1alpha1.NodeSubnet
 	for _, cidr := range claims(report, ranges) {
-		if err := r.claimOne(ctx, node, network, report, cidr); err != nil {
-			return err
+		holder, err := r.claimOne(ctx, node, network, report, cidr)
+		errs = append(errs, err)
+		if holder != nil {
+			disputed = append(disputed, holder)
 		}
 	}
-	return nil
+	r.Disputes.set(node.Name, disputed)
+	return errors.Join(errs...)
 }
 
+// claimOne returns the NodeSubnet of another node that stands in the way; nil where none does.
 func (r *NodeReconciler) claimOne(
 	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork, cidr netip.Prefix,
-) error {
+) (*podnetv1alpha1.NodeSubnet, error) {
 	name, err := ipam.BlockName(cidr)
 	if err != nil {
-		return fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
+		return nil, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
 	}
 	holder := &podnetv1alpha1.NodeSubnet{}
 	err = r.Get(ctx, client.ObjectKey{Name: name}, holder)
 	switch {
 	case apierrors.IsNotFound(err):
-		return r.reclaim(ctx, node, network, cidr)
+		return nil, r.reclaim(ctx, node, network, cidr)
 	case err != nil:
-		return fmt.Errorf("reading NodeSubnet %s: %w", name, err)
+		return nil, fmt.Errorf("reading NodeSubnet %s: %w", name, err)
 	}
-	if b, _ := reportedBlock(report, cidr.String()); holder.Spec.Node != node.Name && countOf(b.AddressesUsed) > 0 {
-		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
-			"Pods of Node %s use the block %s, which NodeSubnet %s gives to Node %s: delete these pods, so that they get other addresses.",
-			node.Name, cidr, name, holder.Spec.Node)
+	if b, _ := reportedBlock(report, cidr.String()); holder.Spec.Node == node.Name || countOf(b.AddressesUsed) == 0 {
+		return nil, nil
 	}
-	return nil
+	r.Events.Eventf(network, holder, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
+		"Pods of Node %s use the block %s, which NodeSubnet %s gives to Node %s: it gives no more addresses there, and becomes that of Node %s"+
+			" when the pods of Node %s have gone. Delete the pods on either side, so that they get other addresses.",
+		node.Name, cidr, name, holder.Spec.Node, node.Name, holder.Spec.Node)
+	return holder, nil
 }
 
 // reclaim makes a NodeSubnet anew, at a moment at which no range is being counted.
 func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
 	r.Allocation.RLock()
 	defer r.Allocation.RUnlock()
-	err := r.createSubnet(ctx, node, cidr)
+	if r.Ledger.overlaps(cidr) {
+		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
+			"Pods of Node %s use the block %s, whose NodeSubnet is gone, and others overlap it: delete these pods, so that they get other addresses.",
+			node.Name, cidr)
+		return nil
+	}
+	subnet, err := r.createSubnet(ctx, node, cidr)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // Its creation comes back here.
 	}
 	if err == nil {
-		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockReclaimed, actionAllocate,
+		r.Events.Eventf(network, subnet, corev1.EventTypeWarning, eventBlockReclaimed, actionAllocate,
 			"Node %s uses the block %s, whose NodeSubnet was gone without having been released: it was made again.", node.Name, cidr)
 	}
 	return err
@@ -101,10 +117,7 @@ func unhealed(
 	if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing NodeSubnets: %w", err)
 	}
-	there := make(map[string]bool, len(subnets.Items))
-	for i := range subnets.Items {
-		there[subnets.Items[i].Spec.CIDR] = true
-	}
+	taken := takenBy(subnets.Items)
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
 	var names []string
 	for i := range reports {
@@ -114,7 +127,7 @@ func unhealed(
 			continue
 		}
 		for _, cidr := range claims(report, ranges) {
-			if !there[cidr.String()] {
+			if !taken.Overlaps(cidr) {
 				names = append(names, report.Name)
 				break
 			}

@@ -39,6 +39,24 @@ func (l *ledger) next(r ipam.Range) (netip.Prefix, bool) {
 	return block, found
 }
 
+// overlaps says whether something taken overlaps a block.
+func (l *ledger) overlaps(block netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken.Overlaps(block)
+}
+
+// scarce says whether a tenth or less of the blocks of the ranges is free.
+func (l *ledger) scarce(ranges pool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var free, total int64
+	for _, r := range ranges {
+		free, total = added(free, l.taken.Free(r.Range)), added(total, r.Total())
+	}
+	return free <= total/lowShare
+}
+
 // giveBack undoes next.
 func (l *ledger) giveBack(blocks []netip.Prefix) {
 	l.mu.Lock()

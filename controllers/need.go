@@ -101,7 +101,7 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 const (
 	defaultMaxBlocks   = 8
 	defaultReserve     = 16
-	defaultIdleSeconds = 300
+	defaultIdleSeconds = 1800
 )
 
 // decide returns what becomes of the node's blocks of a family.

@@ -90,6 +90,10 @@ func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node, report
 	shortages := []string{has.limited()}
 	for _, is4 := range []bool{true, false} {
 		decision := has.decide(is4)
+		// The last blocks are for nodes whose pods would wait, and not for reserves.
+		if !decision.Urgent && r.Ledger.scarce(has.ranges.eligible(is4, live.Labels)) {
+			continue
+		}
 		for range decision.Add {
 			block, err := r.create(ctx, live, has.ranges.eligible(is4, live.Labels))
 			if errors.Is(err, errExhausted) {
@@ -157,7 +161,7 @@ func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges p
 			if !r.RollCall.Over() {
 				return netip.Prefix{}, errCalled
 			}
-			err := r.createSubnet(ctx, node, block)
+			_, err := r.createSubnet(ctx, node, block)
 			if err == nil {
 				return block, nil
 			}
@@ -171,22 +175,22 @@ func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges p
 }
 
 // createSubnet makes a block a node's.
-func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, block netip.Prefix) error {
+func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, block netip.Prefix) (*podnetv1alpha1.NodeSubnet, error) {
 	name, err := ipam.BlockName(block)
 	if err != nil {
-		return fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
+		return nil, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
 	}
-	err = r.Create(ctx, &podnetv1alpha1.NodeSubnet{
+	subnet := &podnetv1alpha1.NodeSubnet{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer}},
 		Spec: podnetv1alpha1.NodeSubnetSpec{
 			Network: podnetv1alpha1.DefaultPodNetwork, Node: node.Name, NodeUID: node.UID, CIDR: block.String(),
 			// The NodeSubnet controller replaces these by what the agent reports.
 			Endpoints: internalIPs(node), State: podnetv1alpha1.SubnetActive,
 		},
-	})
-	if err != nil {
-		return fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
+	}
+	if err := r.Create(ctx, subnet); err != nil {
+		return nil, fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
 	}
 	r.Ledger.add(name, block.String())
-	return nil
+	return subnet, nil
 }

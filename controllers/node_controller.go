@@ -55,6 +55,8 @@ type NodeReconciler struct {
 	Ledger *ledger
 	// RollCall says whether blocks may be given out.
 	RollCall *RollCall
+	// Disputes is told which blocks pods use that other nodes hold.
+	Disputes *disputes
 	Clock    clock.PassiveClock
 
 	// waiting holds the names of nodes that no range has a block for.
@@ -98,12 +100,14 @@ func (r *NodeReconciler) allNodes(ctx context.Context, _ client.Object) []ctrl.R
 	return requests
 }
 
-// holderAndWaiting enqueues the node that a NodeSubnet belongs to, and those that
-// wait for a block, since this may have been the one that was in their way.
+// holderAndWaiting enqueues the node that a NodeSubnet belongs to, those whose pods
+// use its block, and those that wait for a block, since this may have been the one that was in their way.
 func (r *NodeReconciler) holderAndWaiting(_ context.Context, o client.Object) []ctrl.Request {
 	var requests []ctrl.Request
 	if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
-		requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: s.Spec.Node}})
+		for _, node := range append(r.Disputes.claimants(s.Spec.CIDR), s.Spec.Node) {
+			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: node}})
+		}
 	}
 	r.waiting.Range(func(name, _ any) bool {
 		if node, ok := name.(string); ok {
@@ -125,6 +129,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	node := &corev1.Node{}
 	if err := r.Get(ctx, req.NamespacedName, node); err != nil {
 		r.waiting.Delete(req.Name)
+		r.Disputes.set(req.Name, nil)
 		// What a node leaves behind is the NodeSubnet controller's.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -136,9 +141,8 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	report, reportErr := r.ensureNodeNetwork(ctx, node)
-	if err := r.claim(ctx, node, network, report); err != nil {
-		return ctrl.Result{}, errors.Join(reportErr, err)
-	}
+	// A block that cannot be made the node's again is no reason to keep others from it.
+	reportErr = errors.Join(reportErr, r.claim(ctx, node, network, report))
 	outcome, allocateErr := r.ensureBlocks(ctx, node, network, report)
 	if outcome.pending {
 		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
@@ -160,7 +164,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 }
 
 // pendingInterval is how often a node asks whether blocks are given out by now.
-const pendingInterval = 300 * time.Millisecond
+const pendingInterval = time.Second
 
 // shortageInterval is how often a node that lacks a block asks whether there is one by now.
 const shortageInterval = 30 * time.Second

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
@@ -34,6 +35,8 @@ type NodeSubnetReconciler struct {
 	// Events is told what users need to know.
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
+	// Disputes knows which blocks pods use that other nodes hold.
+	Disputes *disputes
 
 	// idle and unused are the reconciler's alone: it works on one NodeSubnet at a
 	// time. Of blocks that nodes hold idle knows since when these have no pod, and
@@ -65,6 +68,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
+		WatchesRawSource(source.Channel(r.Disputes.changed, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
 		// Of several blocks of a node that could go, one goes at a time.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
@@ -131,9 +135,12 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		return ctrl.Result{}, err
 	}
 	if fate == ipam.Release {
+		if err := r.release(ctx, subnet); err != nil {
+			return ctrl.Result{}, err
+		}
 		r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockReleased, actionServe,
 			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
-		return ctrl.Result{}, r.release(ctx, subnet)
+		return ctrl.Result{}, nil
 	}
 	if err := r.keepCurrent(ctx, subnet, node, fate); err != nil {
 		return ctrl.Result{}, err

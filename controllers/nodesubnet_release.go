@@ -65,7 +65,10 @@ func (r *NodeSubnetReconciler) rest(
 			since = later
 		}
 	}
-	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 {
+	// A block that pods of another node use becomes theirs without a rest: they have
+	// its addresses already.
+	claimed := len(r.Disputes.claimants(subnet.Spec.CIDR)) > 0
+	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 && !claimed {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	rested := subnet.DeepCopy()

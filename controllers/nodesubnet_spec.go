@@ -84,6 +84,13 @@ func (r *NodeSubnetReconciler) fate(
 		need.Held[i].Empty = r.emptyFor(subnet.UID)
 	}
 	decision := need.Decide()
+	if len(r.Disputes.claimants(subnet.Spec.CIDR)) > 0 && decision.Fates[i] == ipam.Use {
+		// Pods of another node have addresses of it.
+		decision.Fates[i] = ipam.Drain
+		if h := need.Held[i]; h.Draining && h.InForce && h.Used == 0 {
+			decision.Fates[i] = ipam.Release
+		}
+	}
 	return decision.Fates[i], decision.Wait, nil
 }
 

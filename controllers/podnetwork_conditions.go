@@ -137,7 +137,8 @@ func (v *view) allocating() metav1.Condition {
 	}
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionAllocating, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonRollCall,
-		Message: fmt.Sprintf("No block is given out before all agents have said which ones their pods use, for %s at most: %d have not, %s.",
+		Message: fmt.Sprintf("No block is given out before all agents have said which ones their pods use, for %s at most: %d have not, %s."+
+			" Look at the agents of these nodes, and restart them if they hang.",
 			rollCallPatience, len(v.missing), some(v.missing)),
 	}
 }

@@ -44,7 +44,7 @@ type PodNetworkReconciler struct {
 
 // countsInterval is the least time between two writes of a status of which only
 // counts have changed.
-const countsInterval = 5 * time.Second
+const countsInterval = 10 * time.Second
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {

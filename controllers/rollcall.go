@@ -19,7 +19,7 @@ import (
 // rollCallPatience is how long agents have for their answer: many times what one
 // takes whose watch broke unnoticed. A node whose agent does not run must not keep
 // others from growing for ever.
-const rollCallPatience = 5 * time.Minute
+const rollCallPatience = 3 * time.Minute
 
 // RollCall keeps blocks from being given out before every agent has said which
 // ones its pods use. The API server may hold less than the nodes do, as after a

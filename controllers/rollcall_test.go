@@ -88,15 +88,16 @@ func TestRollCallWaitsForWhatAgentsClaim(t *testing.T) {
 		block podnetv1alpha1.BlockStatus
 		waits bool
 	}{
-		"pods use a block that nobody holds":                  {used("10.244.3.0/24", "", 1), true},
-		"an agent has not heard that its block is gone":       {used("10.244.3.0/24", podnetv1alpha1.SubnetActive, 1), true},
-		"nor does it know whether it gives an address of it":  {used("10.244.3.0/24", podnetv1alpha1.SubnetActive, 0), true},
-		"a block that was given back":                         {used("10.244.3.0/24", podnetv1alpha1.SubnetDraining, 0), false},
-		"the object is there":                                 {used("10.244.0.0/24", podnetv1alpha1.SubnetActive, 1), false},
-		"the object is there, and another's":                  {used("10.244.1.0/24", "", 1), false},
-		"addresses of no range":                               {used("10.99.0.0/24", "", 1), false},
-		"addresses that no block of the range has as its own": {used("10.244.3.0/25", "", 1), false},
-		"what does not parse":                                 {used("none", "", 1), false},
+		"pods use a block that nobody holds":                 {used("10.244.3.0/24", "", 1), true},
+		"an agent has not heard that its block is gone":      {used("10.244.3.0/24", podnetv1alpha1.SubnetActive, 1), true},
+		"nor does it know whether it gives an address of it": {used("10.244.3.0/24", podnetv1alpha1.SubnetActive, 0), true},
+		"a block that was given back":                        {used("10.244.3.0/24", podnetv1alpha1.SubnetDraining, 0), false},
+		"the object is there":                                {used("10.244.0.0/24", podnetv1alpha1.SubnetActive, 1), false},
+		"the object is there, and another's":                 {used("10.244.1.0/24", "", 1), false},
+		"addresses of no range":                              {used("10.99.0.0/24", "", 1), false},
+		"pods use one of another length, made by hand":       {used("10.244.3.0/25", "", 1), true},
+		"and one that overlaps another's":                    {used("10.244.1.0/25", "", 1), false},
+		"what does not parse":                                {used("none", "", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			call := &RollCall{Clock: clock.RealClock{}}

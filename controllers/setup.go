@@ -62,7 +62,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		}
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
-	allocation := &sync.RWMutex{}
+	allocation, disputes := &sync.RWMutex{}, newDisputes()
 	rollCall := &RollCall{Clock: clock.RealClock{}}
 	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
 		mgr.GetLogger().Info("A NodeSubnet disappeared that was not released: asking all agents which blocks they use",
@@ -81,10 +81,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 	return errors.Join(
 		(&NodeReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation,
-			Ledger: ledger, RollCall: rollCall, Clock: clock.RealClock{},
+			Ledger: ledger, RollCall: rollCall, Disputes: disputes, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&NodeSubnetReconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{},
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Disputes: disputes, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&PodNetworkReconciler{
 			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},

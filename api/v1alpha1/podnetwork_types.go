@@ -170,7 +170,7 @@ type NodeBlocks struct {
 	// pod before it is given back.
 	//
 	// +optional
-	// +kubebuilder:default=300
+	// +kubebuilder:default=1800
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
 	IdleSeconds int32 `json:"idleSeconds,omitempty"`

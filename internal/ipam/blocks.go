@@ -189,6 +189,12 @@ func (t *Taken) Next(r Range) (netip.Prefix, bool) {
 	return netip.PrefixFrom(first, r.BlockBits), true
 }
 
+// Overlaps says whether something taken overlaps p.
+func (t *Taken) Overlaps(p netip.Prefix) bool {
+	g, covered := (*t.root(p.Addr().Is4())).descend(p)
+	return covered || g != nil
+}
+
 // descend returns the region of p, and whether something taken contains p. A
 // region that p is taken itself is returned as covered, too.
 func (g *region) descend(p netip.Prefix) (at *region, covered bool) {
