@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -12,14 +13,19 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// noteQueue is how many Events wait for the API server at most. Those that come
-// then are in the log and in the metrics alone.
-const noteQueue = 100
+// noteQueue is how many Events wait for the API server at most: one for each pod of
+// a large node. Those that come then are in the log and in the metrics alone.
+const noteQueue = 256
 
-// note is an Event that is to be recorded.
+// note is an Event that is to be recorded. client-go takes it for a repetition of one
+// of the last minutes that has the same reason, action and related object: then that
+// one is counted, and the text is lost. So what is to be told of each of several objects
+// has them as related objects.
 type note struct {
 	// reason and action are as in events.k8s.io.
 	reason, action, text string
+	// related is what the note is about besides the NodeNetwork; it may be nil.
+	related *corev1.ObjectReference
 }
 
 // notes records Events on the node's NodeNetwork. It waits for the API server in
@@ -58,12 +64,17 @@ func (n *notes) Start(ctx context.Context) error {
 				log.FromContext(ctx).Info("cannot record an Event", "note", what.text, "reason", err.Error())
 				continue
 			}
-			n.recorder.Eventf(&nn, nil, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
+			var related runtime.Object
+			if what.related != nil {
+				related = what.related
+			}
+			n.recorder.Eventf(&nn, related, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
 		}
 	}
 }
 
-// driftRepaired is the note on what others had changed in the kernel.
+// driftRepaired is the note on what others had changed in the kernel. Drift that goes
+// on becomes one Event, whose series counts.
 func driftRepaired(text string) note {
 	return note{reason: "DriftRepaired", action: "RepairDrift", text: text}
 }

@@ -4,12 +4,22 @@ import (
 	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/podnet/podnet/internal/model"
 )
 
-// addressReclaimed is the note on a pod whose addresses were taken back.
+// addressReclaimed is the note on a pod whose addresses were taken back. A sweep may
+// find many, and each is told of.
 func addressReclaimed(pod model.Pod, why string) note {
-	return note{reason: "AddressReclaimed", action: "ReclaimAddress", text: reclaimedNote(pod, why)}
+	n := note{reason: "AddressReclaimed", action: "ReclaimAddress", text: reclaimedNote(pod, why)}
+	if pod.Name != "" {
+		n.related = &corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
+		}
+	}
+	return n
 }
 
 // reclaimedNote says whose addresses were taken back, and why.
