@@ -118,7 +118,7 @@ func (fullDisk) write(path string, _ []byte, _ fs.FileMode) error {
 
 func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	dir := folder(t)
-	book, now := clocked(t, dir)
+	book, _ := clocked(t, dir)
 	const block = "10.0.0.0/29"
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		reserve(t, book, id, block)
@@ -134,7 +134,7 @@ func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	// With room, the next note has all.
 	book.disk = osDisk{}
 	release(t, book, "b")
-	book, now = clocked(t, dir)
+	book, now := clocked(t, dir)
 	*now = now.Add(rest)
 	for i, want := range []string{"10.0.0.4", "10.0.0.2", "10.0.0.3"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, block)
