@@ -27,16 +27,33 @@ func newLedger(vanished func(*podnetv1alpha1.NodeSubnet)) *ledger {
 	return &ledger{known: map[string]netip.Prefix{}, vanished: vanished, synced: func() bool { return false }}
 }
 
-// next returns the lowest free block of a range, and whether there is one. The
-// block counts as taken until the caller gives it back, whatever it does with it.
-func (l *ledger) next(r ipam.Range) (netip.Prefix, bool) {
+// pick returns, for each demand, the lowest free blocks of the first of its ranges
+// that have any, fewer where there are not so many. All are picked at once: of two
+// nodes that want the last blocks of both families, one gets both. They
+// count as taken until the caller gives them back, whatever it does with them.
+func (l *ledger) pick(demands ...demand) [][]netip.Prefix {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	block, found := l.taken.Next(r)
-	if found {
-		l.taken.Take(block)
+	out := make([][]netip.Prefix, len(demands))
+	for i, d := range demands {
+		for _, r := range d.ranges {
+			for len(out[i]) < d.blocks {
+				block, found := l.taken.Next(r.Range)
+				if !found {
+					break
+				}
+				l.taken.Take(block)
+				out[i] = append(out[i], block)
+			}
+		}
 	}
-	return block, found
+	return out
+}
+
+// demand is so many blocks of the first ranges that have them.
+type demand struct {
+	ranges pool
+	blocks int
 }
 
 // overlaps says whether something taken overlaps a block.
@@ -57,7 +74,7 @@ func (l *ledger) scarce(ranges pool) bool {
 	return free <= total/lowShare
 }
 
-// giveBack undoes next.
+// giveBack undoes pick.
 func (l *ledger) giveBack(blocks []netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

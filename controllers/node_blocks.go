@@ -2,9 +2,9 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,34 +88,56 @@ func (r *NodeReconciler) allocate(ctx context.Context, node *corev1.Node, report
 	}
 	out := allocation{held: len(has.subnets)}
 	shortages := []string{has.limited()}
-	for _, is4 := range []bool{true, false} {
-		decision := has.decide(is4)
-		// The last blocks are for nodes whose pods would wait, and not for reserves.
-		if !decision.Urgent && r.Ledger.scarce(has.ranges.eligible(is4, live.Labels)) {
-			continue
-		}
-		for range decision.Add {
-			block, err := r.create(ctx, live, has.ranges.eligible(is4, live.Labels))
-			if errors.Is(err, errExhausted) {
+	wants := [...]want{r.want(has, true), r.want(has, false)}
+	picked := r.Ledger.pick(wants[0].demand, wants[1].demand)
+	defer func() { r.Ledger.giveBack(slices.Concat(picked...)) }()
+	for i, w := range wants {
+		left := w.blocks
+		for n := 0; left > 0; n++ {
+			if n == len(picked[i]) {
 				// As long as something is free for the next pod, nobody waits.
-				if decision.Urgent {
-					shortages = append(shortages, has.ranges.eligible(is4, live.Labels).exhaustion())
+				if w.urgent && left == w.blocks {
+					shortages = append(shortages, w.ranges.exhaustion())
 				}
 				break
 			}
-			if errors.Is(err, errCalled) {
+			// It may be free only because its object has just disappeared.
+			if !r.RollCall.Over() {
 				return allocation{pending: true}, nil
+			}
+			_, err := r.createSubnet(ctx, live, picked[i][n])
+			if apierrors.IsAlreadyExists(err) {
+				// Somebody was faster: the block is theirs, and the next one may be free.
+				picked[i] = append(picked[i], r.Ledger.pick(demand{w.ranges, 1})[0]...)
+				continue
 			}
 			if err != nil {
 				return out, err
 			}
+			left--
 			out.held++
-			out.created = append(out.created, block)
-			decision.Urgent = false
+			out.created = append(out.created, picked[i][n])
 		}
 	}
 	out.shortage = strings.TrimSpace(strings.Join(shortages, " "))
 	return out, nil
+}
+
+// want is a demand, and whether pods wait for it or the next one would.
+type want struct {
+	demand
+	urgent bool
+}
+
+// want returns what the node is to get of a family. The last blocks are for nodes
+// whose pods would wait, and not for reserves.
+func (r *NodeReconciler) want(has holdings, is4 bool) want {
+	decision, eligible := has.decide(is4), has.ranges.eligible(is4, has.node.Labels)
+	w := want{demand{eligible, decision.Add}, decision.Urgent}
+	if w.blocks > 0 && !w.urgent && r.Ledger.scarce(eligible) {
+		w.blocks = 0
+	}
+	return w
 }
 
 // limited says in a sentence that the node needs more blocks than it may have;
@@ -137,41 +159,6 @@ func familyName(is4 bool) podnetv1alpha1.AddressFamily {
 		return podnetv1alpha1.IPv4
 	}
 	return podnetv1alpha1.IPv6
-}
-
-// errExhausted says that no range has a free block.
-var errExhausted = errors.New("no free block is left")
-
-// errCalled says that a roll call has begun meanwhile.
-var errCalled = errors.New("a roll call has begun")
-
-// create takes the lowest free block of the first range that has one.
-func (r *NodeReconciler) create(ctx context.Context, node *corev1.Node, ranges pool) (netip.Prefix, error) {
-	// What others took meanwhile is not asked for again within this allocation.
-	var tried []netip.Prefix
-	defer func() { r.Ledger.giveBack(tried) }()
-	for _, from := range ranges {
-		for {
-			block, found := r.Ledger.next(from.Range)
-			if !found {
-				break
-			}
-			tried = append(tried, block)
-			// It may be free only because its object has just disappeared.
-			if !r.RollCall.Over() {
-				return netip.Prefix{}, errCalled
-			}
-			_, err := r.createSubnet(ctx, node, block)
-			if err == nil {
-				return block, nil
-			}
-			// Somebody was faster: the block is theirs, and the next one may be free.
-			if !apierrors.IsAlreadyExists(err) {
-				return netip.Prefix{}, err
-			}
-		}
-	}
-	return netip.Prefix{}, errExhausted
 }
 
 // createSubnet makes a block a node's.

@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -31,6 +32,8 @@ type view struct {
 	reports map[string]*podnetv1alpha1.NodeNetwork
 	// used are the addresses that pods have, by block.
 	used map[string]int64
+	// claimed are the blocks in use whose objects are gone and will be made again.
+	claimed []netip.Prefix
 	// missing are the nodes that have still to answer the roll call.
 	missing []string
 	// everyNode are the nodes, those that carry no pods included, services the

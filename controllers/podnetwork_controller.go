@@ -172,6 +172,11 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	}
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
+		for _, cidr := range claims(&reports.Items[i], ranges) {
+			if !v.taken.Overlaps(cidr) {
+				v.claimed = append(v.claimed, cidr)
+			}
+		}
 	}
 	return network, v, nil
 }

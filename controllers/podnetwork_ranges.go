@@ -40,6 +40,11 @@ func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
 			freeInBlocks = added(freeInBlocks, ipam.AddressCount(cidr)-used)
 		}
 	}
+	for _, cidr := range v.claimed {
+		if cidr.Overlaps(r.CIDR) {
+			allocated++
+		}
+	}
 	var used int64
 	for _, n := range pods {
 		used += n

@@ -1,7 +1,9 @@
 package controllers
 
 import (
+	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
 )
 
 // answering is a node that is ready, and the report of its agent, which has
@@ -139,5 +142,30 @@ func TestLedgerKeepsAVanishedBlockUntilItIsToldOf(t *testing.T) {
 	l.OnDelete(s)
 	if told {
 		t.Error("a block that was released vanished")
+	}
+}
+
+func TestLedgerPicksForOneNodeAtATime(t *testing.T) {
+	l := newLedger(func(*podnetv1alpha1.NodeSubnet) {})
+	of := func(cidr string, bits int) pool {
+		return pool{{Range: ipam.Range{CIDR: netip.MustParsePrefix(cidr), BlockBits: bits}}}
+	}
+	v4, v6 := of("10.0.0.0/23", 24), of("fd00::/63", 64)
+	var wg sync.WaitGroup
+	got := make([][][]netip.Prefix, 3)
+	for i := range got {
+		wg.Go(func() { got[i] = l.pick(demand{v4, 1}, demand{v6, 1}) })
+	}
+	wg.Wait()
+	for _, picked := range got {
+		if len(picked[0]) != len(picked[1]) {
+			t.Errorf("a node got %v: one that gets a block of one family gets both as long as there are any", picked)
+		}
+	}
+	l.giveBack(slices.Concat(got[0]...))
+	l.giveBack(slices.Concat(got[1]...))
+	l.giveBack(slices.Concat(got[2]...))
+	if picked := l.pick(demand{v4, 5}); len(picked[0]) != 2 {
+		t.Errorf("picked %v of what was given back", picked)
 	}
 }

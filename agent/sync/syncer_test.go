@@ -372,8 +372,10 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 
 type moduleless struct{}
 
-func (moduleless) Observe(context.Context, model.State) (model.State, error) { return model.State{}, nil }
-func (moduleless) Execute(context.Context, []diff.Op) error                  { return errors.New("no such module") }
+func (moduleless) Observe(context.Context, model.State) (model.State, error) {
+	return model.State{}, nil
+}
+func (moduleless) Execute(context.Context, []diff.Op) error { return errors.New("no such module") }
 
 func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	g := gomega.NewWithT(t)
