@@ -17,15 +17,19 @@ type disputes struct {
 	mu sync.Mutex
 	// byNode are the blocks that pods of a node use.
 	byNode map[string][]netip.Prefix
-	// changed is told the NodeSubnets that are disputed now and were not before.
-	changed chan event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet]
+	// subnets and holders are told the NodeSubnets that are disputed now and were not
+	// before: the one for what becomes of them, the other for the nodes that hold them.
+	subnets, holders chan event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet]
 }
 
 // mostDisputes is how many changes wait to be heard before those who tell of them wait too.
 const mostDisputes = 1024
 
 func newDisputes() *disputes {
-	return &disputes{byNode: map[string][]netip.Prefix{}, changed: make(chan event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet], mostDisputes)}
+	type news = event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet]
+	return &disputes{
+		byNode: map[string][]netip.Prefix{}, subnets: make(chan news, mostDisputes), holders: make(chan news, mostDisputes),
+	}
 }
 
 // set says which blocks the pods of a node use that others hold.
@@ -51,14 +55,16 @@ func (d *disputes) set(node string, holders []*podnetv1alpha1.NodeSubnet) {
 	}
 	d.mu.Unlock()
 	for _, holder := range added {
-		d.changed <- event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet]{Object: holder}
+		news := event.TypedGenericEvent[*podnetv1alpha1.NodeSubnet]{Object: holder}
+		d.subnets <- news
+		d.holders <- news
 	}
 }
 
 // claimants returns the nodes whose pods use a block that another node holds, sorted.
 func (d *disputes) claimants(cidr string) []string {
 	block, err := netip.ParsePrefix(cidr)
-	if err != nil {
+	if err != nil || d == nil {
 		return nil
 	}
 	d.mu.Lock()

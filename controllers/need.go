@@ -24,11 +24,14 @@ type holdings struct {
 	report *podnetv1alpha1.NodeNetwork
 	ranges pool
 	limits podnetv1alpha1.NodeBlocks
+	// disputes may be nil.
+	disputes *disputes
 }
 
 // holdingsOf sorts out, of the NodeSubnets that name a node, those that it holds.
 func holdingsOf(
 	node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet, report *podnetv1alpha1.NodeNetwork, network *podnetv1alpha1.PodNetwork, ranges pool,
+	disputes *disputes,
 ) holdings {
 	held := heldBy(subnets, node)
 	slices.SortFunc(held, func(a, b podnetv1alpha1.NodeSubnet) int {
@@ -37,7 +40,9 @@ func holdingsOf(
 	if report != nil && !ownedBy(report, node) {
 		report = nil
 	}
-	return holdings{node: node, subnets: held, report: report, ranges: ranges, limits: network.Spec.NodeBlocks}
+	return holdings{
+		node: node, subnets: held, report: report, ranges: ranges, limits: network.Spec.NodeBlocks, disputes: disputes,
+	}
 }
 
 // heldBy returns those of a node's NodeSubnets that are its own: not those of a
@@ -71,7 +76,11 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		if err != nil || cidr.Addr().Is4() != is4 || !found {
 			continue
 		}
-		holding := ipam.Holding{CIDR: cidr, Leaving: within.draining, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining}
+		holding := ipam.Holding{
+			CIDR: cidr, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining,
+			// Of a disputed block pods of another node have addresses.
+			Leaving: within.draining || len(h.disputes.claimants(s.Spec.CIDR)) > 0,
+		}
 		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
 			// A block may have been Draining before, and Active in between.
 			holding.InForce = b.State == s.Spec.State && b.ObservedGeneration == s.Generation

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -77,6 +78,10 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.PodNetwork{}, handler.EnqueueRequestsFromMapFunc(r.allNodes), builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.NodeSubnet{}, handler.EnqueueRequestsFromMapFunc(r.holderAndWaiting), builder.WithPredicates(specChanged())).
+		WatchesRawSource(source.Channel(r.Disputes.holders, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, s *podnetv1alpha1.NodeSubnet) []ctrl.Request {
+				return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: s.Spec.Node}}}
+			}))).
 		// Most of an allocation is waiting for the API server.
 		WithOptions(controller.Options{MaxConcurrentReconciles: nodeWorkers}).
 		Complete(r)

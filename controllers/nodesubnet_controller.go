@@ -68,7 +68,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
-		WatchesRawSource(source.Channel(r.Disputes.changed, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
+		WatchesRawSource(source.Channel(r.Disputes.subnets, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
 		// Of several blocks of a node that could go, one goes at a time.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)

@@ -74,7 +74,7 @@ func (r *NodeSubnetReconciler) fate(
 		return 0, 0, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	need, of := holdingsOf(node, own.Items, report, network, ranges).need(cidr.Addr().Is4(), r.emptyFor)
+	need, of := holdingsOf(node, own.Items, report, network, ranges, r.Disputes).need(cidr.Addr().Is4(), r.emptyFor)
 	i := slices.IndexFunc(of, func(s podnetv1alpha1.NodeSubnet) bool { return s.UID == subnet.UID })
 	if i < 0 {
 		return ipam.Use, 0, nil // It lies in no range, and nobody serves it.
@@ -84,13 +84,6 @@ func (r *NodeSubnetReconciler) fate(
 		need.Held[i].Empty = r.emptyFor(subnet.UID)
 	}
 	decision := need.Decide()
-	if len(r.Disputes.claimants(subnet.Spec.CIDR)) > 0 && decision.Fates[i] == ipam.Use {
-		// Pods of another node have addresses of it.
-		decision.Fates[i] = ipam.Drain
-		if h := need.Held[i]; h.Draining && h.InForce && h.Used == 0 {
-			decision.Fates[i] = ipam.Release
-		}
-	}
 	return decision.Fates[i], decision.Wait, nil
 }
 

@@ -173,7 +173,9 @@ var _ = Describe("A manager that does not know what blocks are in use", func() {
 		Eventually(eventsAbout).WithArguments(ctx, "PodNetwork", "default", "BlockDisputed").Should(ContainElement(And(
 			ContainSubstring("Pods of Node node use the block 10.244.1.0/24, which NodeSubnet 10.244.1.0-24 gives to Node other"),
 			ContainSubstring("Delete the pods on either side"))))
-		Eventually(statesOf).WithArguments(ctx, "other").Should(HaveKeyWithValue("10.244.1.0/24", podnetv1alpha1.SubnetDraining))
+		// New pods of the other node have a block of its own.
+		Eventually(statesOf).WithArguments(ctx, "other").Should(And(
+			HaveKeyWithValue("10.244.1.0/24", podnetv1alpha1.SubnetDraining), HaveKeyWithValue("10.244.2.0/24", podnetv1alpha1.SubnetActive)))
 		Consistently(subnetOf).WithArguments(ctx, "10.244.1.0/24").WithTimeout(time.Second).Should(HaveField("Spec.Node", "other"))
 
 		other.run("10.244.1.0/24", 0)

@@ -101,7 +101,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: idleSeconds
       type:
         scalar: numeric
-      default: 300
+      default: 1800
     - name: max
       type:
         scalar: numeric
