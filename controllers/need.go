@@ -24,14 +24,13 @@ type holdings struct {
 	report *podnetv1alpha1.NodeNetwork
 	ranges pool
 	limits podnetv1alpha1.NodeBlocks
-	// disputes may be nil.
+	// disputes are those that the node's blocks may be in; nil where they do not matter.
 	disputes *disputes
 }
 
 // holdingsOf sorts out, of the NodeSubnets that name a node, those that it holds.
 func holdingsOf(
 	node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet, report *podnetv1alpha1.NodeNetwork, network *podnetv1alpha1.PodNetwork, ranges pool,
-	disputes *disputes,
 ) holdings {
 	held := heldBy(subnets, node)
 	slices.SortFunc(held, func(a, b podnetv1alpha1.NodeSubnet) int {
@@ -40,9 +39,7 @@ func holdingsOf(
 	if report != nil && !ownedBy(report, node) {
 		report = nil
 	}
-	return holdings{
-		node: node, subnets: held, report: report, ranges: ranges, limits: network.Spec.NodeBlocks, disputes: disputes,
-	}
+	return holdings{node: node, subnets: held, report: report, ranges: ranges, limits: network.Spec.NodeBlocks}
 }
 
 // heldBy returns those of a node's NodeSubnets that are its own: not those of a

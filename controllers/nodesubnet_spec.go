@@ -74,7 +74,9 @@ func (r *NodeSubnetReconciler) fate(
 		return 0, 0, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	need, of := holdingsOf(node, own.Items, report, network, ranges, r.Disputes).need(cidr.Addr().Is4(), r.emptyFor)
+	has := holdingsOf(node, own.Items, report, network, ranges)
+	has.disputes = r.Disputes
+	need, of := has.need(cidr.Addr().Is4(), r.emptyFor)
 	i := slices.IndexFunc(of, func(s podnetv1alpha1.NodeSubnet) bool { return s.UID == subnet.UID })
 	if i < 0 {
 		return ipam.Use, 0, nil // It lies in no range, and nobody serves it.

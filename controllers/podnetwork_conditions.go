@@ -111,7 +111,7 @@ func (v *view) exhausted() metav1.Condition {
 // shortage says why a node lacks a block that no range has for it, or that it may
 // not have; empty where it lacks none, or gets one in a moment.
 func (v *view) shortage(node *corev1.Node) string {
-	has := holdingsOf(node, v.byNode[node.Name], v.reports[node.Name], v.network, v.ranges, nil)
+	has := holdingsOf(node, v.byNode[node.Name], v.reports[node.Name], v.network, v.ranges)
 	if len(v.ranges.families(node.Labels)) == 0 && len(has.subnets) == 0 {
 		return unselected()
 	}
