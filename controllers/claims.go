@@ -87,7 +87,12 @@ func (r *NodeReconciler) claimOne(
 func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
 	r.Allocation.RLock()
 	defer r.Allocation.RUnlock()
-	if r.Ledger.overlaps(cidr) {
+	// The objects decide, and not the ledger: it may still hold the one that is gone.
+	subnets := &podnetv1alpha1.NodeSubnetList{}
+	if err := r.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("listing NodeSubnets: %w", err)
+	}
+	if takenBy(subnets.Items).Overlaps(cidr) {
 		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
 			"Pods of Node %s use the block %s, whose NodeSubnet is gone, and others overlap it: delete these pods, so that they get other addresses.",
 			node.Name, cidr)

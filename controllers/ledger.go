@@ -56,20 +56,13 @@ type demand struct {
 	blocks int
 }
 
-// overlaps says whether something taken overlaps a block.
-func (l *ledger) overlaps(block netip.Prefix) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.taken.Overlaps(block)
-}
-
 // scarce says whether a tenth or less of the blocks of the ranges is free.
 func (l *ledger) scarce(ranges pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var free, total int64
 	for _, r := range ranges {
-		free, total = added(free, l.taken.Free(r.Range)), added(total, r.Total())
+		free, total = ipam.Sum(free, l.taken.Free(r.Range)), ipam.Sum(total, r.Total())
 	}
 	return free <= total/lowShare
 }

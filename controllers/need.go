@@ -90,12 +90,8 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		of = append(of, s)
 	}
 	if h.report != nil {
-		family := podnetv1alpha1.IPv6
-		if is4 {
-			family = podnetv1alpha1.IPv4
-		}
 		for _, a := range h.report.Status.Addresses {
-			if a.Family == family {
+			if a.Family == familyName(is4) {
 				need.Waiting = countOf(a.Waiting)
 			}
 		}

@@ -37,7 +37,7 @@ func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
 		used := v.used[s.Spec.CIDR]
 		pods[s.Spec.Node] += used
 		if s.Spec.State == podnetv1alpha1.SubnetActive {
-			freeInBlocks = added(freeInBlocks, ipam.AddressCount(cidr)-used)
+			freeInBlocks = ipam.Sum(freeInBlocks, max(ipam.AddressCount(cidr)-used, 0))
 		}
 	}
 	for _, cidr := range v.claimed {
@@ -54,7 +54,7 @@ func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
 		CIDR: r.CIDR.String(), State: podnetv1alpha1.RangeActive,
 		BlocksTotal: ptr.To(r.Total()), BlocksAllocated: &allocated, BlocksFree: &free,
 		AddressesTotal: ptr.To(times(r.Total(), r.addresses())), AddressesAllocated: &used,
-		AddressesFree: ptr.To(added(times(free, r.addresses()), freeInBlocks)),
+		AddressesFree: ptr.To(ipam.Sum(times(free, r.addresses()), freeInBlocks)),
 		Nodes:         ptr.To(int32(min(len(pods), math.MaxInt32))), //nolint:gosec // It is bounded right here.
 	}
 	if r.draining {
@@ -130,7 +130,7 @@ func (v *view) runningLow() metav1.Condition {
 func (v *view) low(p pool) string {
 	var free, total int64
 	for _, r := range p {
-		free, total = added(free, v.taken.Free(r.Range)), added(total, r.Total())
+		free, total = ipam.Sum(free, v.taken.Free(r.Range)), ipam.Sum(total, r.Total())
 	}
 	if total == 0 || free > total/lowShare {
 		return ""
@@ -143,14 +143,7 @@ func (v *view) low(p pool) string {
 		free, total, strings.Join(names, ", "), podnetv1alpha1.DefaultPodNetwork)
 }
 
-// added and times compute with counts that stay at MaxInt64 once they reach it.
-func added(a, b int64) int64 {
-	if b > 0 && a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return max(a+b, 0)
-}
-
+// times is the product of two counts, at most MaxInt64.
 func times(a, b int64) int64 {
 	if a > 0 && b > math.MaxInt64/a {
 		return math.MaxInt64

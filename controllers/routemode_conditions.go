@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/model"
 )
 
 // mostExceptions is how many nodes a RouteMode's status names.
@@ -137,7 +137,7 @@ func (v routeModeView) overridden() metav1.Condition {
 	var stronger []string
 	for i := range v.others {
 		other := &v.others[i]
-		if other.Spec.Mode != v.mode.Spec.Mode && compareStrength(other, v.mode) < 0 && own.meet(sidesOf(other, groups), groups) {
+		if other.Spec.Mode != v.mode.Spec.Mode && model.CompareStrength(strengthOf(other), strengthOf(v.mode)) < 0 && own.meet(sidesOf(other, groups), groups) {
 			stronger = append(stronger, other.Name)
 		}
 	}
@@ -154,13 +154,9 @@ func (v routeModeView) overridden() metav1.Condition {
 	}
 }
 
-// compareStrength orders RouteModes, the strongest first, as agents do.
-func compareStrength(a, b *podnetv1alpha1.RouteMode) int {
-	return cmp.Or(
-		cmp.Compare(ptr.Deref(b.Spec.Priority, 0), ptr.Deref(a.Spec.Priority, 0)),
-		a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
-		strings.Compare(a.Name, b.Name),
-	)
+// strengthOf is what decides between RouteModes, here as on the nodes.
+func strengthOf(m *podnetv1alpha1.RouteMode) model.RouteMode {
+	return model.RouteMode{Name: m.Name, Priority: ptr.Deref(m.Spec.Priority, 0), Created: m.CreationTimestamp.Time}
 }
 
 // group is nodes that no RouteMode can tell apart.

@@ -138,7 +138,7 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 	for _, family := range byFamily(blocks) {
 		block, candidate, ok := b.choose(family)
 		if !ok {
-			full[familyOf(family[0])] = family
+			full[model.FamilyIndex(family[0].Addr())] = family
 			continue
 		}
 		pod.Addrs = append(pod.Addrs, candidate.Addr)

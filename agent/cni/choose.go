@@ -65,15 +65,6 @@ func byFamily(blocks []netip.Prefix) [][]netip.Prefix {
 	return families
 }
 
-// familyOf is the index of a block's family where there is one value for each: 0
-// for IPv4, 1 for IPv6.
-func familyOf(block netip.Prefix) int {
-	if block.Addr().Is4() {
-		return 0
-	}
-	return 1
-}
-
 // onlyNewRanges is why a node gets no further block where nobody says another.
 const onlyNewRanges = "a larger nodePrefixLength is for new ranges only"
 

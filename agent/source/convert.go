@@ -51,10 +51,7 @@ func exhausted(ranges []podnetv1alpha1.RangeStatus) [2]bool {
 		if err != nil || r.BlocksFree == nil {
 			continue
 		}
-		i := 1
-		if p.Addr().Is4() {
-			i = 0
-		}
+		i := model.FamilyIndex(p.Addr())
 		has[i] = true
 		free[i] = free[i] || *r.BlocksFree > 0
 	}

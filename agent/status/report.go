@@ -229,14 +229,14 @@ func addresses(r Report) []podnetv1alpha1.AddressesStatus {
 	var total, used [2]int64
 	var has [2]bool
 	for _, b := range r.Plan.Blocks {
-		i := familyIndex(b.CIDR)
+		i := model.FamilyIndex(b.CIDR.Addr())
 		has[i] = true
 		if b.State == model.BlockActive {
 			total[i] += min(ipam.AddressCount(b.CIDR), math.MaxInt64-total[i])
 		}
 	}
 	for b, n := range r.Used {
-		i := familyIndex(b)
+		i := model.FamilyIndex(b.Addr())
 		has[i] = has[i] || n > 0
 		used[i] += n
 	}
@@ -249,13 +249,6 @@ func addresses(r Report) []podnetv1alpha1.AddressesStatus {
 		}
 	}
 	return out
-}
-
-func familyIndex(p netip.Prefix) int {
-	if p.Addr().Is4() {
-		return 0
-	}
-	return 1
 }
 
 // clip keeps a message within the API's bounds.

@@ -6,7 +6,6 @@
 package sync
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,19 +250,6 @@ func (s *Syncer) Recount() {
 	}
 }
 
-// serve makes what new pods get follow from the pass.
-func (s *Syncer) serve() {
-	is := cni.Serving{}
-	if s.plan != nil {
-		is = servingOf(*s.cluster.Network, *s.plan)
-	}
-	if s.fatal != nil || !sameServing(is, s.serving) {
-		close(s.changed)
-		s.changed = make(chan struct{})
-	}
-	s.serving = is
-}
-
 // kernelProblem says that the node itself keeps the agent from doing its work.
 func kernelProblem(err error) model.Problem {
 	return model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}
@@ -331,34 +317,6 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 		s.fatal = s.young(wanted, report.Problems)
 	}
 	return report, nil
-}
-
-// young makes pods wait while a new node may still get a block of its second
-// family, or is to have one back that vanished: a pod that is made before would
-// never have an address of it.
-func (s *Syncer) young(wanted model.Plan, problems []model.Problem) error {
-	var vanished, there [2]bool
-	for _, b := range wanted.Blocks {
-		vanished[family(b.CIDR)] = vanished[family(b.CIDR)] || b.Vanished
-		there[family(b.CIDR)] = there[family(b.CIDR)] || !b.Vanished
-	}
-	for i := range vanished {
-		if vanished[i] && !there[i] {
-			return errors.New("the NodeSubnets of this node are gone without having been released, as by a restore of etcd: " +
-				"pods wait until the manager has made them again")
-		}
-	}
-	i := slices.IndexFunc(problems, func(p model.Problem) bool { return p.Reason == model.ReasonNoBlock })
-	if i < 0 {
-		return nil
-	}
-	for _, b := range wanted.Blocks {
-		if age := time.Since(b.Created); age < familyGrace {
-			time.AfterFunc(familyGrace-age, s.Trigger)
-			return errors.New(problems[i].Message)
-		}
-	}
-	return nil
 }
 
 // apply executes the difference between what the kernel is and what it shall be.
@@ -468,141 +426,4 @@ func fatalOf(problems []model.Problem) error {
 		}
 	}
 	return nil
-}
-
-// Serving implements cni.Network.
-func (s *Syncer) Serving() (cni.Serving, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fatal != nil {
-		return cni.Serving{}, s.fatal
-	}
-	out := s.serving
-	out.Blocks, out.Changed = slices.Clone(out.Blocks), s.changed
-	return out, nil
-}
-
-// servingOf is what new pods get of a plan.
-func servingOf(network model.Network, p model.Plan) cni.Serving {
-	out := cni.Serving{Attachment: network.Attachment, MTU: p.MTU}
-	var held [2]int
-	for _, b := range p.Blocks {
-		if b.State == model.BlockActive {
-			out.Blocks = append(out.Blocks, b.CIDR)
-			held[family(b.CIDR)]++
-		}
-	}
-	// A pod's primary address is of the family that the network names first.
-	primary4 := network.Ranges[0].Addr().Is4()
-	slices.SortStableFunc(out.Blocks, func(a, b netip.Prefix) int {
-		return cmp.Compare(rank(a, primary4), rank(b, primary4))
-	})
-	for i := range held {
-		has := slices.ContainsFunc(network.Ranges, func(r netip.Prefix) bool { return family(r) == i })
-		switch {
-		case !has:
-		case network.MaxBlocks > 0 && held[i] >= network.MaxBlocks:
-			out.NotGrowing[i] = fmt.Sprintf("the node holds %d blocks, and may hold no more (spec.nodeBlocks.max of PodNetwork default)", held[i])
-		case network.Exhausted[i]:
-			out.NotGrowing[i] = "the ranges have no free block: add a range to PodNetwork default"
-		default:
-			out.Growing[i] = true
-		}
-	}
-	return out
-}
-
-// family is 0 for IPv4 and 1 for IPv6.
-func family(p netip.Prefix) int {
-	if p.Addr().Is4() {
-		return 0
-	}
-	return 1
-}
-
-func sameServing(a, b cni.Serving) bool {
-	return slices.Equal(a.Blocks, b.Blocks) && a.Attachment == b.Attachment && a.MTU == b.MTU &&
-		a.Growing == b.Growing && a.NotGrowing == b.NotGrowing
-}
-
-func rank(p netip.Prefix, primary4 bool) int {
-	if p.Addr().Is4() == primary4 {
-		return 0
-	}
-	return 1
-}
-
-// Attach implements cni.Network: it makes the pod's link, and returns when the
-// pod's routes, neighbours and firewall elements are in the kernel.
-func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fatal != nil {
-		return s.fatal
-	}
-	if err := s.cfg.Links.Attach(ctx, pod); err != nil {
-		return fmt.Errorf("make the pod's link: %w", err)
-	}
-	cluster, err := s.current(ctx)
-	if err != nil {
-		return err
-	}
-	part := plan.PodParts(cluster, pod)
-	s.notes.add(part)
-	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(part)); err != nil {
-		s.notes.remove(part)
-		// Something that the last pass made is gone: the next one makes it again.
-		s.Trigger()
-		return fmt.Errorf("make the pod's routes: %w", err)
-	}
-	if s.reported != nil {
-		s.reported.Pods = cluster.Pods
-		s.report(*s.reported)
-	}
-	return s.cfg.Flows.Forget(ctx, pod)
-}
-
-// current is the cluster of the last pass with the pods of this moment, which
-// decide who has a host port.
-func (s *Syncer) current(ctx context.Context) (model.Cluster, error) {
-	cluster := *s.cluster
-	pods, err := s.cfg.Pods(ctx)
-	if err != nil {
-		return cluster, fmt.Errorf("read the attachments: %w", err)
-	}
-	cluster.Pods = pods
-	return cluster, nil
-}
-
-// Detach implements cni.Network: it takes away what Attach made. What is gone
-// already does not matter. It works before the API server was heard from.
-func (s *Syncer) Detach(ctx context.Context, pod model.Pod) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// The report counts pods; and what cannot be removed now, or is not known
-	// before the first pass, the next pass removes.
-	defer s.Trigger()
-	if s.cluster != nil {
-		cluster, err := s.current(ctx)
-		if err != nil {
-			return err
-		}
-		part := plan.PodParts(cluster, pod)
-		s.notes.remove(part)
-		if err := s.cfg.Kernel.Execute(ctx, diff.Removals(part)); err != nil {
-			return fmt.Errorf("remove the pod's routes: %w", err)
-		}
-	}
-	if err := s.cfg.Flows.Forget(ctx, pod); err != nil {
-		return err
-	}
-	if err := s.cfg.Links.Detach(ctx, pod); err != nil {
-		return fmt.Errorf("remove the pod's link: %w", err)
-	}
-	return nil
-}
-
-// CheckAttached says what is missing of a pod's attachment.
-func (s *Syncer) CheckAttached(ctx context.Context, pod model.Pod) error {
-	return s.cfg.Links.CheckAttached(ctx, pod)
 }

@@ -235,11 +235,15 @@ func (g *region) countFree(depth, block int) int64 {
 	case g.free > block:
 		return 0
 	}
-	low, high := g.low.countFree(depth+1, block), g.high.countFree(depth+1, block)
-	if low > math.MaxInt64-high {
+	return Sum(g.low.countFree(depth+1, block), g.high.countFree(depth+1, block))
+}
+
+// Sum is the sum of two counts, none of them negative, at most MaxInt64.
+func Sum(a, b int64) int64 {
+	if a > math.MaxInt64-b {
 		return math.MaxInt64
 	}
-	return low + high
+	return a + b
 }
 
 // bit is the bit of an address at a position counted from its most significant one.

@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"math"
 	"net/netip"
 	"time"
 )
@@ -77,7 +76,7 @@ type Decision struct {
 func (n Need) Decide() Decision {
 	d := Decision{Fates: make([]Fate, len(n.Held))}
 	reserve := n.reserve()
-	want := saturated(n.Waiting, reserve)
+	want := Sum(n.Waiting, reserve)
 	active, inForce := n.active()
 	free := n.freeOf(active)
 	usable := len(active)
@@ -89,7 +88,7 @@ func (n Need) Decide() Decision {
 		}
 		switch {
 		case h.Used > 0 || free < want || len(active) == 0:
-			free = saturated(free, h.free())
+			free = Sum(free, h.free())
 			usable++
 		case h.InForce:
 			d.Fates[i] = Release
@@ -104,7 +103,7 @@ func (n Need) Decide() Decision {
 		d.Add = n.add(want-free, usable)
 		d.Limited = usable >= n.Max
 	} else {
-		d.surplus(n, active, free, saturated(want, reserve))
+		d.surplus(n, active, free, Sum(want, reserve))
 	}
 	n.leave(&d, usable > 0, inForce)
 	return d
@@ -137,7 +136,7 @@ func (n Need) active() (active []int, inForce bool) {
 func (n Need) freeOf(blocks []int) int64 {
 	var free int64
 	for _, i := range blocks {
-		free = saturated(free, n.Held[i].free())
+		free = Sum(free, n.Held[i].free())
 	}
 	return free
 }
@@ -193,12 +192,4 @@ func (n Need) leave(d *Decision, elsewhere, moved bool) {
 			d.Fates[i] = Drain
 		}
 	}
-}
-
-// saturated is the sum of two counts, at most MaxInt64.
-func saturated(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
 }

@@ -100,6 +100,15 @@ type Block struct {
 	Vanished bool
 }
 
+// FamilyIndex is the index of an address's family in arrays that hold something
+// for each: 0 for IPv4, 1 for IPv6.
+func FamilyIndex(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
 // Endpoint returns the block's endpoint of the family of addr, and whether it has one.
 func (b Block) Endpoint(is4 bool) (netip.Addr, bool) {
 	return endpointOf(b.Endpoints, is4)

@@ -54,3 +54,9 @@ func compareBool(a, b bool) int {
 		return 1
 	}
 }
+
+// CompareStrength orders RouteModes that select the same nodes, the one that
+// decides first: by priority, then by age, then by name.
+func CompareStrength(a, b RouteMode) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
+}

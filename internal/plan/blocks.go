@@ -111,7 +111,7 @@ func peersOf(node string, served []model.Block) []*peer {
 func endpointsOf(h model.Host, served []model.Block) [2][]netip.Addr {
 	var all [2][]netip.Addr
 	add := func(a netip.Addr) {
-		i := familyIndex(a)
+		i := model.FamilyIndex(a)
 		all[i] = append(all[i], a)
 	}
 	for _, e := range h.Endpoints {

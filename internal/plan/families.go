@@ -40,14 +40,6 @@ var families = [2]family{
 	},
 }
 
-// familyIndex is the index in families of an address's family.
-func familyIndex(a netip.Addr) int {
-	if a.Is4() {
-		return 0
-	}
-	return 1
-}
-
 // host is the prefix that holds one address alone.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 

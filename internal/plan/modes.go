@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,9 +38,7 @@ type modeRule struct {
 
 func newModes(otherwise model.Mode, all []model.RouteMode, own map[string]string) *modes {
 	m := &modes{otherwise: asked{mode: otherwise}, sorted: slices.Clone(all), known: map[string]asked{}}
-	slices.SortFunc(m.sorted, func(a, b model.RouteMode) int {
-		return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(m.sorted, model.CompareStrength)
 	for _, r := range m.sorted {
 		if others := othersOf(r, own); len(others) > 0 {
 			m.rules = append(m.rules, modeRule{asked{r.Mode, r.Name}, others})

@@ -84,7 +84,7 @@ func newView(c model.Cluster) *view {
 			v.problem(degraded("The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6."))
 		}
 	}
-	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active[familyIndex(b.CIDR.Addr())] })
+	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active[model.FamilyIndex(b.CIDR.Addr())] })
 	for _, b := range served {
 		if b.Node == c.Host.Node && b.State != model.BlockReleased {
 			v.own = append(v.own, b)
@@ -115,7 +115,7 @@ func nodeAddresses(own []model.Block) [2]netip.Addr {
 	var addresses [2]netip.Addr
 	for _, state := range []model.BlockState{model.BlockActive, model.BlockDraining} {
 		for _, b := range own {
-			i := familyIndex(b.CIDR.Addr())
+			i := model.FamilyIndex(b.CIDR.Addr())
 			if b.State == state && !addresses[i].IsValid() {
 				addresses[i] = ipam.NodeAddress(b.CIDR)
 			}

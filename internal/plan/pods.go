@@ -95,7 +95,7 @@ func nodePortOf(port model.HostPort, pod netip.Addr) (nodePort, bool) {
 	if ip.IsUnspecified() {
 		ip = netip.Addr{}
 	}
-	return nodePort{familyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
+	return nodePort{model.FamilyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
 }
 
 func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
@@ -110,7 +110,7 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 		bridge.add(declareBridge(setPodMACs, family{}), model.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
 	}
 	for _, addr := range p.Addrs {
-		f := families[familyIndex(addr)]
+		f := families[model.FamilyIndex(addr)]
 		s.Routes = append(s.Routes, model.Route{Dst: host(addr), Link: link})
 		s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link, Addr: addr, MAC: p.PodMAC})
 		if p.Attachment == model.Bridge {
@@ -133,7 +133,7 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 // addHostPorts adds the elements that lead from the node's ports to one address
 // of a pod, and says whether there are any.
 func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[nodePort]attachment) bool {
-	f := families[familyIndex(addr)]
+	f := families[model.FamilyIndex(addr)]
 	led := false
 	for _, port := range p.HostPorts {
 		key, ok := nodePortOf(port, addr)

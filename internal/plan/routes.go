@@ -34,7 +34,7 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 			mac := linkMAC(p.node, device.Name)
 			known := len(s.Neighbours)
 			s.FDB = append(s.FDB, model.FDBEntry{
-				Link: device.Name, MAC: mac, Endpoint: p.endpoints[familyIndex(device.Local)],
+				Link: device.Name, MAC: mac, Endpoint: p.endpoints[model.FamilyIndex(device.Local)],
 			})
 			for _, b := range p.blocks {
 				n := model.Neighbour{Link: device.Name, Addr: gatewayTo(b.CIDR, mac), MAC: mac}
@@ -45,7 +45,7 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 			}
 		}
 		for _, b := range p.blocks {
-			hop, routedObstacle := v.nextHop(p, familyIndex(b.CIDR.Addr()))
+			hop, routedObstacle := v.nextHop(p, model.FamilyIndex(b.CIDR.Addr()))
 			taken, why := path.Choose(want.mode, path.Reach{RoutedObstacle: routedObstacle, OverlayObstacle: overlayObstacle})
 			choices = append(choices, model.PathChoice{
 				Node: p.node, Block: b.CIDR, Want: want.mode, RouteMode: want.by, Path: taken, Message: why,
@@ -68,7 +68,7 @@ type hop struct {
 // the node's default route into a network that they were not meant for.
 func (v *view) routeTo(to model.Block, taken model.Path, next hop, device *model.Link) model.Route {
 	block := to.CIDR
-	src := v.address[familyIndex(block.Addr())]
+	src := v.address[model.FamilyIndex(block.Addr())]
 	switch taken {
 	case model.PathRouted:
 		// The next hop is on the link because the node's own route says so, which the

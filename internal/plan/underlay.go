@@ -26,7 +26,7 @@ func newUnderlay(routes []model.UnderlayRoute) underlay {
 			continue
 		}
 		u.routes[dst] = r
-		if i := familyIndex(dst.Addr()); !seen[i][dst.Bits()] {
+		if i := model.FamilyIndex(dst.Addr()); !seen[i][dst.Bits()] {
 			seen[i][dst.Bits()] = true
 			u.lengths[i] = append(u.lengths[i], dst.Bits())
 		}
@@ -48,7 +48,7 @@ func (u underlay) lookup(a netip.Addr) (model.UnderlayRoute, bool) {
 	if !a.IsValid() {
 		return model.UnderlayRoute{}, false
 	}
-	for _, bits := range u.lengths[familyIndex(a)] {
+	for _, bits := range u.lengths[model.FamilyIndex(a)] {
 		if r, ok := u.routes[netip.PrefixFrom(a, bits).Masked()]; ok {
 			return r, true
 		}
