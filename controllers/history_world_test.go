@@ -26,7 +26,7 @@ const (
 	idleSeconds = 60
 )
 
-// blockBits is the length of blocks of each family, and so of five and six pods.
+// blockBits is the length of blocks of each family, and so of four and five pods.
 var blockBits = [2]int{29, 125}
 
 // The ranges that come and go. All blocks of a family are of one size, so that it

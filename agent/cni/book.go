@@ -413,7 +413,12 @@ func (b *Book) damagedAddrs(hostLink string) ([]netip.Addr, bool) {
 func (b *Book) Usage(block netip.Prefix) (used int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.addresses(block).Used()
+	used = b.addresses(block).Used()
+	// A pod may have it from a version that gave it to pods.
+	if b.holders[ipam.ProbeAddress(block)] > 0 {
+		used++
+	}
+	return used
 }
 
 // clone returns a pod that shares no memory with the book.

@@ -148,7 +148,7 @@ func TestHostPortsThatMeetAreRefused(t *testing.T) {
 func TestReleasedAddressRestsAlsoOverARestart(t *testing.T) {
 	dir := folder(t)
 	book := open(t, dir)
-	all := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"}
+	all := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}
 	for i, want := range slices.Concat(all, all, all) {
 		id := fmt.Sprint(i)
 		if got := addrs(reserve(t, book, id, "10.0.0.0/29")); got != want {
@@ -172,6 +172,78 @@ func TestRecordsOutlastARestart(t *testing.T) {
 	reserve(t, book, "b", "10.0.0.0/24")
 	if got := open(t, dir).Pods(); !reflect.DeepEqual(got, book.Pods()) {
 		t.Errorf("got %+v, want %+v", got, book.Pods())
+	}
+}
+
+// Versions that kept no address for probes gave it to pods, and wrote it down as
+// the one given last.
+func TestPodKeepsTheAddressOfProbesThatItHasFromBefore(t *testing.T) {
+	for _, tc := range []struct {
+		block, probe string
+		others       int
+	}{
+		{"10.0.0.0/29", "10.0.0.6", 4},
+		{"fd00::/125", "fd00::7", 5},
+	} {
+		for _, damaged := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s damaged %t", tc.block, damaged), func(t *testing.T) {
+				dir, block, probe := folder(t), netip.MustParsePrefix(tc.block), netip.MustParseAddr(tc.probe)
+				before := open(t, dir)
+				old := newPod("old")
+				old.Addrs, old.Blocks = []netip.Addr{probe}, []netip.Prefix{block}
+				if err := errors.Join(before.record(old), before.write(cursorsName, map[netip.Prefix]netip.Addr{block: probe})); err != nil {
+					t.Fatal(err)
+				}
+				if damaged {
+					cutRecord(t, filepath.Join(dir, old.HostLink+recordSuffix))
+				}
+
+				book := open(t, dir)
+				wantUsed := func(want int) {
+					t.Helper()
+					used, reported := book.Usage(block), book.UsageByBlock([]netip.Prefix{block})[block]
+					if used != int64(want) || reported != used {
+						t.Errorf("%d used and %d reported, want %d", used, reported, want)
+					}
+				}
+				wantUsed(1)
+				if got, ok := book.Get(KeyOf(old)); ok == damaged || ok && !reflect.DeepEqual(got, old) {
+					t.Errorf("loaded %+v, want %+v", got, old)
+				}
+				for i := range tc.others {
+					if got := addrs(reserve(t, book, fmt.Sprint(i), tc.block)); got == tc.probe {
+						t.Errorf("%s was given again", got)
+					}
+				}
+				wantUsed(tc.others + 1)
+
+				release(t, book, "old")
+				for range 2 {
+					wantUsed(tc.others)
+					var full *RefusedError
+					if pod, err := book.Reserve(newPod("more"), []netip.Prefix{block}); !errors.As(err, &full) {
+						t.Errorf("%v was given when all others were in use: %v", pod.Addrs, err)
+					}
+					book = open(t, dir)
+				}
+				release(t, book, "0")
+				if got := addrs(reserve(t, book, "more", tc.block)); got == tc.probe {
+					t.Errorf("%s was given again", got)
+				}
+			})
+		}
+	}
+}
+
+// cutRecord makes a record one that cannot be read, after its addresses.
+func cutRecord(t *testing.T, file string) {
+	t.Helper()
+	whole, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, whole[:strings.Index(string(whole), `"blocks"`)], recordMode)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

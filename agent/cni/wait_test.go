@@ -303,7 +303,7 @@ func TestBurstLargerThanABlock(t *testing.T) {
 		for i := range 60 {
 			all = append(all, w.begin(t.Context(), strings.Repeat("x", i+1)))
 		}
-		w.wantWaiting(60-12, 0)
+		w.wantWaiting(60-11, 0)
 		for i := byte(1); w.Waiting()[0] > 0; i++ {
 			time.Sleep(time.Second)
 			w.net.grow(func(s *Serving) {
@@ -322,7 +322,7 @@ func TestBurstLargerThanABlock(t *testing.T) {
 		if len(seen) != 60 {
 			t.Errorf("60 pods have %d addresses", len(seen))
 		}
-		if used := w.config.Book.Usage(netip.MustParsePrefix("10.0.0.0/28")); used != 13 {
+		if used := w.config.Book.Usage(netip.MustParsePrefix("10.0.0.0/28")); used != 12 {
 			t.Errorf("%d of the first block in use", used)
 		}
 		for _, pod := range w.config.Book.Pods() {

@@ -90,14 +90,14 @@ func TestAddressesAreCountedByBlockAndFamily(t *testing.T) {
 	st := Build(r, nil, 1, "v")
 	g.Expect(st.RollCall).To(gomega.Equal("call"))
 	g.Expect(st.Blocks).To(gomega.HaveExactElements(
-		block("10.244.3.0/24", podnetv1alpha1.SubnetActive, ptr.To(int64(253)), 2),
-		block("10.244.4.0/28", podnetv1alpha1.SubnetDraining, ptr.To(int64(13)), 1),
+		block("10.244.3.0/24", podnetv1alpha1.SubnetActive, ptr.To(int64(252)), 2),
+		block("10.244.4.0/28", podnetv1alpha1.SubnetDraining, ptr.To(int64(12)), 1),
 		block("fd00::/64", podnetv1alpha1.SubnetActive, ptr.To(int64(math.MaxInt64)), 2),
 		block("10.9.0.0/24", "", nil, 1),
 		block("10.244.5.0/24", "", nil, 3),
 	))
 	g.Expect(st.Addresses).To(gomega.HaveExactElements(
-		of(podnetv1alpha1.IPv4, 253, 7, 4), of(podnetv1alpha1.IPv6, math.MaxInt64, 2, 0),
+		of(podnetv1alpha1.IPv4, 252, 7, 4), of(podnetv1alpha1.IPv6, math.MaxInt64, 2, 0),
 	))
 	r.InForce = false
 	for _, b := range Build(r, nil, 1, "v").Blocks {

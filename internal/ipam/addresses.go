@@ -36,14 +36,33 @@ func GatewayAddress(block netip.Prefix) netip.Addr {
 	return gateway
 }
 
+// ProbeAddress returns the address of a block from which and to which paths are
+// probed: the last one, and before it for IPv4, whose last one a bridge would take
+// for its broadcast address. It is invalid for a block of fewer than 8 addresses,
+// which has none to spare.
+func ProbeAddress(block netip.Prefix) netip.Addr {
+	if block.Addr().BitLen()-block.Bits() < probeBits {
+		return netip.Addr{}
+	}
+	last := netipx.PrefixLastIP(block)
+	if last.Is4() {
+		return last.Prev()
+	}
+	return last
+}
+
+// probeBits is the number of bits that tell the addresses of the smallest block
+// apart that has a probe's address.
+const probeBits = 3
+
 // Reserved says whether addr is an address of the block that no pod gets: the
-// node's, the gateway's and, for IPv4, the last one, which a bridge would take
-// for its broadcast address. An address outside the block is not reserved.
+// node's, the gateway's, the probe's and, for IPv4, the last one, which a bridge
+// would take for its broadcast address. An address outside the block is not reserved.
 func Reserved(block netip.Prefix, addr netip.Addr) bool {
 	if !block.Contains(addr) {
 		return false
 	}
-	return addr == NodeAddress(block) || addr == GatewayAddress(block) ||
+	return addr == NodeAddress(block) || addr == GatewayAddress(block) || addr == ProbeAddress(block) ||
 		addr.Is4() && addr == netipx.PrefixLastIP(block)
 }
 
@@ -57,6 +76,9 @@ func AddressCount(block netip.Prefix) int64 {
 	reserved := int64(2)
 	if block.Addr().Is4() {
 		reserved = 3
+	}
+	if bits >= probeBits {
+		reserved++
 	}
 	return max(int64(1)<<bits-reserved, 0)
 }

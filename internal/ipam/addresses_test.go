@@ -15,21 +15,25 @@ func TestReservedAddressesAndCount(t *testing.T) {
 		block    string
 		node     string
 		gateway  string
+		probe    string
 		reserved []string
 		count    int64
 	}{
-		{"10.244.3.0/24", "10.244.3.0", "10.244.3.1", []string{"10.244.3.0", "10.244.3.1", "10.244.3.255"}, 253},
-		{"10.244.3.7/24", "10.244.3.0", "10.244.3.1", []string{"10.244.3.0", "10.244.3.1", "10.244.3.255"}, 253},
-		{"10.0.0.4/30", "10.0.0.4", "10.0.0.5", []string{"10.0.0.4", "10.0.0.5", "10.0.0.7"}, 1},
-		{"10.0.0.4/31", "10.0.0.4", "10.0.0.5", []string{"10.0.0.4", "10.0.0.5"}, 0},
-		{"10.0.0.4/32", "10.0.0.4", "", []string{"10.0.0.4"}, 0},
-		{"255.255.255.255/32", "255.255.255.255", "", []string{"255.255.255.255"}, 0},
-		{"0.0.0.0/0", "0.0.0.0", "0.0.0.1", []string{"0.0.0.0", "0.0.0.1", "255.255.255.255"}, 1<<32 - 3},
-		{"fd00:1::/64", "fd00:1::", "fd00:1::1", []string{"fd00:1::", "fd00:1::1"}, math.MaxInt64},
-		{"fd00:1::/66", "fd00:1::", "fd00:1::1", []string{"fd00:1::", "fd00:1::1"}, 1<<62 - 2},
-		{"fd00:1::/126", "fd00:1::", "fd00:1::1", []string{"fd00:1::", "fd00:1::1"}, 2},
-		{"fd00:1::/127", "fd00:1::", "fd00:1::1", []string{"fd00:1::", "fd00:1::1"}, 0},
-		{"fd00:1::/128", "fd00:1::", "", []string{"fd00:1::"}, 0},
+		{"10.244.3.0/24", "10.244.3.0", "10.244.3.1", "10.244.3.254", []string{"10.244.3.0", "10.244.3.1", "10.244.3.254", "10.244.3.255"}, 252},
+		{"10.244.3.7/24", "10.244.3.0", "10.244.3.1", "10.244.3.254", []string{"10.244.3.0", "10.244.3.1", "10.244.3.254", "10.244.3.255"}, 252},
+		{"10.0.0.8/29", "10.0.0.8", "10.0.0.9", "10.0.0.14", []string{"10.0.0.8", "10.0.0.9", "10.0.0.14", "10.0.0.15"}, 4},
+		{"10.0.0.4/30", "10.0.0.4", "10.0.0.5", "", []string{"10.0.0.4", "10.0.0.5", "10.0.0.7"}, 1},
+		{"10.0.0.4/31", "10.0.0.4", "10.0.0.5", "", []string{"10.0.0.4", "10.0.0.5"}, 0},
+		{"10.0.0.4/32", "10.0.0.4", "", "", []string{"10.0.0.4"}, 0},
+		{"255.255.255.255/32", "255.255.255.255", "", "", []string{"255.255.255.255"}, 0},
+		{"0.0.0.0/0", "0.0.0.0", "0.0.0.1", "255.255.255.254", []string{"0.0.0.0", "0.0.0.1", "255.255.255.254", "255.255.255.255"}, 1<<32 - 4},
+		{"fd00:1::/64", "fd00:1::", "fd00:1::1", "fd00:1::ffff:ffff:ffff:ffff", []string{"fd00:1::", "fd00:1::1", "fd00:1::ffff:ffff:ffff:ffff"}, math.MaxInt64},
+		{"fd00:1::/66", "fd00:1::", "fd00:1::1", "fd00:1::3fff:ffff:ffff:ffff", []string{"fd00:1::", "fd00:1::1", "fd00:1::3fff:ffff:ffff:ffff"}, 1<<62 - 3},
+		{"fd00:1::/120", "fd00:1::", "fd00:1::1", "fd00:1::ff", []string{"fd00:1::", "fd00:1::1", "fd00:1::ff"}, 253},
+		{"fd00:1::/125", "fd00:1::", "fd00:1::1", "fd00:1::7", []string{"fd00:1::", "fd00:1::1", "fd00:1::7"}, 5},
+		{"fd00:1::/126", "fd00:1::", "fd00:1::1", "", []string{"fd00:1::", "fd00:1::1"}, 2},
+		{"fd00:1::/127", "fd00:1::", "fd00:1::1", "", []string{"fd00:1::", "fd00:1::1"}, 0},
+		{"fd00:1::/128", "fd00:1::", "", "", []string{"fd00:1::"}, 0},
 	} {
 		t.Run(tc.block, func(t *testing.T) {
 			block := netip.MustParsePrefix(tc.block)
@@ -40,6 +44,10 @@ func TestReservedAddressesAndCount(t *testing.T) {
 			if got := gateway.String(); tc.gateway != "" && got != tc.gateway || tc.gateway == "" && gateway.IsValid() {
 				t.Errorf("GatewayAddress = %s, want %s", got, tc.gateway)
 			}
+			probe := ProbeAddress(block)
+			if got := probe.String(); tc.probe != "" && got != tc.probe || tc.probe == "" && probe.IsValid() {
+				t.Errorf("ProbeAddress = %s, want %s", got, tc.probe)
+			}
 			if got := AddressCount(block); got != tc.count {
 				t.Errorf("AddressCount = %d, want %d", got, tc.count)
 			}
@@ -48,13 +56,25 @@ func TestReservedAddressesAndCount(t *testing.T) {
 					t.Errorf("%s is not reserved", addr)
 				}
 			}
+			if block.Addr().BitLen()-block.Bits() > 8 {
+				return
+			}
+			var rest int64
+			for addr := block.Masked().Addr(); block.Contains(addr); addr = addr.Next() {
+				if !Reserved(block, addr) {
+					rest++
+				}
+			}
+			if rest != tc.count {
+				t.Errorf("%d addresses are not reserved, want %d", rest, tc.count)
+			}
 		})
 	}
 }
 
 func TestAddressOutsideTheBlockIsNotReserved(t *testing.T) {
 	block := netip.MustParsePrefix("10.244.3.0/24")
-	for _, addr := range []string{"10.244.2.255", "10.244.4.0", "fd00::", "10.244.3.2", "10.244.3.254"} {
+	for _, addr := range []string{"10.244.2.255", "10.244.4.0", "fd00::", "10.244.3.2", "10.244.3.253"} {
 		if Reserved(block, netip.MustParseAddr(addr)) {
 			t.Errorf("%s is reserved", addr)
 		}
@@ -82,9 +102,12 @@ func TestNextAddress(t *testing.T) {
 		{"NoCursorStartsAfterTheGateway", "10.244.3.0/24", "", nil, "10.244.3.2", true},
 		{"CursorAdvances", "10.244.3.0/24", "10.244.3.9", nil, "10.244.3.10", true},
 		{"TakenIsSkipped", "10.244.3.0/24", "10.244.3.9", []string{"10.244.3.10", "10.244.3.11"}, "10.244.3.12", true},
-		{"LastUsableIsGiven", "10.244.3.0/24", "10.244.3.253", nil, "10.244.3.254", true},
+		{"LastUsableIsGiven", "10.244.3.0/24", "10.244.3.252", nil, "10.244.3.253", true},
+		{"ProbeIsNotGiven", "10.244.3.0/24", "10.244.3.253", nil, "10.244.3.2", false},
 		{"BroadcastIsNotGiven", "10.244.3.0/24", "10.244.3.254", nil, "10.244.3.2", false},
-		{"ReleasedInOrderOfAddresses", "10.244.3.0/24", "10.244.3.254", []string{"10.244.3.2", "10.244.3.3"}, "10.244.3.4", false},
+		{"ProbeTaken", "10.244.3.0/24", "10.244.3.252", []string{"10.244.3.254"}, "10.244.3.253", true},
+		{"AllTakenAndTheProbe", "10.0.0.0/29", "10.0.0.6", []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"}, "", false},
+		{"ReleasedInOrderOfAddresses", "10.244.3.0/24", "10.244.3.253", []string{"10.244.3.2", "10.244.3.3"}, "10.244.3.4", false},
 		{"CursorOnBroadcast", "10.244.3.0/24", "10.244.3.255", nil, "10.244.3.2", false},
 		{"CursorOnBase", "10.244.3.0/24", "10.244.3.0", nil, "10.244.3.2", true},
 		{"CursorOnGateway", "10.244.3.0/24", "10.244.3.1", nil, "10.244.3.2", true},
@@ -96,9 +119,11 @@ func TestNextAddress(t *testing.T) {
 		{"NoUsableAddress", "10.0.0.4/31", "", nil, "", false},
 		{"NoUsableAddress32", "255.255.255.255/32", "", nil, "", false},
 		{"EndOfAddressSpace", "255.255.255.252/30", "255.255.255.255", nil, "255.255.255.254", false},
-		{"StartOfAddressSpace", "0.0.0.0/29", "0.0.0.3", []string{"0.0.0.4", "0.0.0.5", "0.0.0.6"}, "0.0.0.2", false},
+		{"StartOfAddressSpace", "0.0.0.0/29", "0.0.0.3", []string{"0.0.0.4", "0.0.0.5"}, "0.0.0.2", false},
 		{"IPv6", "fd00:1::/64", "", nil, "fd00:1::2", true},
 		{"IPv6LastIsGiven", "fd00:1::/126", "fd00:1::2", nil, "fd00:1::3", true},
+		{"IPv6LastBeforeTheProbeIsGiven", "fd00:1::/125", "fd00:1::5", nil, "fd00:1::6", true},
+		{"IPv6ProbeIsNotGiven", "fd00:1::/125", "fd00:1::6", nil, "fd00:1::2", false},
 		{"IPv6AllUsedBefore", "fd00:1::/126", "fd00:1::3", nil, "fd00:1::2", false},
 		{"IPv6AllTaken", "fd00:1::/126", "fd00:1::3", []string{"fd00:1::2", "fd00:1::3"}, "", false},
 		{"IPv6EndOfAddressSpace", "ffff:ffff:ffff:ffff::/64", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", nil, "ffff:ffff:ffff:ffff::2", true},
@@ -125,7 +150,7 @@ func TestNextAddress(t *testing.T) {
 }
 
 func TestReleasedAddressesComeAfterAllOthersInOrderOfRelease(t *testing.T) {
-	a := NewAddresses(netip.MustParsePrefix("10.0.0.0/29"), netip.Addr{}, nil, at(0))
+	a := NewAddresses(netip.MustParsePrefix("fd00::/125"), netip.Addr{}, nil, at(0))
 	give := func(want string, released int) {
 		t.Helper()
 		got, ok := a.Next()
@@ -135,36 +160,37 @@ func TestReleasedAddressesComeAfterAllOthersInOrderOfRelease(t *testing.T) {
 		a.Take(got.Addr)
 	}
 	release := func(addr string, now int) { a.Release(netip.MustParseAddr(addr), at(now)) }
-	give("10.0.0.2", 0)
-	give("10.0.0.3", 0)
-	release("10.0.0.3", 1)
-	release("10.0.0.2", 2)
-	release("10.0.0.2", 3) // for the second time
-	release("10.0.0.1", 3) // which is reserved
-	release("10.9.0.1", 3)
-	give("10.0.0.4", 0)
-	give("10.0.0.5", 0)
-	give("10.0.0.6", 0)
-	give("10.0.0.3", 1)
-	release("10.0.0.5", 4)
-	give("10.0.0.2", 2)
-	give("10.0.0.5", 4)
+	give("fd00::2", 0)
+	give("fd00::3", 0)
+	release("fd00::3", 1)
+	release("fd00::2", 2)
+	release("fd00::2", 3) // for the second time
+	release("fd00::1", 3) // which is reserved
+	release("fd00::7", 3) // and so is this
+	release("fd00:9::1", 3)
+	give("fd00::4", 0)
+	give("fd00::5", 0)
+	give("fd00::6", 0)
+	give("fd00::3", 1)
+	release("fd00::5", 4)
+	give("fd00::2", 2)
+	give("fd00::5", 4)
 	if _, ok := a.Next(); ok || a.Used() != 5 {
 		t.Errorf("%d in use, and another is given", a.Used())
 	}
 }
 
 func TestTakenOutOfTurn(t *testing.T) {
-	a := NewAddresses(netip.MustParsePrefix("10.0.0.0/29"), netip.MustParseAddr("10.0.0.4"), nil, at(0))
-	for _, addr := range addresses("10.0.0.2", "10.0.0.2", "10.0.0.6", "10.0.0.1", "10.0.0.7", "fd00::2") {
+	a := NewAddresses(netip.MustParsePrefix("fd00::/125"), netip.MustParseAddr("fd00::4"), nil, at(0))
+	for _, addr := range addresses("fd00::2", "fd00::2", "fd00::6", "fd00::1", "fd00::7", "10.0.0.2") {
 		a.Take(addr)
 	}
 	if a.Used() != 2 {
 		t.Errorf("%d in use, want 2", a.Used())
 	}
-	a.Release(netip.MustParseAddr("10.0.0.6"), at(1)) // which the cursor did not reach yet
-	a.Release(netip.MustParseAddr("10.0.0.2"), at(2))
-	for _, want := range addresses("10.0.0.5", "10.0.0.3", "10.0.0.4", "10.0.0.6", "10.0.0.2") {
+	a.Release(netip.MustParseAddr("fd00::6"), at(1)) // which the cursor did not reach yet
+	a.Release(netip.MustParseAddr("fd00::2"), at(2))
+	for _, want := range addresses("fd00::5", "fd00::3", "fd00::4", "fd00::6", "fd00::2") {
 		got, _ := a.Next()
 		if got.Addr != want {
 			t.Fatalf("got %s, want %s", got.Addr, want)

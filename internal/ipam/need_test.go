@@ -9,8 +9,8 @@ import (
 )
 
 func TestDecide(t *testing.T) {
-	// Blocks of 13 addresses each; the reserve of 4 is less than half of them.
-	const size = 13
+	// Blocks of 12 addresses each; the reserve of 4 is less than half of them.
+	const size = 12
 	block := func(i int, change ...func(*Holding)) Holding {
 		h := Holding{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(16 * i)}), 28), InForce: true}
 		for _, c := range change {
@@ -39,27 +39,27 @@ func TestDecide(t *testing.T) {
 	}{
 		{name: "a new node gets a block", add: 1, urgent: true},
 		{name: "a new node for which no range is there gets none", next: -1, urgent: true},
-		{name: "enough is free", held: list(block(0, used(9))), fates: []Fate{Use}},
-		{name: "fewer are free than the reserve", held: list(block(0, used(10))), add: 1, fates: []Fate{Use}},
-		{name: "a block that the agent has not seen counts as free", held: list(block(0, used(13)), block(1, unheard)), fates: []Fate{Use, Use}},
-		{name: "a burst of pods gets all its blocks at once", held: list(block(0, used(13))), waiting: 40, add: 4, fates: []Fate{Use}, urgent: true},
+		{name: "enough is free", held: list(block(0, used(8))), fates: []Fate{Use}},
+		{name: "fewer are free than the reserve", held: list(block(0, used(9))), add: 1, fates: []Fate{Use}},
+		{name: "a block that the agent has not seen counts as free", held: list(block(0, used(size)), block(1, unheard)), fates: []Fate{Use, Use}},
+		{name: "a burst of pods gets all its blocks at once", held: list(block(0, used(size))), waiting: 40, add: 4, fates: []Fate{Use}, urgent: true},
 		{
-			name: "a burst is limited", held: list(block(0, used(13))), waiting: 400, max: 3, add: 2, fates: []Fate{Use}, urgent: true,
+			name: "a burst is limited", held: list(block(0, used(size))), waiting: 400, max: 3, add: 2, fates: []Fate{Use}, urgent: true,
 		},
 		{
-			name: "the limit is reached", held: list(block(0, used(13)), block(1, used(12))), waiting: 2, max: 2,
+			name: "the limit is reached", held: list(block(0, used(size)), block(1, used(size-1))), waiting: 2, max: 2,
 			fates: []Fate{Use, Use}, urgent: true, limited: true,
 		},
 		{
-			name: "an extra block goes when it was empty long enough", held: list(block(0, used(5)), block(1, empty(time.Hour))),
+			name: "an extra block goes when it was empty long enough", held: list(block(0, used(4)), block(1, empty(time.Hour))),
 			fates: []Fate{Use, Drain},
 		},
 		{
-			name: "and not before", held: list(block(0, used(5)), block(1, empty(time.Minute))),
+			name: "and not before", held: list(block(0, used(4)), block(1, empty(time.Minute))),
 			fates: []Fate{Use, Use}, wait: 4 * time.Minute,
 		},
 		{
-			name: "and not where the node would want it back soon", held: list(block(0, used(6)), block(1, empty(time.Hour))),
+			name: "and not where the node would want it back soon", held: list(block(0, used(5)), block(1, empty(time.Hour))),
 			fates: []Fate{Use, Use},
 		},
 		{name: "the last block stays", held: list(block(0, empty(time.Hour))), fates: []Fate{Use}},
@@ -70,7 +70,7 @@ func TestDecide(t *testing.T) {
 		{name: "it is given back when the agent lets go of it", held: list(block(0), block(1, draining)), fates: []Fate{Use, Release}},
 		{name: "and not before it does", held: list(block(0), block(1, draining, unheard)), fates: []Fate{Use, Drain}},
 		{name: "a pod came meanwhile", held: list(block(0), block(1, draining, used(1))), fates: []Fate{Use, Use}},
-		{name: "it is needed again", held: list(block(0, used(11)), block(1, draining)), fates: []Fate{Use, Use}},
+		{name: "it is needed again", held: list(block(0, used(10)), block(1, draining)), fates: []Fate{Use, Use}},
 		{
 			name: "a block of a draining range serves until there is another", held: list(block(0, leaving, used(3))), add: 1,
 			fates: []Fate{Use}, urgent: true,
@@ -117,7 +117,7 @@ func TestDecide(t *testing.T) {
 
 func TestBlocksAreAddedWhateverTheirSize(t *testing.T) {
 	small := netip.MustParsePrefix("fd00::/120")
-	for _, next := range []int64{1, 254, 1 << 40, math.MaxInt64} {
+	for _, next := range []int64{1, 253, 1 << 40, math.MaxInt64} {
 		for _, waiting := range []int64{1, 5, 1 << 50, math.MaxInt64} {
 			n := Need{
 				Held: []Holding{{CIDR: small, InForce: true, Used: AddressCount(small)}}, Waiting: waiting, Next: next, Max: 8, Reserve: 16,
@@ -139,8 +139,8 @@ func TestReserveFitsTheBlock(t *testing.T) {
 		{"10.0.0.0/30", 0, 16, 0}, // Its one address is free.
 		{"10.0.0.0/30", 1, 16, 1},
 		{"10.0.0.0/30", 1, 0, 0},
-		{"10.0.0.0/28", 7, 16, 0},
-		{"10.0.0.0/28", 8, 16, 1},
+		{"10.0.0.0/28", 6, 16, 0},
+		{"10.0.0.0/28", 7, 16, 1},
 		{"fd00::/64", 1000, 16, 0},
 	} {
 		block := netip.MustParsePrefix(c.cidr)

@@ -18,7 +18,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// smallRanges have blocks of 13 addresses of IPv4, and 14 of IPv6.
+// smallRanges have blocks of 12 addresses of IPv4, and 13 of IPv6.
 var smallRanges = []podnetv1alpha1.Range{
 	{CIDR: "10.247.0.0/20", NodePrefixLength: 28}, {CIDR: "fd00:10:247::/112", NodePrefixLength: 124},
 }

@@ -48,7 +48,7 @@ var _ = Describe("Blocks of nodes", func() {
 			g.Expect(network.Status.Ranges).To(ConsistOf(
 				podnetv1alpha1.RangeStatus{CIDR: "10.244.0.0/16", State: podnetv1alpha1.RangeActive,
 					BlocksTotal: ptr.To[int64](256), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](253),
-					AddressesTotal: ptr.To[int64](256 * 253), AddressesAllocated: ptr.To[int64](0), AddressesFree: ptr.To[int64](256 * 253),
+					AddressesTotal: ptr.To[int64](256 * 252), AddressesAllocated: ptr.To[int64](0), AddressesFree: ptr.To[int64](256 * 252),
 					Nodes: ptr.To[int32](3)},
 				podnetv1alpha1.RangeStatus{CIDR: "fd00:a:244::/48", State: podnetv1alpha1.RangeActive,
 					BlocksTotal: ptr.To[int64](65536), BlocksAllocated: ptr.To[int64](3), BlocksFree: ptr.To[int64](65533),

@@ -22,7 +22,7 @@ const short = 400 * time.Millisecond
 var _ = Describe("A network that grows", func() {
 	BeforeEach(func(ctx context.Context) { cleanAfterwards(ctx) })
 
-	// smallBlocks is a network of blocks that hold 13 pods, of which a node shall have 4 free.
+	// smallBlocks is a network of blocks that hold 12 pods, of which a node shall have 4 free.
 	smallBlocks := func(most int32, ranges ...podnetv1alpha1.Range) *podnetv1alpha1.PodNetwork {
 		if len(ranges) == 0 {
 			ranges = []podnetv1alpha1.Range{blockRange("10.244.0.0/16", 28)}
@@ -44,7 +44,7 @@ var _ = Describe("A network that grows", func() {
 		first := startAgent("first")
 		Eventually(blocksOf).WithArguments(ctx, "first").Should(ConsistOf("10.1.0.0/28"))
 		makeNode(ctx, "second", nil, "192.0.2.2")
-		first.run("10.1.0.0/28", 13)
+		first.run("10.1.0.0/28", 12)
 		for _, node := range []string{"first", "second"} {
 			Eventually(eventsAbout).WithArguments(ctx, "Node", node, "NoFreeBlock").Should(
 				ContainElement(ContainSubstring("10.1.0.0/28 has 1 of /28, and all are taken")))
@@ -90,25 +90,25 @@ var _ = Describe("A network that grows", func() {
 		makeNode(ctx, "node", nil, "192.0.2.1")
 		agent := startAgent("node")
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/28"))
-		agent.run("10.244.0.0/28", 9)
+		agent.run("10.244.0.0/28", 8)
 		Eventually(rangeStatusOf).WithArguments(ctx, "10.244.0.0/16").Should(
-			HaveField("AddressesAllocated", HaveValue(BeEquivalentTo(9))))
+			HaveField("AddressesAllocated", HaveValue(BeEquivalentTo(8))))
 		Consistently(blocksOf).WithArguments(ctx, "node").WithTimeout(short).Should(HaveLen(1), "4 addresses are free")
 
-		agent.run("10.244.0.0/28", 10)
+		agent.run("10.244.0.0/28", 9)
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/28", "10.244.0.16/28"))
 		Eventually(eventsAbout).WithArguments(ctx, "Node", "node", "BlockAllocated").Should(ContainElement(ContainSubstring("10.244.0.16/28")))
 		agent.run("10.244.0.16/28", 3)
-		const total = 4096 * 13
+		const total = 4096 * 12
 		Eventually(rangeStatusOf).WithArguments(ctx, "10.244.0.0/16").Should(And(
 			HaveField("BlocksAllocated", HaveValue(BeEquivalentTo(2))),
 			HaveField("Nodes", HaveValue(BeEquivalentTo(1))),
 			HaveField("AddressesTotal", HaveValue(BeEquivalentTo(total))),
-			HaveField("AddressesAllocated", HaveValue(BeEquivalentTo(13))),
-			HaveField("AddressesFree", HaveValue(BeEquivalentTo(total-13))),
+			HaveField("AddressesAllocated", HaveValue(BeEquivalentTo(12))),
+			HaveField("AddressesFree", HaveValue(BeEquivalentTo(total-12))),
 		))
-		Expect(metric("podnet_addresses", "10.244.0.0/16", "allocated")).To(BeEquivalentTo(13))
-		Expect(metric("podnet_addresses", "10.244.0.0/16", "free")).To(BeEquivalentTo(total - 13))
+		Expect(metric("podnet_addresses", "10.244.0.0/16", "allocated")).To(BeEquivalentTo(12))
+		Expect(metric("podnet_addresses", "10.244.0.0/16", "free")).To(BeEquivalentTo(total - 12))
 		Consistently(blocksOf).WithArguments(ctx, "node").WithTimeout(short).Should(HaveLen(2))
 	})
 
@@ -118,7 +118,7 @@ var _ = Describe("A network that grows", func() {
 		makeNode(ctx, "node", nil, "192.0.2.1")
 		agent := startAgent("node")
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/28"))
-		By("40 pods that wait while 13 addresses are free: 4 blocks with 4 addresses to spare, also while the agent is silent about them")
+		By("40 pods that wait while 11 addresses are free: 4 blocks with 4 addresses to spare, also while the agent is silent about them")
 		agent.run("10.244.0.0/28", 1)
 		agent.wait(40)
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(HaveLen(4))
@@ -128,7 +128,7 @@ var _ = Describe("A network that grows", func() {
 		agent.change(func() {
 			agent.silent = false
 			agent.waiting[podnetv1alpha1.IPv4] = 0
-			agent.pods = map[string]int64{"10.244.0.0/28": 13, "10.244.0.16/28": 13, "10.244.0.32/28": 13, "10.244.0.48/28": 2}
+			agent.pods = map[string]int64{"10.244.0.0/28": 12, "10.244.0.16/28": 12, "10.244.0.32/28": 12, "10.244.0.48/28": 5}
 		})
 		Consistently(blocksOf).WithArguments(ctx, "node").WithTimeout(short).Should(HaveLen(4))
 	})
@@ -158,7 +158,7 @@ var _ = Describe("A network that grows", func() {
 		startManager()
 		makeNode(ctx, "node", nil, "192.0.2.1")
 		agent := startAgent("node")
-		agent.run("10.244.0.0/28", 13)
+		agent.run("10.244.0.0/28", 12)
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/28", "10.244.0.16/28"))
 		agent.run("10.244.0.16/28", 2)
 		agent.change(func() {
@@ -228,11 +228,11 @@ var _ = Describe("A network that grows", func() {
 		startManager()
 		makeNode(ctx, "node", nil, "192.0.2.1")
 		agent := startAgent("node")
-		agent.wait(13*13 - 4)
+		agent.wait(13*12 - 4)
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(HaveLen(13))
 		Eventually(condition).WithArguments(ctx, "default", podnetv1alpha1.ConditionRunningLow).Should(
 			beCondition(metav1.ConditionFalse, podnetv1alpha1.ReasonEnoughFree, Not(BeEmpty())))
-		agent.wait(15*13 - 4)
+		agent.wait(15*12 - 4)
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(HaveLen(15))
 		Eventually(condition).WithArguments(ctx, "default", podnetv1alpha1.ConditionRunningLow).Should(beCondition(
 			metav1.ConditionTrue, podnetv1alpha1.ReasonFewFree, ContainSubstring("1 of 16 blocks are free in 10.244.0.0/24")))

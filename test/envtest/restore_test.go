@@ -61,7 +61,7 @@ var _ = Describe("etcd restored from a backup", func() {
 			plane.backup()
 
 			By("a growing and c joining, of which the backup knows nothing")
-			agents["a"].run(held["a"][0], 13)
+			agents["a"].run(held["a"][0], 12)
 			join("c", "192.0.2.3", map[string]string{"zone": "z"})
 			Eventually(blocksOf).WithArguments(ctx, "a").Should(HaveLen(2))
 			Eventually(blocksOf).WithArguments(ctx, "c").Should(ConsistOf("10.99.0.0/28"))
