@@ -33,7 +33,7 @@ func Diff(want, have model.State) []Op {
 	moved, gone := movedAddresses(want, del.Addresses)
 	del.Addresses = gone
 	have.Routes = withoutSources(have.Routes, moved)
-	put.Routes, del.Routes = changes(want.Routes, have.Routes, func(r model.Route) netip.Prefix { return r.Dst })
+	put.Routes, del.Routes = changes(want.Routes, have.Routes, routeKey)
 	put.Rules, del.Rules = changes(want.Rules, have.Rules, func(r model.Rule) model.Rule { return r })
 	put.Neighbours, del.Neighbours = changes(want.Neighbours, have.Neighbours, neighbourKey)
 	put.FDB, del.FDB = changes(want.FDB, have.FDB, fdbKey)
@@ -130,6 +130,13 @@ type linkAddr struct {
 	link string
 	addr netip.Addr
 }
+
+type tableDst struct {
+	table int
+	dst   netip.Prefix
+}
+
+func routeKey(r model.Route) tableDst { return tableDst{r.Table, r.Dst} }
 
 func neighbourKey(n model.Neighbour) linkAddr { return linkAddr{n.Link, n.Addr} }
 

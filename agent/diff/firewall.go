@@ -74,6 +74,9 @@ func elementOps(want, have model.Table) []Op {
 	}
 	var ops []Op
 	for _, w := range want.Sets {
+		if w.Forgets > 0 {
+			continue
+		}
 		put, del := elementChanges(w.Elements, found[w.Name].Elements)
 		if len(del) > 0 {
 			ops = append(ops, elementsOp(Delete, want, w, del))

@@ -50,6 +50,9 @@ func Describe(object any) string {
 		return fmt.Sprintf("address %s on %s", o.Addr, o.Link)
 	case model.Route:
 		what := "route to " + o.Dst.String()
+		if o.Table != 0 {
+			what = fmt.Sprintf("route of table %d to %s", o.Table, o.Dst)
+		}
 		switch {
 		case o.Unreachable:
 			return "unreachable " + what

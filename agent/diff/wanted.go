@@ -43,7 +43,7 @@ func NewWanted(s model.State) *Wanted {
 	for _, t := range s.Firewall {
 		w.objects[tableKey{t.Family, t.Name}] = structure(t)
 		for _, set := range t.Sets {
-			w.sets[setKey{t.Family, t.Name, set.Name}] = model.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval}
+			w.sets[setKey{t.Family, t.Name, set.Name}] = model.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval, Forgets: set.Forgets}
 		}
 	}
 	for _, l := range s.Links {
@@ -101,6 +101,9 @@ func (w *Wanted) Contradicts(s Sighting) bool {
 		if !known || set.Interval {
 			return true
 		}
+		if set.Forgets > 0 {
+			return false
+		}
 		_, wanted := w.objects[o]
 		return wanted == s.Gone
 	case model.Address:
@@ -125,7 +128,7 @@ func identity(object any) any {
 	case model.Link:
 		return linkName(o.Name)
 	case model.Route:
-		return o.Dst
+		return routeKey(o)
 	case model.Neighbour:
 		return neighbourKey(o)
 	case model.FDBEntry:

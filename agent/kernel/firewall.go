@@ -37,13 +37,21 @@ func (k *Kernel) putTable(ctx context.Context, want model.Table) error {
 	return k.nft.Run(ctx, tx)
 }
 
+// maxNoted is how many elements rules can add to a set at most.
+const maxNoted = 16384
+
 func addSet(tx *knftables.Transaction, table model.Table, s model.Set) {
 	var flags []knftables.SetFlag
 	if s.Interval {
 		flags = append(flags, knftables.IntervalFlag)
 	}
 	if s.Value == "" {
-		tx.Add(&knftables.Set{Family: knftables.Family(table.Family), Table: table.Name, Name: s.Name, Type: s.Key, Flags: flags})
+		set := &knftables.Set{Family: knftables.Family(table.Family), Table: table.Name, Name: s.Name, Type: s.Key, Flags: flags}
+		if s.Forgets > 0 {
+			set.Flags = append(set.Flags, knftables.DynamicFlag, knftables.TimeoutFlag)
+			set.Timeout, set.Size = knftables.PtrTo(s.Forgets), knftables.PtrTo(uint64(maxNoted))
+		}
+		tx.Add(set)
 		return
 	}
 	tx.Add(&knftables.Map{

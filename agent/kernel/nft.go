@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -60,11 +61,13 @@ type nftRule struct {
 }
 
 type nftSet struct {
-	Name  string            `json:"name"`
-	Type  nftType           `json:"type"`
-	Map   nftType           `json:"map"`
-	Flags []string          `json:"flags"`
-	Elem  []json.RawMessage `json:"elem"`
+	Name  string   `json:"name"`
+	Type  nftType  `json:"type"`
+	Map   nftType  `json:"map"`
+	Flags []string `json:"flags"`
+	// Timeout is in seconds.
+	Timeout int               `json:"timeout"`
+	Elem    []json.RawMessage `json:"elem"`
 }
 
 // nftType is a type, which the listing writes as a string or, concatenated, as a list.
@@ -126,6 +129,10 @@ func tableOf(family string, objects []nftObject) (model.Table, error) {
 			if err != nil {
 				return model.Table{}, err
 			}
+			if set.Forgets > 0 {
+				// What rules have added is not podnet's.
+				set.Elements = nil
+			}
 			table.Sets = append(table.Sets, set)
 		case o.Map != nil:
 			set, err := setOf(o.Map, true)
@@ -143,6 +150,7 @@ func setOf(s *nftSet, isMap bool) (model.Set, error) {
 	for _, f := range s.Flags {
 		set.Interval = set.Interval || f == "interval"
 	}
+	set.Forgets = time.Duration(s.Timeout) * time.Second
 	for _, raw := range s.Elem {
 		e, err := elementOf(raw, isMap)
 		if err != nil {

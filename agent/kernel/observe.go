@@ -93,7 +93,7 @@ func (p *pass) observeAddresses(want []model.Address, routes []model.Route) ([]m
 // inOwnBlock says whether one of the unreachable routes, which cover the node's
 // own blocks, covers an address.
 func inOwnBlock(routes []model.Route, a netip.Addr) bool {
-	return slices.ContainsFunc(routes, func(r model.Route) bool { return r.Unreachable && r.Dst.Contains(a) })
+	return slices.ContainsFunc(routes, func(r model.Route) bool { return r.Table == 0 && r.Unreachable && r.Dst.Contains(a) })
 }
 
 // observeNeighbours finds the permanent neighbours on podnet's links, those of pods included.

@@ -3,6 +3,8 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,21 +12,54 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// observeRoutes finds podnet's routes of both families.
+// tables are podnet's routing tables.
+var tables = []int{model.RouteTable, model.ProbeRoutedTable, model.ProbeOverlayTable}
+
+// routeTable returns the number of a route's table, and modelTable what a Route calls it.
+func routeTable(r model.Route) int {
+	if r.Table == 0 {
+		return model.RouteTable
+	}
+	return r.Table
+}
+
+func modelTable(number int) int {
+	if number == model.RouteTable {
+		return 0
+	}
+	return number
+}
+
+// observeRoutes finds podnet's routes of both families in all its tables.
 func (p *pass) observeRoutes() ([]model.Route, error) {
 	var have []model.Route
 	for _, family := range families {
-		routes, err := p.routes(family, model.RouteTable)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range routes {
-			if r.Protocol != model.RouteProtocol {
-				continue
+		for _, table := range tables {
+			routes, err := p.observeTable(family, table)
+			if err != nil {
+				return nil, err
 			}
+			have = append(have, routes...)
+		}
+	}
+	return have, nil
+}
+
+// observeTable finds podnet's routes of a family in a table.
+func (p *pass) observeTable(family, table int) ([]model.Route, error) {
+	routes, err := p.routes(family, table)
+	if err != nil {
+		return nil, err
+	}
+	var have []model.Route
+	for _, r := range routes {
+		if r.Protocol == model.RouteProtocol {
 			found := model.Route{
-				Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
+				Table: modelTable(table), Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
 				Via: addrOf(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
+			}
+			if !found.Dst.IsValid() {
+				found.Dst = netip.PrefixFrom(unspecifiedOf(family), 0)
 			}
 			// The kernel shows unreachable IPv6 routes on lo.
 			if !found.Unreachable {
@@ -36,11 +71,11 @@ func (p *pass) observeRoutes() ([]model.Route, error) {
 	return have, nil
 }
 
-// putRoute makes a route in podnet's table, or replaces the one of the same
+// putRoute makes a route in its table, or replaces the one of the same
 // destination in one step.
 func (p *pass) putRoute(want model.Route) error {
 	r := &netlink.Route{
-		Dst: ipNet(want.Dst), Family: familyOf(want.Dst.Addr().Is4()), Table: model.RouteTable,
+		Dst: ipNet(want.Dst), Family: familyOf(want.Dst.Addr().Is4()), Table: routeTable(want),
 		Protocol: model.RouteProtocol, Scope: netlink.SCOPE_UNIVERSE, MTU: want.MTU,
 	}
 	if want.Unreachable {
@@ -67,10 +102,10 @@ func (p *pass) putRoute(want model.Route) error {
 	return p.h.RouteReplace(r)
 }
 
-// deleteRoute deletes the route to a destination from podnet's table.
+// deleteRoute deletes the route to a destination from its table.
 func (p *pass) deleteRoute(gone model.Route) error {
 	err := p.h.RouteDel(&netlink.Route{
-		Dst: ipNet(gone.Dst), Family: familyOf(gone.Dst.Addr().Is4()), Table: model.RouteTable,
+		Dst: ipNet(gone.Dst), Family: familyOf(gone.Dst.Addr().Is4()), Table: routeTable(gone),
 		// In a deletion this scope stands for any.
 		Protocol: model.RouteProtocol, Scope: netlink.SCOPE_NOWHERE,
 	})
@@ -89,12 +124,24 @@ func (p *pass) observeRules() ([]model.Rule, error) {
 			return nil, err
 		}
 		for _, r := range rules {
-			if r.Priority == model.RulePriority && r.Table == model.RouteTable {
-				have = append(have, model.Rule{IPv6: family == unix.AF_INET6, Priority: r.Priority, Table: r.Table})
+			if found := modelRule(r, family); isOwnRule(found) {
+				have = append(have, found)
 			}
 		}
 	}
 	return have, nil
+}
+
+// isOwnRule says whether a rule is one of podnet's: by its priority and its table.
+func isOwnRule(r model.Rule) bool {
+	if r.Table == model.RouteTable {
+		return r.Priority == model.RulePriority
+	}
+	return r.Priority == model.ProbeRulePriority && slices.Contains(tables, r.Table)
+}
+
+func modelRule(r netlink.Rule, family int) model.Rule {
+	return model.Rule{IPv6: family == unix.AF_INET6, Priority: r.Priority, Table: r.Table, Mark: r.Mark, In: r.IifName}
 }
 
 func ruleOf(r model.Rule) *netlink.Rule {
@@ -102,6 +149,8 @@ func ruleOf(r model.Rule) *netlink.Rule {
 	rule.Family = familyOf(!r.IPv6)
 	rule.Priority = r.Priority
 	rule.Table = r.Table
+	rule.Mark = r.Mark
+	rule.IifName = r.In
 	rule.Protocol = model.RouteProtocol
 	return rule
 }
@@ -113,7 +162,7 @@ func (p *pass) putRule(want model.Rule) error {
 		return err
 	}
 	for _, r := range rules {
-		if r.Priority == want.Priority && r.Table == want.Table {
+		if modelRule(r, familyOf(!want.IPv6)) == want {
 			return nil
 		}
 	}

@@ -158,7 +158,7 @@ func (w *watcher) neighbour(data []byte, gone bool) error {
 	return nil
 }
 
-// routeOf reads a route of podnet's table. One that took the place of podnet's
+// routeOf reads a route of podnet's tables. One that took the place of podnet's
 // means that this is gone; others that are not podnet's are left alone.
 func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error) {
 	msg := nl.DeserializeRtMsg(m.Data)
@@ -167,14 +167,15 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 		return diff.Sighting{}, false, err
 	}
 	number := func(kind uint16) int { return int(uint32Of(attrs[kind].Value)) }
-	if number(unix.RTA_TABLE) != model.RouteTable || msg.Flags&unix.RTM_F_CLONED != 0 {
+	table := number(unix.RTA_TABLE)
+	if !slices.Contains(tables, table) || msg.Flags&unix.RTM_F_CLONED != 0 {
 		return diff.Sighting{}, false, nil
 	}
 	dst := addrOf(attrs[unix.RTA_DST].Value)
 	if !dst.IsValid() {
-		dst = unspecifiedOf(msg.Family)
+		dst = unspecifiedOf(int(msg.Family))
 	}
-	found := model.Route{Dst: netip.PrefixFrom(dst, int(msg.Dst_len))}
+	found := model.Route{Table: modelTable(table), Dst: netip.PrefixFrom(dst, int(msg.Dst_len))}
 	if msg.Protocol != model.RouteProtocol {
 		replaced := m.Header.Type == unix.RTM_NEWROUTE && m.Header.Flags&unix.NLM_F_REPLACE != 0
 		return diff.Sighting{Object: found, Gone: true}, replaced, nil
@@ -201,9 +202,15 @@ func (w *watcher) rule(data []byte, gone bool) error {
 	if err != nil {
 		return err
 	}
-	priority, table := uint32Of(attrs[unix.FRA_PRIORITY].Value), uint32Of(attrs[unix.FRA_TABLE].Value)
-	if priority == model.RulePriority && table == model.RouteTable {
-		w.seen(diff.Sighting{Object: model.Rule{IPv6: msg.Family == unix.AF_INET6, Priority: int(priority), Table: int(table)}, Gone: gone})
+	found := model.Rule{
+		IPv6:     msg.Family == unix.AF_INET6,
+		Priority: int(uint32Of(attrs[unix.FRA_PRIORITY].Value)),
+		Table:    int(uint32Of(attrs[unix.FRA_TABLE].Value)),
+		Mark:     uint32Of(attrs[unix.FRA_FWMARK].Value),
+		In:       unix.ByteSliceToString(attrs[unix.FRA_IIFNAME].Value),
+	}
+	if isOwnRule(found) {
+		w.seen(diff.Sighting{Object: found, Gone: gone})
 	}
 	return nil
 }
@@ -216,7 +223,7 @@ func uint32Of(value []byte) uint32 {
 	return binary.NativeEndian.Uint32(value)
 }
 
-func unspecifiedOf(family uint8) netip.Addr {
+func unspecifiedOf(family int) netip.Addr {
 	if family == unix.AF_INET {
 		return netip.IPv4Unspecified()
 	}

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -15,6 +16,7 @@ import (
 // through converts; an error says which field did not.
 func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 	out := &model.Network{
+		ID:         string(n.UID),
 		Attachment: model.Attachment(n.Spec.Attachment),
 		Mode:       model.Mode(n.Spec.RouteMode),
 		VNI:        uint32(n.Spec.Overlay.VNI),  //nolint:gosec // 24 bits by validation.
@@ -32,6 +34,12 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 			return nil, fmt.Errorf("PodNetwork %s: range: %w", n.Name, err)
 		}
 		out.Ranges = append(out.Ranges, p.Masked())
+		i := model.FamilyIndex(p.Addr())
+		bits := int(r.NodePrefixLength)
+		if bits == 0 {
+			bits = ipam.DefaultBlockBits(p.Addr().Is4())
+		}
+		out.BlockBits[i] = max(out.BlockBits[i], bits)
 	}
 	for _, c := range n.Spec.Masquerade.ExcludeCIDRs {
 		p, err := netip.ParsePrefix(c)
@@ -87,7 +95,7 @@ func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 // routeMode turns a RouteMode into a value.
 func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
 	out := model.RouteMode{
-		Name: r.Name, Mode: model.Mode(r.Spec.Mode), Created: r.CreationTimestamp.Time, Generation: r.Generation,
+		Name: r.Name, Mode: model.Mode(r.Spec.Mode), Forced: r.Spec.Proof == podnetv1alpha1.ProofSkipped, Created: r.CreationTimestamp.Time, Generation: r.Generation,
 	}
 	if r.Spec.Priority != nil {
 		out.Priority = *r.Spec.Priority

@@ -17,8 +17,11 @@ import (
 
 func TestNetworkKeepsEveryField(t *testing.T) {
 	g := gomega.NewWithT(t)
-	got, err := network(&podnetv1alpha1.PodNetwork{Spec: podnetv1alpha1.PodNetworkSpec{
-		Ranges:     []podnetv1alpha1.Range{{CIDR: "10.244.0.0/16"}, {CIDR: "fd00:10:244::/48"}},
+	got, err := network(&podnetv1alpha1.PodNetwork{ObjectMeta: metav1.ObjectMeta{UID: "7"}, Spec: podnetv1alpha1.PodNetworkSpec{
+		Ranges: []podnetv1alpha1.Range{
+			{CIDR: "10.244.0.0/16"}, {CIDR: "10.245.0.0/16", NodePrefixLength: 26},
+			{CIDR: "fd00:10:244::/48"},
+		},
 		Attachment: podnetv1alpha1.Bridge,
 		RouteMode:  podnetv1alpha1.ModeRouted,
 		Overlay:    podnetv1alpha1.Overlay{VNI: 7, Port: 8472},
@@ -27,7 +30,10 @@ func TestNetworkKeepsEveryField(t *testing.T) {
 	}})
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(got).To(gomega.Equal(&model.Network{
-		Ranges:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")},
+		ID: "7", BlockBits: [2]int{26, 64},
+		Ranges: []netip.Prefix{
+			netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.245.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48"),
+		},
 		Attachment: model.Bridge, Mode: model.ModeRouted, VNI: 7, Port: 8472, MTU: 1400,
 		Masquerade: false, MasqueradeExclude: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
 	}))

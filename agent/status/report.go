@@ -87,7 +87,7 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		}
 		st.Findings = append(st.Findings, found)
 	}
-	for _, c := range []metav1.Condition{programmed(r), unobstructed(r.Findings)} {
+	for _, c := range []metav1.Condition{programmed(r), pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths), unobstructed(r.Findings)} {
 		c.ObservedGeneration = generation
 		meta.SetStatusCondition(&st.Conditions, c)
 	}
@@ -149,28 +149,6 @@ func unobstructed(findings []model.Finding) metav1.Condition {
 	}
 }
 
-func paths(choices []model.PathChoice) podnetv1alpha1.PathsStatus {
-	var routed, overlay, down int32
-	var out podnetv1alpha1.PathsStatus
-	for _, p := range choices {
-		switch p.Path {
-		case model.PathRouted:
-			routed++
-		case model.PathOverlay:
-			overlay++
-		case model.PathDown:
-			down++
-		}
-		if p.Message != "" && len(out.Exceptions) < maxExceptions {
-			out.Exceptions = append(out.Exceptions, podnetv1alpha1.PathException{
-				Node: p.Node, CIDR: p.Block.String(), RouteMode: p.RouteMode, Message: clip(p.Message),
-			})
-		}
-	}
-	out.Routed, out.Overlay, out.Down = &routed, &overlay, &down
-	return out
-}
-
 // routeModes counts, for each RouteMode, the paths that it decides on this node.
 // What the kernel refused is not in force, and nothing is said of it.
 func routeModes(r Report) []podnetv1alpha1.RouteModePaths {
@@ -182,7 +160,7 @@ func routeModes(r Report) []podnetv1alpha1.RouteModePaths {
 	for _, p := range r.Plan.Paths {
 		c := byName[p.RouteMode]
 		c.decided++
-		if p.Message != "" {
+		if p.Diverges {
 			c.diverging++
 		}
 		byName[p.RouteMode] = c

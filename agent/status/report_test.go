@@ -122,7 +122,7 @@ func TestPathsAreCountedByRouteMode(t *testing.T) {
 	r := Report{InForce: true, Plan: model.Plan{
 		RouteModes: []model.RouteMode{{Name: "strong", Generation: 3}, {Name: "weak", Generation: 1}},
 		Paths: []model.PathChoice{
-			{RouteMode: "strong"}, {RouteMode: "strong", Message: "no route"}, {Message: "no VXLAN"},
+			{RouteMode: "strong"}, {RouteMode: "strong", Diverges: true, Message: "no route"}, {Message: "no VXLAN"},
 		},
 	}}
 	of := func(name string, generation int64, decided, diverging int32) podnetv1alpha1.RouteModePaths {

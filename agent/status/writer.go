@@ -179,7 +179,11 @@ func (w *Writer) event(nn *podnetv1alpha1.NodeNetwork, before, after []metav1.Co
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		if c.Status != metav1.ConditionTrue || c.Reason == podnetv1alpha1.ReasonDegraded {
+		good := metav1.ConditionTrue
+		if c.Type == podnetv1alpha1.ConditionPathMTUReduced {
+			good = metav1.ConditionFalse
+		}
+		if c.Status != good || c.Reason == podnetv1alpha1.ReasonDegraded {
 			kind = corev1.EventTypeWarning
 		}
 		w.Recorder.Eventf(nn, nil, kind, c.Reason, "Report"+c.Type, "%s", c.Message)

@@ -21,7 +21,6 @@ import (
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/plan"
 )
 
 // Source says what the API holds.
@@ -40,6 +39,18 @@ type Links interface {
 	Attach(ctx context.Context, pod model.Pod) error
 	Detach(ctx context.Context, pod model.Pod) error
 	CheckAttached(ctx context.Context, pod model.Pod) error
+}
+
+// Paths proves the paths to other nodes' blocks.
+type Paths interface {
+	// Netns is the namespace from which probes are sent: it is attached as a pod is.
+	Netns() string
+	// Listen is called when that attachment was made.
+	Listen(probe model.Pod, network string) error
+	// Evidence returns what is known of the paths.
+	Evidence(ctx context.Context) (map[netip.Prefix]model.Evidence, error)
+	// Aim is told which paths are in force.
+	Aim(choices []model.PathChoice)
 }
 
 // Flows ends what the kernel remembers of flows.
@@ -67,7 +78,9 @@ type Config struct {
 	Kernel Kernel
 	Links  Links
 	Flows  Flows
-	Node   Node
+	// Paths, unless it is nil, proves paths.
+	Paths Paths
+	Node  Node
 	// Pods returns the pods whose links exist on the node.
 	Pods func(ctx context.Context) ([]model.Pod, error)
 	// Usage returns how many addresses of each block are in use, those of pods that
@@ -115,6 +128,10 @@ type Syncer struct {
 	// reported is what the last pass found, with the counts of this moment; nil before the first.
 	reported *status.Report
 
+	// probe is the attachment of the namespace from which probes are sent, and network
+	// that for which it listens; nil before it is there.
+	probe   *model.Pod
+	network string
 	// What follows is the loop's alone.
 
 	findings []model.Finding
@@ -288,7 +305,10 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 		return last, fmt.Errorf("read the attachments: %w", err)
 	}
 	cluster := model.Cluster{Network: snap.Network, Blocks: snap.Blocks, RouteModes: snap.RouteModes, Host: host, Pods: pods}
-	wanted := plan.Build(cluster)
+	wanted, err := s.plans(ctx, &cluster)
+	if err != nil {
+		return last, err
+	}
 	s.rollCall = snap.RollCall
 	report := status.Report{Plan: wanted, Host: host, Pods: pods, RollCall: snap.RollCall}
 	report.Problems = slices.Concat(explain(wanted.Problems, snap.RangeSummary), problems, snap.Problems)
@@ -303,6 +323,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	if err != nil {
 		// Peers that cannot be reached, for one, are no reason to keep pods waiting.
 		if !missing {
+			s.aim(wanted)
 			report.InForce, report.Refused = true, true
 			report.Problems = append(report.Problems, model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err)})
 			s.fatal = fatalOf(report.Problems)
@@ -312,6 +333,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 		return report, err
 	}
 	report.InForce = true
+	s.aim(wanted)
 	s.fatal = fatalOf(report.Problems)
 	if s.fatal == nil {
 		s.fatal = s.young(wanted, report.Problems)

@@ -90,6 +90,22 @@ const (
 	// ReasonDegraded: the node carries pods, yet some of what was asked could not be done.
 	ReasonDegraded = "Degraded"
 
+	// ConditionPathsProven says, on a NodeNetwork, whether probes come back by every path that is in force.
+	ConditionPathsProven = "PathsProven"
+	// ReasonPathsProven: they do.
+	ReasonPathsProven = "PathsProven"
+	// ReasonPathDown: to some blocks there is no path, or no probe comes back by any; the message names the first few nodes.
+	ReasonPathDown = "PathDown"
+	// ReasonUnproven: some paths have not been proven yet, or failed; the message names the first few nodes.
+	ReasonUnproven = "Unproven"
+
+	// ConditionPathMTUReduced says, on a NodeNetwork, whether paths carry smaller packets than their interfaces.
+	ConditionPathMTUReduced = "PathMTUReduced"
+	// ReasonFullMTU: none does.
+	ReasonFullMTU = "FullMTU"
+	// ReasonSmallerPathMTU: some do; the message names the first few nodes and sizes.
+	ReasonSmallerPathMTU = "SmallerPathMTU"
+
 	// ConditionClear says, on a NodeNetwork, whether nothing on the node is in the network's way.
 	ConditionClear = "Clear"
 	// ReasonNothingFound: nothing is.

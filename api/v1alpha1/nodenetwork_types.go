@@ -72,7 +72,7 @@ type AddressesStatus struct {
 	Waiting *int64 `json:"waiting,omitempty"`
 }
 
-// PathException is a block of another node whose path differs from what was asked.
+// PathException is a block of another node of whose path there is something to say.
 type PathException struct {
 	// node is the other node.
 	//
@@ -95,7 +95,15 @@ type PathException struct {
 	// +kubebuilder:validation:MaxLength=253
 	RouteMode string `json:"routeMode,omitempty"`
 
-	// message says what was asked, what is used instead, and why.
+	// path is the path in force: routed, overlay or down.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Path string `json:"path,omitempty"`
+
+	// message says why the path is not the one asked for, or not the one that Auto
+	// prefers, or what is wrong with it.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
@@ -148,7 +156,13 @@ type PathsStatus struct {
 	// +optional
 	Down *int32 `json:"down,omitempty"`
 
-	// exceptions are the first few blocks whose path is not the one asked for.
+	// proven is the number of blocks by whose path in force probes come back.
+	//
+	// +optional
+	Proven *int32 `json:"proven,omitempty"`
+
+	// exceptions are the first few blocks whose path is not the one asked for, or not
+	// the one that Auto prefers, or does not carry all packets.
 	//
 	// +optional
 	// +listType=atomic
@@ -194,7 +208,8 @@ type Finding struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type NodeNetworkStatus struct {
-	// conditions are Programmed, Clear and, during an uninstall, Removed.
+	// conditions are Programmed, PathsProven, PathMTUReduced, Clear and, during an
+	// uninstall, Removed.
 	//
 	// +optional
 	// +listType=map
@@ -290,6 +305,7 @@ type NodeNetworkStatus struct {
 // +kubebuilder:resource:scope=Cluster,shortName=nnet,categories=podnet
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].reason`
+// +kubebuilder:printcolumn:name="Proven",type=string,JSONPath=`.status.conditions[?(@.type=="PathsProven")].status`
 // +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
 // +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.blocks[*].cidr`
 // +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`

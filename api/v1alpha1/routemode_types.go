@@ -4,7 +4,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// PathProof says whether a path has to be proven before it carries packets.
+//
+// +kubebuilder:validation:Enum=Required;Skipped
+type PathProof string
+
+const (
+	// ProofRequired means that probes have to come back by a path before it is taken, and it is
+	// left when they no longer do while those of the other path do.
+	ProofRequired PathProof = "Required"
+	// ProofSkipped means that the path is taken at once and kept, whatever its probes say.
+	ProofSkipped PathProof = "Skipped"
+)
+
 // RouteModeSpec says which path the packets between two sets of nodes take.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.proof) || self.proof != 'Skipped' || self.mode != 'Auto'",message="proof can be Skipped only for Routed and Overlay: Auto takes the path that is proven"
 type RouteModeSpec struct {
 	// between selects the nodes: with one selector, every pair of nodes that it
 	// selects; with two, every pair of one node of each, in both directions. An
@@ -20,6 +35,13 @@ type RouteModeSpec struct {
 	//
 	// +required
 	Mode Mode `json:"mode,omitempty"`
+
+	// proof says whether the path has to be proven before it carries packets. With
+	// Skipped packets are lost where the path does not work.
+	//
+	// +optional
+	// +kubebuilder:default=Required
+	Proof PathProof `json:"proof,omitempty"`
 
 	// priority decides between RouteModes that select the same pair of nodes: the
 	// highest wins, then the older object, then the name that sorts first.

@@ -424,6 +424,11 @@ func (in *PathsStatus) DeepCopyInto(out *PathsStatus) {
 		*out = new(int32)
 		**out = **in
 	}
+	if in.Proven != nil {
+		in, out := &in.Proven, &out.Proven
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Exceptions != nil {
 		in, out := &in.Exceptions, &out.Exceptions
 		*out = make([]PathException, len(*in))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -21,6 +22,7 @@ import (
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
+	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/agent/sync"
@@ -52,11 +54,17 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	events := newNotes(mgr, o.node)
 	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
 	var server *cni.Server
-	syncer := sync.New(sync.Config{
+	var syncer *sync.Syncer
+	paths, err := prober.New(prober.Config{Changed: func() { syncer.Trigger() }, Taken: k.Taken, Talking: k.Talking})
+	if err != nil {
+		return err
+	}
+	syncer = sync.New(sync.Config{
 		Source:  src,
 		Kernel:  k,
 		Links:   k,
 		Flows:   k,
+		Paths:   paths,
 		Watcher: k,
 		Node: &node.Local{
 			Name: o.node, Options: endpoints, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
@@ -82,15 +90,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
-	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch,
-		func(ctx context.Context) error {
-			wait.UntilWithContext(ctx, func(ctx context.Context) {
-				if err := server.Sweep(ctx); err != nil {
-					log.FromContext(ctx).Error(err, "cannot let go of all attachments that nobody has, trying again")
-				}
-			}, o.fullInterval)
-			return nil
-		},
+	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
+		sweep(server, o.fullInterval),
 		func(ctx context.Context) error {
 			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
 				return err
@@ -112,6 +113,18 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return empty(o.stateDir)
 	}
 	return nil
+}
+
+// sweep lets go of attachments that nobody has, now and then.
+func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
+	return func(ctx context.Context) error {
+		wait.UntilWithContext(ctx, func(ctx context.Context) {
+			if err := server.Sweep(ctx); err != nil {
+				log.FromContext(ctx).Error(err, "cannot let go of all attachments that nobody has, trying again")
+			}
+		}, interval)
+		return nil
+	}
 }
 
 // start runs the parts of the agent until ctx ends, and tells whether they do well.

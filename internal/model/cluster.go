@@ -52,11 +52,18 @@ type Cluster struct {
 	Host Host
 	// Pods are the pods attached on this node, in any order.
 	Pods []Pod
+	// Evidence is what is known of the paths to other nodes' blocks; none of a block
+	// stands for nothing.
+	Evidence map[netip.Prefix]Evidence
 }
 
 // Network is the PodNetwork.
 type Network struct {
-	Ranges     []netip.Prefix
+	// ID tells the network from those of other clusters.
+	ID     string
+	Ranges []netip.Prefix
+	// BlockBits is the prefix length of the smallest blocks that nodes get, by family.
+	BlockBits  [2]int
 	Attachment Attachment
 	// Mode is for pairs of nodes that no RouteMode selects.
 	Mode Mode
@@ -127,8 +134,10 @@ type RouteMode struct {
 	Name string
 	// Between holds one selector, for every pair of nodes that it selects, or
 	// two, for every pair of one node of each, in both directions.
-	Between  []Selector
-	Mode     Mode
+	Between []Selector
+	Mode    Mode
+	// Forced says that the mode's path is to be taken unproven.
+	Forced   bool
 	Priority int32
 	Created  time.Time
 	// Generation counts the changes of the object's spec.

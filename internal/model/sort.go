@@ -14,9 +14,11 @@ func (s *State) Sort() {
 	slices.SortFunc(s.Addresses, func(a, b Address) int {
 		return cmp.Or(strings.Compare(a.Link, b.Link), ComparePrefix(a.Addr, b.Addr))
 	})
-	slices.SortFunc(s.Routes, func(a, b Route) int { return ComparePrefix(a.Dst, b.Dst) })
+	slices.SortFunc(s.Routes, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(a.Table, b.Table), ComparePrefix(a.Dst, b.Dst))
+	})
 	slices.SortFunc(s.Rules, func(a, b Rule) int {
-		return cmp.Or(compareBool(a.IPv6, b.IPv6), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Table, b.Table))
+		return cmp.Or(compareBool(a.IPv6, b.IPv6), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Table, b.Table), strings.Compare(a.In, b.In))
 	})
 	slices.SortFunc(s.Neighbours, func(a, b Neighbour) int {
 		return cmp.Or(strings.Compare(a.Link, b.Link), a.Addr.Compare(b.Addr))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // Marks by which podnet knows what in the kernel is its own.
@@ -17,6 +18,22 @@ const (
 	RouteProtocol = 117
 	// RulePriority is that of the rules that send packets to RouteTable.
 	RulePriority = 512
+	// ProbeRoutedTable and ProbeOverlayTable hold for every block the route of one
+	// kind, whichever is in force, by which it is probed.
+	ProbeRoutedTable  = 7467
+	ProbeOverlayTable = 7468
+	// ProbeRulePriority is that of the rules that send marked packets to those.
+	ProbeRulePriority = 511
+	// ProbeRoutedMark and ProbeOverlayMark are the marks, all 32 bits of them, of
+	// probes on their way out of a node.
+	ProbeRoutedMark  = 0x74660001
+	ProbeOverlayMark = 0x74660002
+	// ProbeRoutedPort and ProbeOverlayPort are the UDP ports, source and
+	// destination, of the probes of each kind.
+	ProbeRoutedPort  = 7466
+	ProbeOverlayPort = 7467
+	// ProbeLink is the host end of the link of the namespace that probes come from.
+	ProbeLink = PodLinkPrefix + "probe"
 	// PodLinkPrefix begins the name of every link that faces pods: the host ends
 	// of their veths, and the bridge. kube-proxy's detectLocalMode
 	// InterfaceNamePrefix is set to it. It is longer than "pod", with which
@@ -31,6 +48,9 @@ const (
 	// LinkAlias is the alias (IFLA_IFALIAS) of every link that podnet makes,
 	// or its beginning.
 	LinkAlias = "podnet"
+	// TalkingSet is the beginning, before the family's digit, of the names of the sets
+	// in which the kernel notes to which addresses of other nodes' blocks this one sends.
+	TalkingSet = "talking"
 	// FirewallTable is the name of podnet's nftables tables, one of the inet
 	// family and, under Bridge, one of the bridge family.
 	FirewallTable = "podnet"
@@ -117,9 +137,11 @@ type Address struct {
 	Addr netip.Prefix
 }
 
-// Route is a route of RouteTable.
+// Route is a route of one of podnet's tables.
 type Route struct {
-	Dst netip.Prefix
+	// Table is ProbeRoutedTable or ProbeOverlayTable, and 0 for RouteTable.
+	Table int
+	Dst   netip.Prefix
 	// Unreachable routes answer with an ICMP error; they have no link.
 	Unreachable bool
 	Link        string
@@ -133,12 +155,16 @@ type Route struct {
 	MTU int
 }
 
-// Rule sends the packets of a family to RouteTable.
+// Rule sends the packets of a family to one of podnet's tables.
 type Rule struct {
 	// IPv6 is the family: false for IPv4.
 	IPv6     bool
 	Priority int
 	Table    int
+	// Mark restricts the rule to packets with this mark; 0 for all packets.
+	Mark uint32
+	// In restricts it to packets that come in by this link; empty for all packets.
+	In string
 }
 
 // Neighbour is a permanent neighbour entry (ARP, NDP).
@@ -186,6 +212,10 @@ type Set struct {
 	Value string
 	// Interval allows prefixes and ranges as keys.
 	Interval bool
+	// Forgets is the time after which the kernel forgets elements that its rules
+	// added; 0 for a set whose elements are podnet's. Such a set's elements are no
+	// part of a State.
+	Forgets  time.Duration
 	Elements []Element
 }
 
@@ -222,7 +252,7 @@ type FirewallRule struct {
 func (t *Table) Sign() {
 	structure := sha256.New()
 	for _, s := range t.Sets {
-		fmt.Fprintf(structure, "set %q %q %q %t\n", s.Name, s.Key, s.Value, s.Interval)
+		fmt.Fprintf(structure, "set %q %q %q %t %s\n", s.Name, s.Key, s.Value, s.Interval, s.Forgets)
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(structure, "chain %q %q %q %q\n", c.Name, c.Type, c.Hook, c.Priority)
@@ -255,29 +285,6 @@ type Finding struct {
 	CIDRs []netip.Prefix
 }
 
-// Path is the way that packets to another node's block take.
-type Path string
-
-// The paths.
-const (
-	PathRouted  Path = "routed"
-	PathOverlay Path = "overlay"
-	PathDown    Path = "down"
-)
-
-// PathChoice is the path to one block of another node.
-type PathChoice struct {
-	Node  string
-	Block netip.Prefix
-	// Want is the mode that the objects ask for.
-	Want Mode
-	// RouteMode is the name of the RouteMode that asks; empty where the PodNetwork does.
-	RouteMode string
-	Path      Path
-	// Message says why Path is not what was asked; empty where it is.
-	Message string
-}
-
 // Plan is what one node's kernel shall be, and why.
 type Plan struct {
 	State State
@@ -293,4 +300,8 @@ type Plan struct {
 	Blocks []Block
 	// MTU is that of new pods in bytes.
 	MTU int
+	// Probe is the attachment, like that of a pod, of the namespace from which this
+	// node probes its paths, without a namespace's path; it has no addresses where
+	// no block has one for it.
+	Probe Pod
 }

@@ -27,16 +27,22 @@ type family struct {
 	overhead int
 	// multicast are the destinations that have no single receiver.
 	multicast string
+	// all is the prefix of all addresses, and ones the address of all ones.
+	all  netip.Prefix
+	ones netip.Addr
 }
 
 var families = [2]family{
 	{
 		is4: true, name: "IPv4", digit: "4", header: "ip", address: "ipv4_addr",
 		vxlan: model.VXLANLink4, overhead: 20 + 8 + 8 + 14, multicast: "224.0.0.0/4",
+		all: netip.PrefixFrom(netip.IPv4Unspecified(), 0), ones: netip.AddrFrom4([4]byte{255, 255, 255, 255}),
 	},
 	{
 		is4: false, name: "IPv6", digit: "6", header: "ip6", address: "ipv6_addr",
 		vxlan: model.VXLANLink6, overhead: 40 + 8 + 8 + 14, multicast: "ff00::/8",
+		all:  netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+		ones: netip.AddrFrom16([16]byte(slices.Repeat([]byte{255}, 16))),
 	},
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -33,7 +34,7 @@ func (v *view) firewall() []model.Table {
 		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
 		chain("raw-output", "filter", "output", "raw", v.rawOutput()),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
-		chain("filter-output", "filter", "output", "filter", filterOutput()),
+		chain("filter-output", "filter", "output", "filter", slices.Concat(filterOutput(), v.talking())),
 		chain("nat-prerouting", "nat", "prerouting", "dstnat-10", v.hostPorts()),
 		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
@@ -63,6 +64,11 @@ func (v *view) inetSets() []model.Set {
 	for _, b := range v.own {
 		own = append(own, b.CIDR)
 	}
+	var probes [2][]netip.Addr
+	for _, a := range v.probe().Addrs {
+		i := model.FamilyIndex(a)
+		probes[i] = append(probes[i], a)
+	}
 	for i, f := range families {
 		add(setEndpoints, f, addressElements(v.endpoints[i]))
 		add(setPodSources, f, nil)
@@ -72,7 +78,8 @@ func (v *view) inetSets() []model.Set {
 		add(setRanges, f, prefixElements(f, v.network.Ranges))
 		add(setBlocks, f, prefixElements(f, own))
 		add(setNoMasquerade, f, prefixElements(f, v.network.MasqueradeExclude))
-		for _, name := range []string{setHairpin, mapHostPorts, mapHostPortsIP} {
+		add(setProbes, f, addressElements(probes[i]))
+		for _, name := range []string{setHairpin, mapHostPorts, mapHostPortsIP, setTalking} {
 			add(name, f, nil)
 		}
 	}
@@ -110,7 +117,7 @@ func (v *view) rawPrerouting() []string {
 			local+fmt.Sprintf(endpoints, "!= ")+" drop",
 			local+fmt.Sprintf(endpoints, "")+" notrack")
 	}
-	return rules
+	return append(rules, v.markProbes()...)
 }
 
 func (v *view) rawOutput() []string {
@@ -132,7 +139,7 @@ func (v *view) filterForward() []string {
 			rules = append(rules, v.toRemote(f)+" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
 		}
 	}
-	return rules
+	return append(rules, v.talking()...)
 }
 
 // filterOutput keeps the node from telling pods of a shorter way: a packet that

@@ -25,8 +25,9 @@ type modes struct {
 // asked is a mode and the name of the RouteMode that asks for it; no name stands
 // for the PodNetwork.
 type asked struct {
-	mode model.Mode
-	by   string
+	mode   model.Mode
+	forced bool
+	by     string
 }
 
 // modeRule is a RouteMode as seen from this node: it applies to every other node
@@ -41,7 +42,7 @@ func newModes(otherwise model.Mode, all []model.RouteMode, own map[string]string
 	slices.SortFunc(m.sorted, model.CompareStrength)
 	for _, r := range m.sorted {
 		if others := othersOf(r, own); len(others) > 0 {
-			m.rules = append(m.rules, modeRule{asked{r.Mode, r.Name}, others})
+			m.rules = append(m.rules, modeRule{asked{r.Mode, r.Forced, r.Name}, others})
 		}
 	}
 	return m

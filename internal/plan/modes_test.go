@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func TestModeIsTheSameFromBothEnds(t *testing.T) {
 		for _, b := range nodes {
 			one, other := newModes(model.ModeAuto, rules, a).between(b), newModes(model.ModeAuto, rules, b).between(a)
 			if one != other {
-				t.Errorf("%v to %v is %s, and back %s", a, b, one, other)
+				t.Errorf("%v to %v is %+v, and back %+v", a, b, one, other)
 			}
 		}
 	}
@@ -79,6 +80,7 @@ func TestModeIsTheSameFromBothEnds(t *testing.T) {
 
 func TestRouteModeDecidesPerPeer(t *testing.T) {
 	c := cluster()
+	c.Evidence = map[netip.Prefix]model.Evidence{prefix("10.244.1.0/24"): provenPaths}
 	c.RouteModes = []model.RouteMode{{Name: "x", Mode: model.ModeRouted, Between: []model.Selector{in("node", "a", "b")}}}
 	p := Build(c)
 	if got := pathTo(t, p, "10.244.1.0/24"); got.Path != model.PathRouted || got.Want != model.ModeRouted {

@@ -41,7 +41,9 @@ func Build(c model.Cluster) model.Plan {
 		s.Firewall[i].Sign()
 	}
 	v.judge(paths)
-	return model.Plan{State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu}
+	return model.Plan{
+		State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe(),
+	}
 }
 
 // view is a cluster as this node sees it: everything that more than one part of
@@ -49,6 +51,7 @@ func Build(c model.Cluster) model.Plan {
 type view struct {
 	network model.Network
 	host    model.Host
+	pods    []model.Pod
 	// own are this node's served blocks, the oldest first.
 	own   []model.Block
 	peers []*peer
@@ -67,6 +70,7 @@ type view struct {
 	uplinks  []string
 	underlay underlay
 	modes    *modes
+	evidence map[netip.Prefix]model.Evidence
 	mtu      int
 	// bridge says that there is a bridge.
 	bridge   bool
@@ -74,7 +78,7 @@ type view struct {
 }
 
 func newView(c model.Cluster) *view {
-	v := &view{network: *c.Network, host: c.Host, underlay: newUnderlay(c.Host.Routes)}
+	v := &view{network: *c.Network, host: c.Host, pods: c.Pods, underlay: newUnderlay(c.Host.Routes), evidence: c.Evidence}
 	served, problems := serve(c)
 	v.problems = problems
 	for i, f := range families {
@@ -211,7 +215,7 @@ func (v *view) judge(paths []model.PathChoice) {
 		}
 		suffering := 0
 		for _, p := range paths {
-			if p.Block.Addr().Is4() == f.is4 && p.Message != "" {
+			if p.Block.Addr().Is4() == f.is4 && p.Diverges {
 				suffering++
 			}
 		}

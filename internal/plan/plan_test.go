@@ -45,7 +45,7 @@ func block(node string, is4 bool) model.Block {
 func cluster() model.Cluster {
 	c := model.Cluster{
 		Network: &model.Network{
-			Ranges: prefixes("10.244.0.0/16", "fd00:10::/48"), Attachment: model.PointToPoint, Mode: model.ModeAuto,
+			Ranges: prefixes("10.244.0.0/16", "fd00:10::/48"), BlockBits: [2]int{24, 64}, Attachment: model.PointToPoint, Mode: model.ModeAuto,
 			VNI: 7466, Port: 8472, Masquerade: true,
 		},
 		Host: model.Host{
@@ -68,6 +68,21 @@ func cluster() model.Cluster {
 	return c
 }
 
+// provenPaths is what is known where both paths work.
+var provenPaths = model.Evidence{
+	Taken:  model.PathOverlay,
+	Proofs: [2]model.Proof{{Standing: model.Proven, Fresh: true}, {Standing: model.Proven, Fresh: true}},
+}
+
+// askRouted makes a network ask for routed paths, which are all proven.
+func askRouted(c *model.Cluster) {
+	c.Network.Mode = model.ModeRouted
+	c.Evidence = map[netip.Prefix]model.Evidence{}
+	for _, b := range c.Blocks {
+		c.Evidence[b.CIDR] = provenPaths
+	}
+}
+
 func pod(id string, last int) model.Pod {
 	return model.Pod{
 		ContainerID: id, IfName: "eth0", Attachment: model.PointToPoint, HostLink: "podn" + id,
@@ -79,7 +94,7 @@ func pod(id string, last int) model.Pod {
 
 func routeTo(t *testing.T, s model.State, dst string) model.Route {
 	t.Helper()
-	i := slices.IndexFunc(s.Routes, func(r model.Route) bool { return r.Dst == prefix(dst) })
+	i := slices.IndexFunc(s.Routes, func(r model.Route) bool { return r.Table == 0 && r.Dst == prefix(dst) })
 	if i < 0 {
 		t.Fatalf("no route to %s in %+v", dst, s.Routes)
 	}
@@ -87,7 +102,7 @@ func routeTo(t *testing.T, s model.State, dst string) model.Route {
 }
 
 func hasRoute(s model.State, dst string) bool {
-	return slices.ContainsFunc(s.Routes, func(r model.Route) bool { return r.Dst == prefix(dst) })
+	return slices.ContainsFunc(s.Routes, func(r model.Route) bool { return r.Table == 0 && r.Dst == prefix(dst) })
 }
 
 func linkNamed(t *testing.T, s model.State, name string) model.Link {
@@ -251,7 +266,7 @@ func TestNodeWithoutIPv6ServesIPv4(t *testing.T) {
 	c.Host.Endpoints = c.Host.Endpoints[:1]
 	p := Build(c)
 	expectProblem(t, p.Problems, model.ReasonDegraded, "IPv6")
-	if hasRoute(p.State, "fd00:10:0:1::/64") || len(p.State.Rules) != 1 || p.State.Rules[0].IPv6 {
+	if hasRoute(p.State, "fd00:10:0:1::/64") || slices.ContainsFunc(p.State.Rules, func(r model.Rule) bool { return r.IPv6 }) {
 		t.Errorf("routes %+v, rules %+v", p.State.Routes, p.State.Rules)
 	}
 	if !hasRoute(p.State, "10.244.1.0/24") {
@@ -263,7 +278,7 @@ func TestMissingEndpointOfAFamilyIsAProblemOnlyWherePathsSuffer(t *testing.T) {
 	c := cluster()
 	c.Host.Endpoints = c.Host.Endpoints[:1]
 	expectNoProblems(t, Build(c).Problems)
-	c.Network.Mode = model.ModeRouted
+	askRouted(&c)
 	p := Build(c)
 	if expectProblem(t, p.Problems, model.ReasonNoEndpoint, "IPv6").Fatal {
 		t.Error("the problem is fatal although the overlay works")
@@ -327,6 +342,17 @@ func random(r *rand.Rand) model.Cluster {
 		c.Pods = append(c.Pods, p)
 	}
 	c.Network.Mode = []model.Mode{model.ModeAuto, model.ModeRouted, model.ModeOverlay}[r.IntN(3)]
+	c.Evidence = map[netip.Prefix]model.Evidence{}
+	for _, b := range c.Blocks {
+		e := model.Evidence{Taken: []model.Path{"", model.PathRouted, model.PathOverlay}[r.IntN(3)]}
+		for i := range e.Proofs {
+			e.Proofs[i] = model.Proof{
+				Standing: []model.Standing{model.Unproven, model.Proven, model.Suspect, model.Failed}[r.IntN(4)],
+				Fresh:    chance(), Silent: chance(), MTU: 1400 * r.IntN(2),
+			}
+		}
+		c.Evidence[b.CIDR] = e
+	}
 	c.Network.MasqueradeExclude = prefixes("10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32", "fd00::/8")
 	if chance() {
 		c.Network.Attachment = model.Bridge
@@ -392,7 +418,7 @@ func TestEveryObjectIsPlannedOnce(t *testing.T) {
 			sources[a.Addr.Addr()] = true
 		}
 		for _, r := range s.Routes {
-			once("route %s", r.Dst)
+			once("route %s of table %d", r.Dst, r.Table)
 			if !sources[r.Src] {
 				t.Errorf("seed %d: the node has not the source of %+v", seed, r)
 			}

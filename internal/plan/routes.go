@@ -10,12 +10,22 @@ import (
 	"github.com/podnet/podnet/internal/path"
 )
 
-// ownRoutes adds the rules that lead to podnet's table, and what keeps packets
+// ownRoutes adds the rules that lead to podnet's tables, and what keeps packets
 // to unused addresses of the node's own blocks from making neighbours.
 func (v *view) ownRoutes(s *model.State) {
 	for i, f := range families {
-		if v.active[i] {
-			s.Rules = append(s.Rules, model.Rule{IPv6: !f.is4, Priority: model.RulePriority, Table: model.RouteTable})
+		if !v.active[i] {
+			continue
+		}
+		s.Rules = append(s.Rules, model.Rule{IPv6: !f.is4, Priority: model.RulePriority, Table: model.RouteTable})
+		for way, table := range probeTables {
+			// A VXLAN device looks for the way of the outer packet with the mark of the
+			// inner one, which has come in by no link.
+			s.Rules = append(s.Rules, model.Rule{
+				IPv6: !f.is4, Priority: model.ProbeRulePriority, Table: table, Mark: probeMarks[way], In: v.probesFrom(),
+			})
+			// A probe that has no route of its kind must not take one of the other.
+			s.Routes = append(s.Routes, model.Route{Table: table, Dst: f.all, Unreachable: true})
 		}
 	}
 	for _, b := range v.own {
@@ -23,38 +33,59 @@ func (v *view) ownRoutes(s *model.State) {
 	}
 }
 
+// probeTables and probeMarks are those of model.Ways.
+var (
+	probeTables = [2]int{model.ProbeRoutedTable, model.ProbeOverlayTable}
+	probeMarks  = [2]uint32{model.ProbeRoutedMark, model.ProbeOverlayMark}
+)
+
 // peerRoutes adds the way to the blocks of all other nodes, and returns which
-// path each takes, sorted by block.
+// path each takes, sorted by block. Each block has besides the route in force one
+// of each kind, by which it is probed.
 func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 	var choices []model.PathChoice
 	for _, p := range v.peers {
 		want := v.modes.between(p.labels)
 		device, overlayObstacle := v.overlayTo(p)
 		if device != nil {
-			mac := linkMAC(p.node, device.Name)
-			known := len(s.Neighbours)
-			s.FDB = append(s.FDB, model.FDBEntry{
-				Link: device.Name, MAC: mac, Endpoint: p.endpoints[model.FamilyIndex(device.Local)],
-			})
-			for _, b := range p.blocks {
-				n := model.Neighbour{Link: device.Name, Addr: gatewayTo(b.CIDR, mac), MAC: mac}
-				// A node's IPv6 blocks have one gateway.
-				if !slices.Contains(s.Neighbours[known:], n) {
-					s.Neighbours = append(s.Neighbours, n)
-				}
-			}
+			v.tunnelTo(s, p, device)
 		}
 		for _, b := range p.blocks {
 			hop, routedObstacle := v.nextHop(p, model.FamilyIndex(b.CIDR.Addr()))
-			taken, why := path.Choose(want.mode, path.Reach{RoutedObstacle: routedObstacle, OverlayObstacle: overlayObstacle})
-			choices = append(choices, model.PathChoice{
-				Node: p.node, Block: b.CIDR, Want: want.mode, RouteMode: want.by, Path: taken, Message: why,
+			w := ways{block: b, hop: hop, device: device}
+			choice := v.choose(w, model.PathQuestion{
+				Want: want.mode, Forced: want.forced, Obstacles: [2]string{routedObstacle, overlayObstacle},
 			})
-			s.Routes = append(s.Routes, v.routeTo(b, taken, hop, device))
+			choice.RouteMode = want.by
+			choices = append(choices, choice)
+			s.Routes = append(s.Routes, v.routeTo(w, choice.Path, choice.Proof.MTU))
+			for i, way := range model.Ways {
+				if choice.Obstacles[i] == "" {
+					probed := v.routeTo(w, way, 0)
+					probed.Table, probed.Src = probeTables[i], netip.Addr{}
+					s.Routes = append(s.Routes, probed)
+				}
+			}
 		}
 	}
 	slices.SortFunc(choices, func(a, b model.PathChoice) int { return model.ComparePrefix(a.Block, b.Block) })
 	return choices
+}
+
+// tunnelTo adds what leads to another node inside the overlay.
+func (v *view) tunnelTo(s *model.State, p *peer, device *model.Link) {
+	mac := linkMAC(p.node, device.Name)
+	known := len(s.Neighbours)
+	s.FDB = append(s.FDB, model.FDBEntry{
+		Link: device.Name, MAC: mac, Endpoint: p.endpoints[model.FamilyIndex(device.Local)],
+	})
+	for _, b := range p.blocks {
+		n := model.Neighbour{Link: device.Name, Addr: gatewayTo(b.CIDR, mac), MAC: mac}
+		// A node's IPv6 blocks have one gateway.
+		if !slices.Contains(s.Neighbours[known:], n) {
+			s.Neighbours = append(s.Neighbours, n)
+		}
+	}
 }
 
 // hop is where packets to another node leave this one.
@@ -63,21 +94,51 @@ type hop struct {
 	link string
 }
 
-// routeTo is the route to another node's block on the path that was chosen. A
-// path that is down gets a route as well: without one the packets would follow
-// the node's default route into a network that they were not meant for.
-func (v *view) routeTo(to model.Block, taken model.Path, next hop, device *model.Link) model.Route {
-	block := to.CIDR
+// ways are the ways to another node's block, as far as there are.
+type ways struct {
+	block  model.Block
+	hop    hop
+	device *model.Link
+}
+
+// choose chooses the path to a block.
+func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
+	c := model.PathChoice{PathQuestion: q, Node: w.block.Node, Block: w.block.CIDR}
+	if q.Obstacles[0] == "" {
+		c.Limits[0], c.Hops[0] = v.mtu, fmt.Sprintf("%s by %s", w.hop.via, w.hop.link)
+	}
+	if q.Obstacles[1] == "" {
+		endpoint, _ := w.block.Endpoint(w.device.Local.Is4())
+		c.Limits[1], c.Hops[1] = min(v.mtu, w.device.MTU), fmt.Sprintf("%s by %s from %s", endpoint, w.device.Name, w.device.Local)
+	}
+	decision := path.Choose(q, v.evidence[w.block.CIDR])
+	c.Path, c.Diverges, c.Message, c.Proof = decision.Path, decision.Diverges, decision.Why, decision.Proof
+	if mtu := c.Proof.MTU; mtu > 0 && c.Message == "" {
+		c.Message = fmt.Sprintf("Packets of more than %d bytes do not come through, although the interfaces carry them: larger ones are refused at this node.", mtu)
+	}
+	return c
+}
+
+// routeTo is the route to another node's block on a path, for packets of up to an
+// MTU, if that is not 0, where the path carries less than its interface. A path
+// that is down gets a route as well: without one the packets would follow the
+// node's default route into a network that they were not meant for.
+func (v *view) routeTo(w ways, taken model.Path, mtu int) model.Route {
+	block := w.block.CIDR
 	src := v.address[model.FamilyIndex(block.Addr())]
 	switch taken {
 	case model.PathRouted:
 		// The next hop is on the link because the node's own route says so, which the
 		// kernel would otherwise look for in podnet's table first.
-		return model.Route{Dst: block, Link: next.link, Via: next.via, OnLink: true, Src: src}
+		return model.Route{Dst: block, Link: w.hop.link, Via: w.hop.via, OnLink: true, Src: src, MTU: mtu}
 	case model.PathOverlay:
+		carried := min(v.mtu, w.device.MTU)
+		if mtu > 0 {
+			carried = min(carried, mtu)
+		}
 		return model.Route{
-			Dst: block, Link: device.Name, Via: gatewayTo(block, linkMAC(to.Node, device.Name)), OnLink: true, Src: src,
-			MTU: min(v.mtu, device.MTU),
+			Dst: block, Link: w.device.Name, Via: gatewayTo(block, linkMAC(w.block.Node, w.device.Name)), OnLink: true, Src: src,
+			MTU: carried,
 		}
 	default:
 		return model.Route{Dst: block, Unreachable: true}

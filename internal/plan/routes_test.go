@@ -82,7 +82,7 @@ func TestNoCommonEndpointFamilyHasNoPath(t *testing.T) {
 
 func TestRoutedRoutesFollowTheUnderlay(t *testing.T) {
 	c := cluster()
-	c.Network.Mode = model.ModeRouted
+	askRouted(&c)
 	s := Build(c).State
 	for _, want := range []model.Route{
 		{Dst: prefix("10.244.1.0/24"), Link: "eth0", Via: addr("192.0.2.2"), OnLink: true, Src: addr("10.244.0.0")},
@@ -97,7 +97,7 @@ func TestRoutedRoutesFollowTheUnderlay(t *testing.T) {
 
 func TestBothFormsAreAcceptedWhicheverPathIsTaken(t *testing.T) {
 	overlay, routed := cluster(), cluster()
-	routed.Network.Mode = model.ModeRouted
+	askRouted(&routed)
 	a, b := Build(overlay).State, Build(routed).State
 	if len(a.Links) != 2 || len(a.FDB) != 2 || len(a.Neighbours) != 4 {
 		t.Errorf("links %+v, FDB %+v, neighbours %+v", a.Links, a.FDB, a.Neighbours)
@@ -126,7 +126,8 @@ func TestUnderlayIsReadAsTheKernelDoes(t *testing.T) {
 
 func TestRoutedIsImpossibleWithoutRoute(t *testing.T) {
 	c := cluster()
-	c.Network.Mode, c.Host.Routes = model.ModeRouted, nil
+	askRouted(&c)
+	c.Host.Routes = nil
 	p := Build(c)
 	if got := pathTo(t, p, "10.244.1.0/24"); got.Path != model.PathOverlay || got.Want != model.ModeRouted || got.Message == "" {
 		t.Errorf("path: %+v", got)
@@ -268,14 +269,18 @@ func TestDrainingBlockKeepsServing(t *testing.T) {
 
 func TestRulesAreThoseOfTheRangesFamilies(t *testing.T) {
 	c := cluster()
-	six := model.Rule{IPv6: true, Priority: model.RulePriority, Table: model.RouteTable}
-	four := six
-	four.IPv6 = false
-	if got := Build(c).State.Rules; !slices.Equal(got, []model.Rule{four, six}) {
+	of := func(ipv6 bool) []model.Rule {
+		return []model.Rule{
+			{IPv6: ipv6, Priority: 511, Table: 7467, Mark: 0x74660001, In: "podnprobe"},
+			{IPv6: ipv6, Priority: 511, Table: 7468, Mark: 0x74660002, In: "podnprobe"},
+			{IPv6: ipv6, Priority: 512, Table: 7466},
+		}
+	}
+	if got := Build(c).State.Rules; !slices.Equal(got, append(of(false), of(true)...)) {
 		t.Errorf("both: %+v", got)
 	}
 	c.Network.Ranges = c.Network.Ranges[1:]
-	if got := Build(c).State.Rules; !slices.Equal(got, []model.Rule{six}) {
+	if got := Build(c).State.Rules; !slices.Equal(got, of(true)) {
 		t.Errorf("IPv6: %+v", got)
 	}
 }

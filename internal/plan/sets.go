@@ -3,6 +3,7 @@ package plan
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -22,6 +23,10 @@ const (
 	setPodSources = "podsources"
 	// setHairpin holds pods that may reach themselves through a hostPort.
 	setHairpin = "hairpin"
+	// setProbes holds the addresses from which this node probes its paths.
+	setProbes = "probes"
+	// setTalking holds what the kernel notes by the rules of talking.
+	setTalking = model.TalkingSet
 	// mapHostPorts leads from ports of all addresses of the node to pods,
 	// mapHostPortsIP from ports of one address.
 	mapHostPorts   = "hostports"
@@ -31,12 +36,17 @@ const (
 	setPodMACs = "podmacs"
 )
 
+// talkingTime is how long a destination is remembered.
+const talkingTime = time.Minute
+
 // declare returns a set of the inet table without elements.
 func declare(name string, f family) model.Set {
 	s := model.Set{Name: name + f.digit}
 	switch name {
-	case setEndpoints:
+	case setEndpoints, setProbes:
 		s.Key = f.address
+	case setTalking:
+		s.Key, s.Forgets = f.address, talkingTime
 	case setRanges, setBlocks, setNoMasquerade:
 		s.Key, s.Interval = f.address, true
 	case setPodSources:

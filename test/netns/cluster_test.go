@@ -96,7 +96,8 @@ func newCluster(t *testing.T, o options) *cluster {
 	}
 	c := &cluster{options: o, underlay: topology.NewUnderlay(t, o.mtu)}
 	c.network = model.Network{
-		Attachment: o.attachment, Mode: o.mode, VNI: 7466, Port: 4789, Masquerade: true, MasqueradeExclude: o.masqueradeExclude,
+		BlockBits: [2]int{24, 64}, Attachment: o.attachment, Mode: o.mode, VNI: 7466, Port: 4789, Masquerade: true,
+		MasqueradeExclude: o.masqueradeExclude,
 	}
 	if o.ranges == (topology.Families{}) {
 		o.ranges = o.families
@@ -162,7 +163,20 @@ func (n *node) model() (model.Cluster, error) {
 		BridgeNetfilter: facts.BridgeNetfilter && !n.cluster.noBridgeNetfilter,
 	}
 	network := n.cluster.network
-	return model.Cluster{Network: &network, Blocks: n.cluster.blocks, RouteModes: n.cluster.modes, Host: host, Pods: n.pods}, nil
+	return model.Cluster{
+		Network: &network, Blocks: n.cluster.blocks, RouteModes: n.cluster.modes, Host: host, Pods: n.pods, Evidence: n.cluster.proven(),
+	}, nil
+}
+
+// proven is what is known where all paths work, as they do but where a test is about
+// those that do not.
+func (c *cluster) proven() map[netip.Prefix]model.Evidence {
+	all := map[netip.Prefix]model.Evidence{}
+	for _, b := range c.blocks {
+		proof := model.Proof{Standing: model.Proven, Fresh: true}
+		all[b.CIDR] = model.Evidence{Proofs: [2]model.Proof{proof, proof}}
+	}
+	return all
 }
 
 // want returns the node's plan.

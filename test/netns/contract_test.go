@@ -236,11 +236,11 @@ func (n *node) addForeign(t *testing.T, random *rand.Rand) []string {
 		ip route add 10.244.0.0/16 via 192.168.77.201 metric 50
 		ip route add unreachable 10.245.0.0/16
 		ip route add 10.244.2.0/24 via 192.168.77.200 table 100
-		ip route add 10.244.2.0/24 via 192.168.77.200 table 7467 proto 117
+		ip route add 10.244.2.0/24 via 192.168.77.200 table 7469 proto 117
 		ip -6 route add fd44:0:0:2::/64 via fd77::c8
 		ip -6 route add fd44::/48 via fd77::c9 metric 50
 		ip rule add from 172.17.0.0/16 lookup 100 priority 512
-		ip rule add fwmark 0x1 lookup 7467 priority 600
+		ip rule add fwmark 0x1 lookup 7469 priority 600
 		ip -6 rule add from fd17::/64 lookup 100 priority 512
 		ip neigh add 172.17.0.9 lladdr 02:00:00:00:00:09 dev br-foreign nud permanent
 		nft add table ip podnet
@@ -257,7 +257,7 @@ func (n *node) addForeign(t *testing.T, random *rand.Rand) []string {
 	return []string{
 		"ip -d link show podfoo", "ip -d link show podbar", "ip -d link show br-foreign", "ip -d link show eth0",
 		"ip addr show br-foreign", "ip addr show lo", "ip addr show eth0", "ip route show table main", "ip -6 route show table main",
-		"ip route show table 100", "ip route show table 7465", "ip route show table 7467",
+		"ip route show table 100", "ip route show table 7465", "ip route show table 7469",
 		"ip neigh show dev br-foreign nud permanent", "nft list table ip podnet", "nft list table inet podnet2", "rules",
 	}
 }
@@ -267,7 +267,7 @@ func (n *node) show(t *testing.T, commands []string) map[string]string {
 	out := map[string]string{}
 	for _, command := range commands {
 		if command == "rules" {
-			out[command] = without(n.Run(t, "ip", "rule")+n.Run(t, "ip", "-6", "rule"), "from all lookup 7466")
+			out[command] = without(n.Run(t, "ip", "rule")+n.Run(t, "ip", "-6", "rule"), "from all lookup 7466", "lookup 7467", "lookup 7468")
 			continue
 		}
 		out[command] = timers.ReplaceAllString(n.Run(t, strings.Fields(command)...), "")

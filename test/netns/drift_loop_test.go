@@ -12,6 +12,7 @@ import (
 	"github.com/onsi/gomega"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	agentsync "github.com/podnet/podnet/agent/sync"
@@ -24,23 +25,52 @@ import (
 type loop struct {
 	*node
 	syncer *agentsync.Syncer
+	// forced says that paths are taken unproven.
+	forced bool
 
 	mu sync.Mutex
 	// links are the pods that were attached.
-	links   []model.Pod
-	passes  int
-	repairs []diff.Repair
+	links    []model.Pod
+	passes   int
+	repairs  []diff.Repair
+	reported status.Report
 	// events are given the sentences of Events.
 	events chan string
+	// stop ends the agent.
+	stop func()
 }
 
-// newLoop starts the agent of a node.
+// newLoop starts the agent of a node, which takes the paths that are asked for
+// unproven.
 func newLoop(t *testing.T, n *node) *loop {
 	t.Helper()
-	l := &loop{node: n, events: make(chan string, 10)}
+	return startLoop(t, n, false)
+}
+
+// startLoop starts the agent of a node, which proves its paths or not, with pods that
+// are attached already.
+func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
+	t.Helper()
+	l := &loop{node: n, links: pods, events: make(chan string, 10)}
+	var paths *prober.Prober
+	if proves {
+		var err error
+		paths, err = prober.New(prober.Config{
+			Changed: func() { l.syncer.Trigger() },
+			Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
+				return taken, n.Try(func() error { taken, err = n.kernel.Taken(ctx); return err })
+			},
+			Talking: func(ctx context.Context) (addrs []netip.Addr, err error) {
+				return addrs, n.Try(func() error { addrs, err = n.kernel.Talking(ctx); return err })
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	drifts := status.NewDrifts(func(note string) { l.events <- note })
 	subscribed := make(chan struct{})
-	l.syncer = agentsync.New(agentsync.Config{
+	cfg := agentsync.Config{
 		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
 		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
@@ -51,7 +81,11 @@ func newLoop(t *testing.T, n *node) *loop {
 		},
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return [2]int64{} },
-		Report:  func(status.Report) {},
+		Report: func(r status.Report) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.reported = r
+		},
 		Repaired: func(repairs []diff.Repair) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -60,17 +94,25 @@ func newLoop(t *testing.T, n *node) *loop {
 		},
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: time.Hour,
-	})
+	}
+	parts := []func(context.Context) error{func(ctx context.Context) error { return l.syncer.Run(ctx) },
+		func(ctx context.Context) error { return l.syncer.Watch(ctx) }, drifts.Run}
+	if proves {
+		cfg.Paths = paths
+		parts = append(parts, paths.Run)
+	}
+	l.syncer, l.forced = agentsync.New(cfg), !proves
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{l.syncer.Run, l.syncer.Watch, drifts.Run} {
+	for _, part := range parts {
 		wg.Go(func() {
 			if err := n.Try(func() error { return part(ctx) }); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	l.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(l.stop)
 	<-subscribed
 	gomega.NewWithT(t).Eventually(l.syncer.Ready, 20*time.Second, 20*time.Millisecond).Should(gomega.Succeed())
 	return l
@@ -96,7 +138,13 @@ func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
 	defer l.mu.Unlock()
 	l.passes++
 	network := l.cluster.network
-	return source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}, nil
+	snap := source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}
+	if l.forced {
+		snap.RouteModes = append(slices.Clone(snap.RouteModes), model.RouteMode{
+			Name: "unproven", Between: []model.Selector{{}}, Mode: network.Mode, Forced: true,
+		})
+	}
+	return snap, nil
 }
 
 // Host implements sync.Node.

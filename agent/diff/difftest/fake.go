@@ -185,7 +185,7 @@ func (f *Fake) route(put bool, o model.Route) error {
 	if put && o.Src.IsValid() && !slices.ContainsFunc(f.state.Addresses, func(a model.Address) bool { return a.Addr.Addr() == o.Src }) {
 		return errors.New("the source is no address of the node")
 	}
-	f.state.Routes = set(f.state.Routes, o, put, func(r model.Route) bool { return r.Dst == o.Dst })
+	f.state.Routes = set(f.state.Routes, o, put, func(r model.Route) bool { return r.Table == o.Table && r.Dst == o.Dst })
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,6 +247,11 @@ type Flow struct {
 	done chan struct{}
 	sent uint64
 	seen map[uint64]bool
+
+	mu sync.Mutex
+	// last is when a datagram came back last, and gap the longest time between two.
+	last time.Time
+	gap  time.Duration
 }
 
 // StartFlow sends a numbered datagram every interval to a server of Serve.
@@ -280,10 +286,31 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 			}
 			if err == nil && size == 8 {
 				f.seen[binary.BigEndian.Uint64(buffer)] = true
+				f.heard(time.Now())
 			}
 		}
 	}()
 	return f
+}
+
+func (f *Flow) heard(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.last.IsZero() {
+		f.gap = max(f.gap, now.Sub(f.last))
+	}
+	f.last = now
+}
+
+// LongestGap returns the longest time in which no datagram came back.
+func (f *Flow) LongestGap(t testing.TB) time.Duration {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last.IsZero() {
+		t.Fatal("no datagram came back")
+	}
+	return max(f.gap, time.Since(f.last))
 }
 
 // Stop ends the flow, and returns how many datagrams were sent and how many came back.

@@ -280,9 +280,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: node
       type:
         scalar: string
+    - name: path
+      type:
+        scalar: string
     - name: routeMode
       type:
         scalar: string
+- name: com.github.podnet.podnet.api.v1alpha1.PathProof
+  scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.PathsStatus
   map:
     fields:
@@ -296,6 +301,9 @@ var schemaYAML = typed.YAMLObject(`types:
             namedType: com.github.podnet.podnet.api.v1alpha1.PathException
           elementRelationship: atomic
     - name: overlay
+      type:
+        scalar: numeric
+    - name: proven
       type:
         scalar: numeric
     - name: routed
@@ -494,6 +502,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 0
+    - name: proof
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.PathProof
+      default: Required
 - name: com.github.podnet.podnet.api.v1alpha1.RouteModeStatus
   map:
     fields:

@@ -8,7 +8,7 @@ package v1alpha1
 // PathExceptionApplyConfiguration represents a declarative configuration of the PathException type for use
 // with apply.
 //
-// PathException is a block of another node whose path differs from what was asked.
+// PathException is a block of another node of whose path there is something to say.
 type PathExceptionApplyConfiguration struct {
 	// node is the other node.
 	Node *string `json:"node,omitempty"`
@@ -16,7 +16,10 @@ type PathExceptionApplyConfiguration struct {
 	CIDR *string `json:"cidr,omitempty"`
 	// routeMode is the name of the RouteMode that asked; empty where the PodNetwork did.
 	RouteMode *string `json:"routeMode,omitempty"`
-	// message says what was asked, what is used instead, and why.
+	// path is the path in force: routed, overlay or down.
+	Path *string `json:"path,omitempty"`
+	// message says why the path is not the one asked for, or not the one that Auto
+	// prefers, or what is wrong with it.
 	Message *string `json:"message,omitempty"`
 }
 
@@ -47,6 +50,14 @@ func (b *PathExceptionApplyConfiguration) WithCIDR(value string) *PathExceptionA
 // If called multiple times, the RouteMode field is set to the value of the last call.
 func (b *PathExceptionApplyConfiguration) WithRouteMode(value string) *PathExceptionApplyConfiguration {
 	b.RouteMode = &value
+	return b
+}
+
+// WithPath sets the Path field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Path field is set to the value of the last call.
+func (b *PathExceptionApplyConfiguration) WithPath(value string) *PathExceptionApplyConfiguration {
+	b.Path = &value
 	return b
 }
 

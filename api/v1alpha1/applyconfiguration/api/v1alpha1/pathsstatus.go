@@ -16,7 +16,10 @@ type PathsStatusApplyConfiguration struct {
 	Overlay *int32 `json:"overlay,omitempty"`
 	// down is the number of blocks that cannot be reached.
 	Down *int32 `json:"down,omitempty"`
-	// exceptions are the first few blocks whose path is not the one asked for.
+	// proven is the number of blocks by whose path in force probes come back.
+	Proven *int32 `json:"proven,omitempty"`
+	// exceptions are the first few blocks whose path is not the one asked for, or not
+	// the one that Auto prefers, or does not carry all packets.
 	Exceptions []PathExceptionApplyConfiguration `json:"exceptions,omitempty"`
 }
 
@@ -47,6 +50,14 @@ func (b *PathsStatusApplyConfiguration) WithOverlay(value int32) *PathsStatusApp
 // If called multiple times, the Down field is set to the value of the last call.
 func (b *PathsStatusApplyConfiguration) WithDown(value int32) *PathsStatusApplyConfiguration {
 	b.Down = &value
+	return b
+}
+
+// WithProven sets the Proven field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Proven field is set to the value of the last call.
+func (b *PathsStatusApplyConfiguration) WithProven(value int32) *PathsStatusApplyConfiguration {
+	b.Proven = &value
 	return b
 }
 

@@ -21,6 +21,9 @@ type RouteModeSpecApplyConfiguration struct {
 	Between []v1.LabelSelectorApplyConfiguration `json:"between,omitempty"`
 	// mode is the path that packets between those nodes take.
 	Mode *apiv1alpha1.Mode `json:"mode,omitempty"`
+	// proof says whether the path has to be proven before it carries packets. With
+	// Skipped packets are lost where the path does not work.
+	Proof *apiv1alpha1.PathProof `json:"proof,omitempty"`
 	// priority decides between RouteModes that select the same pair of nodes: the
 	// highest wins, then the older object, then the name that sorts first.
 	Priority *int32 `json:"priority,omitempty"`
@@ -50,6 +53,14 @@ func (b *RouteModeSpecApplyConfiguration) WithBetween(values ...*v1.LabelSelecto
 // If called multiple times, the Mode field is set to the value of the last call.
 func (b *RouteModeSpecApplyConfiguration) WithMode(value apiv1alpha1.Mode) *RouteModeSpecApplyConfiguration {
 	b.Mode = &value
+	return b
+}
+
+// WithProof sets the Proof field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Proof field is set to the value of the last call.
+func (b *RouteModeSpecApplyConfiguration) WithProof(value apiv1alpha1.PathProof) *RouteModeSpecApplyConfiguration {
+	b.Proof = &value
 	return b
 }
 

@@ -1,0 +1,71 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Taken returns which paths to other nodes' blocks are in force.
+func (k *Kernel) Taken(_ context.Context) (map[netip.Prefix]model.Path, error) {
+	p, err := newPass()
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	if _, err := p.allLinks(); err != nil {
+		return nil, err
+	}
+	routes, err := p.observeRoutes()
+	if err != nil {
+		return nil, err
+	}
+	taken := map[netip.Prefix]model.Path{}
+	for _, r := range routes {
+		// Routes to pods of this node have no gateway.
+		if r.Table != 0 || !r.Via.IsValid() {
+			continue
+		}
+		taken[r.Dst] = model.PathRouted
+		if slices.Contains([]string{model.VXLANLink4, model.VXLANLink6}, r.Link) {
+			taken[r.Dst] = model.PathOverlay
+		}
+	}
+	return taken, nil
+}
+
+// Talking returns the addresses in other nodes' blocks to which this node has sent
+// lately, up to the length to which the firewall notes them.
+func (k *Kernel) Talking(ctx context.Context) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, digit := range []string{"4", "6"} {
+		objects, err := listNFT(ctx, "set", "inet", model.FirewallTable, model.TalkingSet+digit)
+		if errors.Is(err, errNoTable) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			if o.Set == nil {
+				continue
+			}
+			set, err := setOf(o.Set, false)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range set.Elements {
+				a, err := netip.ParseAddr(e.Key[0])
+				if err != nil {
+					return nil, fmt.Errorf("element of nft set %s: %w", set.Name, err)
+				}
+				all = append(all, a)
+			}
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,403 @@
+// Package prober proves paths: it sends probes between this node's blocks and those
+// of others, by each path that is possible, from a network namespace of its own
+// that hangs on the node as pods do, and answers those of other nodes. When to probe
+// and what follows from the answers is left to internal/path; how a probe gets on
+// its path to the routes and marks of internal/plan; and which path is put into the
+// kernel to the next pass, which it asks for when the choice changes.
+//
+// The namespace goes with the agent. Then no probe is answered, by neither path,
+// which is no reason for other nodes to change anything.
+package prober
+
+import (
+	"container/heap"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/time/rate"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/path"
+)
+
+// Config is what a Prober works with.
+type Config struct {
+	// Changed is called when another path is to be taken, or there is something else
+	// to say of one. It must not block.
+	Changed func()
+	// Taken returns which paths are in force. It is asked once, before all else: they
+	// are trusted until they are known better.
+	Taken func(ctx context.Context) (map[netip.Prefix]model.Path, error)
+	// Talking returns addresses in blocks to which this node has sent lately.
+	Talking func(ctx context.Context) ([]netip.Addr, error)
+}
+
+// Prober proves paths. Its methods may be called concurrently.
+type Prober struct {
+	cfg  Config
+	ns   ns.NetNS
+	wake chan struct{}
+	// doubts bounds the rounds that are sent in doubt.
+	doubts *rate.Limiter
+
+	mu sync.Mutex
+	// buffer is what probes are written into.
+	buffer  []byte
+	network [16]byte
+	// sockets are by address and way.
+	sockets map[netip.Addr]*[2]*socket
+	probe   model.Pod
+	// adopted are the paths that were found in force when the agent started; nil
+	// before they were asked for.
+	adopted map[netip.Prefix]model.Path
+	targets map[netip.Prefix]*target
+	// asking are the addresses whose requests are answered.
+	asking map[netip.Addr]bool
+	pairs  []*pair
+	queue  queue
+	// flights are the rounds that are under way, by the nonces of their probes:
+	// airborne until their time is over, and late for a while after.
+	flights  map[nonce]*flight
+	airborne airborne
+	late     []*flight
+	// actives is how many pairs this node talks to.
+	actives int
+	cells   cells
+}
+
+// target is a block of another node.
+type target struct {
+	model.PathChoice
+	addr netip.Addr
+	// pairs are this node's blocks of the family with it, by the address of the former.
+	pairs  map[netip.Addr]*pair
+	active bool
+	wish   model.Path
+}
+
+// New makes the namespace from which probes are sent.
+func New(cfg Config) (*Prober, error) {
+	made, err := ns.TempNetNS()
+	if err != nil {
+		return nil, fmt.Errorf("make the network namespace of the probes: %w", err)
+	}
+	return &Prober{
+		cfg: cfg, ns: made, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
+		doubts:  rate.NewLimiter(doubtRate, doubtRate/10),
+		sockets: map[netip.Addr]*[2]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
+		asking: map[netip.Addr]bool{},
+	}, nil
+}
+
+// Netns is the path by which the kernel's side opens the namespace.
+func (p *Prober) Netns() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.ns.Fd()) }
+
+// Close ends all that the prober has open.
+func (p *Prober) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for addr := range p.sockets {
+		errs = append(errs, p.closeSockets(addr))
+	}
+	return errors.Join(append(errs, p.ns.Close())...)
+}
+
+func (p *Prober) closeSockets(addr netip.Addr) error {
+	var errs []error
+	for _, s := range p.sockets[addr] {
+		if s != nil {
+			errs = append(errs, s.conn.Close())
+		}
+	}
+	delete(p.sockets, addr)
+	return errors.Join(errs...)
+}
+
+// Evidence returns what is known of the paths to other nodes' blocks.
+func (p *Prober) Evidence(ctx context.Context) (map[netip.Prefix]model.Evidence, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.adopted == nil {
+		taken, err := p.cfg.Taken(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("see which paths are in force: %w", err)
+		}
+		p.adopted = taken
+	}
+	now := time.Now()
+	out := make(map[netip.Prefix]model.Evidence, max(len(p.targets), len(p.adopted)))
+	for block, taken := range p.adopted {
+		out[block] = path.NewMachine(taken, [2]int{}).Evidence(now)
+	}
+	for block, t := range p.targets {
+		out[block] = t.evidence(now)
+	}
+	return out, nil
+}
+
+func (t *target) evidence(now time.Time) model.Evidence {
+	var all []model.Evidence
+	for _, pair := range t.pairs {
+		all = append(all, pair.machine.Evidence(now))
+	}
+	if len(all) == 0 {
+		return path.NewMachine(t.Path, [2]int{}).Evidence(now)
+	}
+	return path.Weakest(all)
+}
+
+// Listen opens the sockets of an attachment, once it is there, and closes those of
+// an earlier one.
+func (p *Prober) Listen(probe model.Pod, network string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.network, p.probe = networkID(network), probe
+	var errs []error
+	for addr := range p.sockets {
+		if !slices.Contains(probe.Addrs, addr) {
+			errs = append(errs, p.closeSockets(addr))
+		}
+	}
+	for _, addr := range probe.Addrs {
+		if p.sockets[addr] != nil {
+			continue
+		}
+		opened, err := p.open(addr)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.sockets[addr] = opened
+	}
+	return errors.Join(errs...)
+}
+
+// open opens the sockets of an address, and begins to serve them.
+func (p *Prober) open(addr netip.Addr) (*[2]*socket, error) {
+	var opened [2]*socket
+	err := p.ns.Do(func(ns.NetNS) error {
+		for way := range opened {
+			var err error
+			if opened[way], err = listen(addr, way); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		for _, s := range opened {
+			if s != nil {
+				err = errors.Join(err, s.conn.Close())
+			}
+		}
+		return nil, err
+	}
+	for _, s := range opened {
+		go s.serve(p)
+	}
+	return &opened, nil
+}
+
+// Aim tells which paths were chosen, and are in force now.
+func (p *Prober) Aim(choices []model.PathChoice) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	gone := p.targets
+	p.targets = make(map[netip.Prefix]*target, len(choices))
+	clear(p.asking)
+	for _, c := range choices {
+		addr := ipam.ProbeAddress(c.Block)
+		if !addr.IsValid() {
+			continue
+		}
+		p.asking[addr] = true
+		t := gone[c.Block]
+		if t != nil && t.Node != c.Node {
+			t = nil
+		}
+		delete(gone, c.Block)
+		p.targets[c.Block] = p.aim(t, c, addr, now)
+	}
+	clear(p.adopted)
+	p.collect(now)
+}
+
+// aim brings one target up to date, or makes it.
+func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Time) *target {
+	first := t == nil
+	if first {
+		t = &target{PathChoice: c, addr: addr, pairs: map[netip.Addr]*pair{}}
+	}
+	was := t.PathChoice
+	t.PathChoice = c
+	for from := range t.pairs {
+		if !slices.Contains(p.probe.Addrs, from) {
+			delete(t.pairs, from)
+		}
+	}
+	for _, from := range p.probe.Addrs {
+		if from.Is4() != addr.Is4() {
+			continue
+		}
+		pr := t.pairs[from]
+		if pr == nil {
+			// Of a block that is new to both nobody knows anything. One that came to
+			// others shares their path, which is trusted.
+			taken := c.Path
+			if first {
+				taken = p.adopted[c.Block]
+			}
+			pr = &pair{target: t, from: from, machine: path.NewMachine(taken, c.Limits), due: now}
+			t.pairs[from] = pr
+		}
+		pr.aim(was)
+	}
+	t.wish = path.Choose(c.PathQuestion, t.evidence(now)).Wish
+	for _, pr := range t.pairs {
+		pr.hasten(p, now)
+	}
+	return t
+}
+
+// aim tells a pair what became of its target.
+func (r *pair) aim(was model.PathChoice) {
+	c := r.target.PathChoice
+	for i := range model.Ways {
+		switch {
+		case c.Obstacles[i] != "":
+			r.machine = r.machine.Forgotten(i)
+		case c.Hops[i] != was.Hops[i] || c.Limits[i] != r.machine.Limit(i):
+			r.machine = r.machine.Moved(i, c.Limits[i])
+		}
+	}
+	r.machine.Taken = c.Path
+}
+
+// collect makes the queue anew, of the pairs that there are.
+func (p *Prober) collect(now time.Time) {
+	p.pairs, p.actives = p.pairs[:0], 0
+	for _, t := range p.targets {
+		for _, r := range t.pairs {
+			p.pairs = append(p.pairs, r)
+			if t.active {
+				p.actives++
+			}
+		}
+	}
+	p.queue = append(p.queue[:0], p.pairs...)
+	for i, r := range p.queue {
+		r.index = i
+		r.hasten(p, now)
+	}
+	heap.Init(&p.queue)
+	p.cells = newCells(p.targets)
+	p.nudge()
+}
+
+func (p *Prober) nudge() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run sends probes until ctx ends.
+func (p *Prober) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	parts.Go(func() { p.watchTalking(ctx) })
+	defer parts.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return p.Close()
+		case <-timer.C:
+		case <-p.wake:
+		}
+		timer.Reset(p.turn(time.Now()))
+	}
+}
+
+// mayAsk says whether a request is answered.
+func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asking[from] && network == p.network
+}
+
+// freshNonce cannot be guessed.
+func freshNonce() nonce {
+	var n nonce
+	// It never fails (crypto/rand).
+	_, _ = rand.Read(n[:])
+	return n
+}
+
+// talkingInterval is how often the kernel is asked to whom this node talks.
+const talkingInterval = time.Second
+
+// watchTalking follows to whom this node talks. Where there are so few pairs that
+// all are probed as active ones it is not asked for.
+func (p *Prober) watchTalking(ctx context.Context) {
+	ticker := time.NewTicker(talkingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		p.mu.Lock()
+		few := len(p.pairs) <= fewPairs
+		p.mu.Unlock()
+		if few {
+			continue
+		}
+		addrs, err := p.cfg.Talking(ctx)
+		if err != nil {
+			log.FromContext(ctx).V(1).Info("cannot see to whom this node talks", "reason", err.Error())
+			continue
+		}
+		p.talk(addrs, time.Now())
+	}
+}
+
+// talk takes the addresses to which this node has sent lately.
+func (p *Prober) talk(addrs []netip.Addr, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	talking := map[*target]bool{}
+	for _, a := range addrs {
+		for _, t := range p.cells.of(a) {
+			talking[t] = true
+		}
+	}
+	p.actives = 0
+	for _, t := range p.targets {
+		began := talking[t] && !t.active
+		t.active = talking[t]
+		if t.active {
+			p.actives += len(t.pairs)
+		}
+		for _, r := range t.pairs {
+			if began {
+				r.due = now
+				heap.Fix(&p.queue, r.index)
+			}
+		}
+	}
+	p.nudge()
+}

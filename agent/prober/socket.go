@@ -1,0 +1,91 @@
+package prober
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// ports are the UDP ports of the probes of each of model.Ways: the node gives what
+// leaves by them the mark of that way.
+var ports = [2]uint16{model.ProbeRoutedPort, model.ProbeOverlayPort}
+
+// socket sends and takes the probes of one way at one address.
+type socket struct {
+	conn *net.UDPConn
+	way  int
+}
+
+// listen opens a socket in the calling thread's network namespace.
+func listen(addr netip.Addr, way int) (*socket, error) {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, ports[way])))
+	if err != nil {
+		return nil, fmt.Errorf("listen for probes at %s: %w", addr, err)
+	}
+	if err := probePMTU(conn, addr.Is4()); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for probes at %s: %w", addr, err), conn.Close())
+	}
+	return &socket{conn: conn, way: way}, nil
+}
+
+// probePMTU makes the kernel send packets whole, whatever it has heard about the
+// path's MTU (ip(7), IP_PMTUDISC_PROBE).
+func probePMTU(conn *net.UDPConn, is4 bool) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, option, value := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
+	if is4 {
+		level, option, value = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) })
+	return errors.Join(err, failed)
+}
+
+// send sends a message to the socket of the same way at another address.
+func (s *socket) send(m message, to netip.Addr, buffer []byte) error {
+	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, ports[s.way]))
+	return err
+}
+
+// maxPacket is the size of the largest IP packet in bytes.
+const maxPacket = 65535
+
+// serve answers the requests of those who may ask, and hands answers on, until the
+// socket is closed.
+func (s *socket) serve(p *Prober) {
+	buffer, reply := make([]byte, maxPacket), make([]byte, maxPacket)
+	for {
+		size, from, err := s.conn.ReadFromUDPAddrPort(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// The kernel tells of what became of packets that were sent: that they do not
+			// come back is seen.
+			continue
+		}
+		addr := from.Addr().Unmap()
+		m, ok := decode(buffer[:size], addr)
+		if !ok || m.way != s.way || from.Port() != ports[s.way] {
+			continue
+		}
+		switch m.kind {
+		case request:
+			if p.mayAsk(addr, m.network) {
+				m.kind = answer
+				//nolint:errcheck // Whoever asked sees what is missing.
+				s.send(m, addr, reply)
+			}
+		case answer:
+			p.answered(addr, m)
+		}
+	}
+}

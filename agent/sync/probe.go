@@ -1,0 +1,74 @@
+package sync
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
+)
+
+// plans computes the plan of a cluster, to which it adds what is known of the paths
+// and the attachment of the probes, which it makes.
+func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan, error) {
+	if cluster.Network == nil || s.cfg.Paths == nil {
+		return plan.Build(*cluster), nil
+	}
+	var err error
+	if cluster.Evidence, err = s.cfg.Paths.Evidence(ctx); err != nil {
+		return model.Plan{}, err
+	}
+	pods := cluster.Pods
+	if s.probe != nil {
+		cluster.Pods = append(slices.Clone(pods), *s.probe)
+	}
+	wanted := plan.Build(*cluster)
+	if wanted.Probe.MTU == 0 || len(wanted.Probe.Addrs) == 0 && s.probe == nil {
+		return wanted, nil
+	}
+	changed, err := s.attachProbe(ctx, wanted.Probe, cluster.Network.ID)
+	if err != nil {
+		wanted.Problems = append(wanted.Problems, model.Problem{
+			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven, and stay as they are: %v.", err),
+		})
+	}
+	if !changed {
+		return wanted, nil
+	}
+	problems := wanted.Problems
+	cluster.Pods = pods
+	if s.probe != nil {
+		cluster.Pods = append(slices.Clone(pods), *s.probe)
+	}
+	wanted = plan.Build(*cluster)
+	wanted.Problems = problems
+	return wanted, nil
+}
+
+// attachProbe makes the attachment of the namespace from which probes are sent, and
+// says whether it is another one than before.
+func (s *Syncer) attachProbe(ctx context.Context, probe model.Pod, network string) (bool, error) {
+	probe.Netns = s.cfg.Paths.Netns()
+	if s.probe != nil && reflect.DeepEqual(*s.probe, probe) && s.network == network && s.cfg.Links.CheckAttached(ctx, probe) == nil {
+		return false, nil
+	}
+	s.probe = nil
+	if err := s.cfg.Links.Attach(ctx, probe); err != nil {
+		return true, fmt.Errorf("attach the namespace of the probes: %w", err)
+	}
+	s.probe = &probe
+	if err := s.cfg.Paths.Listen(probe, network); err != nil {
+		return true, fmt.Errorf("listen for probes: %w", err)
+	}
+	s.network = network
+	return true, nil
+}
+
+// aim tells which paths are in force.
+func (s *Syncer) aim(wanted model.Plan) {
+	if s.cfg.Paths != nil {
+		s.cfg.Paths.Aim(wanted.Paths)
+	}
+}

@@ -1,0 +1,209 @@
+package netns
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/podnet/podnet/agent/status"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
+)
+
+// proving is a cluster whose nodes' agents prove their paths.
+type proving struct {
+	*cluster
+	agents []*loop
+}
+
+func newProving(t *testing.T, o options) *proving {
+	t.Helper()
+	nodes := o.nodes
+	o.nodes = 1
+	c := &proving{cluster: newCluster(t, o)}
+	for len(c.nodes) < nodes {
+		c.addNode(t)
+	}
+	for _, n := range c.nodes {
+		c.agents = append(c.agents, startLoop(t, n, true))
+	}
+	return c
+}
+
+// eachAttachment runs a test on a cluster of each attachment.
+func eachAttachment(t *testing.T, test func(t *testing.T, c *proving)) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		t.Run(string(attachment), func(t *testing.T) {
+			t.Parallel()
+			test(t, newProving(t, options{nodes: 2, attachment: attachment, mode: model.ModeAuto, families: dual}))
+		})
+	}
+}
+
+// report returns what an agent found last.
+func (l *loop) report() status.Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reported
+}
+
+// expectPaths waits until all paths of all nodes are of a kind and proven.
+func (c *proving) expectPaths(t *testing.T, want model.Path, timeout time.Duration) {
+	t.Helper()
+	gomega.NewWithT(t).Eventually(func() string {
+		var wrong []string
+		for _, l := range c.agents {
+			paths := l.report().Plan.Paths
+			if len(paths) == 0 {
+				wrong = append(wrong, l.Name+" has none")
+			}
+			for _, p := range paths {
+				if p.Path != want || !p.Proof.Holds() || p.Proof.Silent {
+					wrong = append(wrong, fmt.Sprintf("%s to %s: %s, %+v: %s", l.Name, p.Block, p.Path, p.Proof, p.Message))
+				}
+			}
+		}
+		return strings.Join(wrong, "\n")
+	}, timeout, 20*time.Millisecond).Should(gomega.BeEmpty())
+}
+
+// strict makes the underlay drop packets whose source is a pod's, as clouds do.
+func (c *proving) strict(t *testing.T) {
+	t.Helper()
+	c.underlay.Script(t, `
+		nft add table bridge fabric
+		nft add chain bridge fabric forward { type filter hook forward priority 0 ; }
+		nft add rule bridge fabric forward ip saddr 10.244.0.0/16 drop
+		nft add rule bridge fabric forward ip6 saddr fd44::/48 drop
+	`)
+}
+
+// narrow makes the underlay drop larger packets, and say nothing.
+func (c *proving) narrow(t *testing.T, mtu int) {
+	t.Helper()
+	for _, n := range c.nodes {
+		// Segments are packets of their own, as on a wire.
+		n.Run(t, "ip", "link", "set", "eth0", "gso_max_segs", "1")
+	}
+	c.underlay.Script(t, fmt.Sprintf(`
+		nft add table bridge fabric
+		nft add chain bridge fabric forward { type filter hook forward priority 0 ; }
+		nft add rule bridge fabric forward meta protocol { ip, ip6 } meta length > %d drop
+	`, mtu))
+}
+
+// open ends what strict or narrow began.
+func (c *proving) open(t *testing.T) {
+	t.Helper()
+	c.underlay.Run(t, "nft", "delete", "table", "bridge", "fabric")
+}
+
+func TestAutoIsRoutedWhereThatIsProven(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		for _, l := range c.agents {
+			for _, choice := range l.report().Plan.Paths {
+				if choice.Message != "" || choice.Proof.MTU != 0 {
+					t.Errorf("%s to %s: %q, MTU %d", l.Name, choice.Block, choice.Message, choice.Proof.MTU)
+				}
+			}
+		}
+	})
+}
+
+// A fabric begins to drop packets of pods, and ceases to.
+func TestFabricTurnsStrictUnderTraffic(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
+		c.agents[0].attach(t, a)
+		c.agents[1].attach(t, b)
+		b.Serve(t, port)
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		flows := map[string]*topology.Flow{}
+		for _, addr := range b.Addrs {
+			flows[addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
+		}
+		time.Sleep(300 * time.Millisecond)
+		c.strict(t)
+		c.expectPaths(t, model.PathOverlay, 10*time.Second)
+		for _, choice := range c.agents[0].report().Plan.Paths {
+			if !strings.Contains(choice.Message, "routed path is not proven") {
+				t.Errorf("nothing says why the overlay is taken to %s: %q", choice.Block, choice.Message)
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+		for name, flow := range flows {
+			gap := flow.LongestGap(t)
+			t.Logf("to %s: longest gap %s", name, gap)
+			if gap > time.Second {
+				t.Errorf("to %s: nothing came back for %s", name, gap)
+			}
+		}
+		for name, flow := range flows {
+			flow.Stop()
+			delete(flows, name)
+		}
+		for _, addr := range b.Addrs {
+			flows[addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
+		}
+		c.open(t)
+		c.expectPaths(t, model.PathRouted, time.Minute)
+		time.Sleep(300 * time.Millisecond)
+		for name, flow := range flows {
+			if sent, back := flow.Stop(); sent != back || sent < 500 {
+				t.Errorf("to %s: of %d datagrams %d came back on the return to routed paths", name, sent, back)
+			}
+		}
+	})
+}
+
+// The underlay carries less than its interfaces say, without saying so.
+func TestBlackHoleForLargePackets(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
+		c.agents[0].attach(t, a)
+		c.agents[1].attach(t, b)
+		b.Serve(t, port)
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		c.narrow(t, 1400)
+		gomega.NewWithT(t).Eventually(func() bool {
+			return !slices.ContainsFunc(slices.Concat(c.agents[0].report().Plan.Paths, c.agents[1].report().Plan.Paths), func(p model.PathChoice) bool {
+				return p.Proof.MTU < 1380 || p.Proof.MTU > 1400 || p.Path != model.PathRouted
+			})
+		}, 10*time.Second, 20*time.Millisecond).Should(gomega.BeTrue(), "%+v", c.agents[0].report().Plan.Paths)
+		for _, addr := range b.Addrs {
+			if _, err := a.TCP(addr, port, 1<<20); err != nil {
+				t.Error(err)
+			}
+		}
+		c.open(t)
+		gomega.NewWithT(t).Eventually(func() bool {
+			return !slices.ContainsFunc(c.agents[0].report().Plan.Paths, func(p model.PathChoice) bool { return p.Proof.MTU != 0 })
+		}, 20*time.Second, 20*time.Millisecond).Should(gomega.BeTrue())
+	})
+}
+
+// An agent that is gone answers no probe. Nothing is wrong with the paths to its node.
+func TestAgentThatIsGoneChangesNoPath(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
+		c.agents[0].attach(t, a)
+		c.agents[1].attach(t, b)
+		b.Serve(t, port)
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		flow := a.StartFlow(t, b.Addrs[0], port, time.Millisecond)
+		c.agents[1].stop()
+		gomega.NewWithT(t).Eventually(func() bool {
+			return !slices.ContainsFunc(c.agents[0].report().Plan.Paths, func(p model.PathChoice) bool { return !p.Proof.Silent })
+		}, 10*time.Second, 20*time.Millisecond).Should(gomega.BeTrue(), "nothing tells of the silence")
+		c.agents[1] = startLoop(t, c.nodes[1], true, b.Pod)
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		if sent, back := flow.Stop(); sent != back {
+			t.Errorf("of %d datagrams %d came back", sent, back)
+		}
+	})
+}
