@@ -54,8 +54,8 @@ type Prober struct {
 	// buffer is what probes are written into.
 	buffer  []byte
 	network [16]byte
-	// sockets are by address and way.
-	sockets map[netip.Addr]*[2]*socket
+	// sockets are those of each address.
+	sockets map[netip.Addr][]*socket
 	probe   model.Pod
 	// adopted are the paths that were found in force when the agent started; nil
 	// before they were asked for.
@@ -94,7 +94,7 @@ func New(cfg Config) (*Prober, error) {
 	return &Prober{
 		cfg: cfg, ns: made, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
 		doubts:  rate.NewLimiter(doubtRate, doubtRate/10),
-		sockets: map[netip.Addr]*[2]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
+		sockets: map[netip.Addr][]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
 		asking: map[netip.Addr]bool{},
 	}, nil
 }
@@ -116,9 +116,7 @@ func (p *Prober) Close() error {
 func (p *Prober) closeSockets(addr netip.Addr) error {
 	var errs []error
 	for _, s := range p.sockets[addr] {
-		if s != nil {
-			errs = append(errs, s.conn.Close())
-		}
+		errs = append(errs, s.conn.Close())
 	}
 	delete(p.sockets, addr)
 	return errors.Join(errs...)
@@ -184,29 +182,30 @@ func (p *Prober) Listen(probe model.Pod, network string) error {
 }
 
 // open opens the sockets of an address, and begins to serve them.
-func (p *Prober) open(addr netip.Addr) (*[2]*socket, error) {
-	var opened [2]*socket
+func (p *Prober) open(addr netip.Addr) ([]*socket, error) {
+	var opened []*socket
 	err := p.ns.Do(func(ns.NetNS) error {
-		for way := range opened {
-			var err error
-			if opened[way], err = listen(addr, way); err != nil {
-				return err
+		for _, kind := range []byte{request, answer} {
+			for way := range model.Ways {
+				s, err := listen(addr, kind, way)
+				if err != nil {
+					return err
+				}
+				opened = append(opened, s)
 			}
 		}
 		return nil
 	})
 	if err != nil {
 		for _, s := range opened {
-			if s != nil {
-				err = errors.Join(err, s.conn.Close())
-			}
+			err = errors.Join(err, s.conn.Close())
 		}
 		return nil, err
 	}
 	for _, s := range opened {
 		go s.serve(p)
 	}
-	return &opened, nil
+	return opened, nil
 }
 
 // Aim tells which paths were chosen, and are in force now.

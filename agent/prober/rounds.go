@@ -211,9 +211,9 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		f.round.Results[way].Sent = sizes
 		f.left += len(sizes)
 		for _, size := range sizes {
-			m := message{kind: request, way: way, size: size, network: p.network, nonce: f.nonces[way]}
+			m := message{size: size, network: p.network, nonce: f.nonces[way]}
 			// What is not sent does not come back.
-			_ = sockets[way].send(m, r.target.addr, p.buffer)
+			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
 			probesSent.WithLabelValues(string(model.Ways[way])).Inc()
 		}
 	}
@@ -221,6 +221,11 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		r.flights = append(r.flights, f)
 		heap.Push(&p.airborne, f)
 	}
+}
+
+// asking returns the one of an address's sockets that sends the requests of a way.
+func asking(sockets []*socket, way int) *socket {
+	return sockets[slices.IndexFunc(sockets, func(s *socket) bool { return s.kind == request && s.way == way })]
 }
 
 func (r *pair) timeout() time.Duration {

@@ -11,26 +11,34 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// ports are the UDP ports of the probes of each of model.Ways: the node gives what
-// leaves by them the mark of that way.
-var ports = [2]uint16{model.ProbeRoutedPort, model.ProbeOverlayPort}
+// ports are the UDP ports from which messages of a kind are sent, by model.Ways: the
+// node gives what is sent to them the mark of that way.
+var ports = map[byte][2]uint16{
+	request: {model.ProbeRoutedSource, model.ProbeOverlaySource},
+	answer:  {model.ProbeRoutedPort, model.ProbeOverlayPort},
+}
 
-// socket sends and takes the probes of one way at one address.
+// socket sends messages of one kind and way from one address, and takes those of the
+// other kind.
 type socket struct {
 	conn *net.UDPConn
+	kind byte
 	way  int
 }
 
+// other returns the kind of messages that a socket takes.
+func (s *socket) other() byte { return request + answer - s.kind }
+
 // listen opens a socket in the calling thread's network namespace.
-func listen(addr netip.Addr, way int) (*socket, error) {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, ports[way])))
+func listen(addr netip.Addr, kind byte, way int) (*socket, error) {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, ports[kind][way])))
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes at %s: %w", addr, err)
 	}
 	if err := probePMTU(conn, addr.Is4()); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for probes at %s: %w", addr, err), conn.Close())
 	}
-	return &socket{conn: conn, way: way}, nil
+	return &socket{conn: conn, kind: kind, way: way}, nil
 }
 
 // probePMTU makes the kernel send packets whole, whatever it has heard about the
@@ -49,9 +57,10 @@ func probePMTU(conn *net.UDPConn, is4 bool) error {
 	return errors.Join(err, failed)
 }
 
-// send sends a message to the socket of the same way at another address.
+// send sends a message to another address.
 func (s *socket) send(m message, to netip.Addr, buffer []byte) error {
-	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, ports[s.way]))
+	m.kind, m.way = s.kind, s.way
+	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, ports[s.other()][s.way]))
 	return err
 }
 
@@ -74,18 +83,16 @@ func (s *socket) serve(p *Prober) {
 		}
 		addr := from.Addr().Unmap()
 		m, ok := decode(buffer[:size], addr)
-		if !ok || m.way != s.way || from.Port() != ports[s.way] {
+		if !ok || m.kind != s.other() || m.way != s.way || from.Port() != ports[m.kind][m.way] {
 			continue
 		}
-		switch m.kind {
-		case request:
-			if p.mayAsk(addr, m.network) {
-				m.kind = answer
-				//nolint:errcheck // Whoever asked sees what is missing.
-				s.send(m, addr, reply)
-			}
-		case answer:
+		if m.kind == answer {
 			p.answered(addr, m)
+			continue
+		}
+		if p.mayAsk(addr, m.network) {
+			//nolint:errcheck // Whoever asked sees what is missing.
+			s.send(m, addr, reply)
 		}
 	}
 }

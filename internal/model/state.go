@@ -28,10 +28,14 @@ const (
 	// probes on their way out of a node.
 	ProbeRoutedMark  = 0x74660001
 	ProbeOverlayMark = 0x74660002
-	// ProbeRoutedPort and ProbeOverlayPort are the UDP ports, source and
-	// destination, of the probes of each kind.
-	ProbeRoutedPort  = 7466
-	ProbeOverlayPort = 7467
+	// ProbeRoutedPort and ProbeOverlayPort are the UDP ports to which the probes of
+	// each kind are sent, and ProbeRoutedSource and ProbeOverlaySource those from which
+	// they are. Were they the same, flows of both directions could have one tuple, and
+	// conntrack would give one of two that begin at once another source.
+	ProbeRoutedPort    = 7466
+	ProbeOverlayPort   = 7467
+	ProbeRoutedSource  = 7468
+	ProbeOverlaySource = 7469
 	// ProbeLink is the host end of the link of the namespace that probes come from.
 	ProbeLink = PodLinkPrefix + "probe"
 	// PodLinkPrefix begins the name of every link that faces pods: the host ends

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -43,12 +44,23 @@ func (v *view) markProbes() []string {
 		if !v.active[i] {
 			continue
 		}
-		rules = append(rules, fmt.Sprintf(
-			"%s %s saddr @%s%s meta mark set udp dport map { %d : %#x, %d : %#x }",
-			pods, f.header, setProbes, f.digit,
-			model.ProbeRoutedPort, uint32(model.ProbeRoutedMark), model.ProbeOverlayPort, uint32(model.ProbeOverlayMark)))
+		rules = append(rules, fmt.Sprintf("%s %s saddr @%s%s meta mark set udp dport map { %s }", pods, f.header, setProbes, f.digit, marksByPort()))
 	}
 	return rules
+}
+
+// marksByPort are the elements of a map from the ports to which requests and answers
+// go to their marks.
+func marksByPort() string {
+	var elements []string
+	for _, ports := range [][2]int{
+		{model.ProbeRoutedPort, model.ProbeOverlayPort}, {model.ProbeRoutedSource, model.ProbeOverlaySource},
+	} {
+		for way, port := range ports {
+			elements = append(elements, fmt.Sprintf("%d : %#x", port, probeMarks[way]))
+		}
+	}
+	return strings.Join(elements, ", ")
 }
 
 // talking notes to which addresses of other nodes' blocks this node's pods, and the

@@ -207,3 +207,38 @@ func TestAgentThatIsGoneChangesNoPath(t *testing.T) {
 		}
 	})
 }
+
+// Agents that know nothing of probes answer none. While they are replaced, one after
+// the other, every path stays as it is.
+func TestAgentsThatProveNothingAreReplacedUnderTraffic(t *testing.T) {
+	for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			c := &proving{cluster: newCluster(t, options{nodes: 2, mode: mode, attachment: model.PointToPoint, families: dual})}
+			var pods []*pod
+			for _, n := range c.nodes {
+				pods = append(pods, n.addPod(t))
+			}
+			want := map[model.Mode]model.Path{model.ModeRouted: model.PathRouted, model.ModeOverlay: model.PathOverlay}[mode]
+			flow := pods[0].StartFlow(t, pods[1].Addrs[0], port, time.Millisecond)
+			for i, n := range c.nodes {
+				c.agents = append(c.agents, startLoop(t, n, true, pods[i].Pod))
+				gomega.NewWithT(t).Consistently(func() string {
+					var out []string
+					for _, l := range c.agents {
+						for _, p := range l.report().Plan.Paths {
+							if p.Path != want {
+								out = append(out, fmt.Sprintf("%s to %s: %s: %s", l.Name, p.Block, p.Path, p.Message))
+							}
+						}
+					}
+					return strings.Join(out, "\n")
+				}, 2*time.Second, 20*time.Millisecond).Should(gomega.BeEmpty())
+			}
+			c.expectPaths(t, want, 10*time.Second)
+			if sent, back := flow.Stop(); sent != back || sent < 1000 {
+				t.Errorf("of %d datagrams %d came back", sent, back)
+			}
+		})
+	}
+}
