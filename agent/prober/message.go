@@ -13,7 +13,8 @@ import (
 //	 8  kind: 1 for a request, 2 for an answer
 //	 9  way: the index of the path in model.Ways
 //	10  size of the IP packet in bytes, 16 bits
-//	12  zeros
+//	12  1 where the datagram has no checksum, and the answer shall have none
+//	13  zeros
 //	16  network, 16 bytes
 //	32  nonce, 16 bytes
 //	48  zeros up to the size
@@ -24,6 +25,8 @@ type message struct {
 	way  int
 	// size is that of the whole IP packet in bytes.
 	size int
+	// bare datagrams have no checksum.
+	bare bool
 	// network tells the cluster from others, with which it may share an underlay and
 	// addresses.
 	network [16]byte
@@ -64,6 +67,9 @@ func (m message) encode(buffer []byte, to netip.Addr) []byte {
 	copy(datagram, magic)
 	datagram[8], datagram[9] = m.kind, byte(m.way)
 	binary.BigEndian.PutUint16(datagram[10:], uint16(m.size)) //nolint:gosec // No IP packet is larger than 16 bits say.
+	if m.bare {
+		datagram[12] = 1
+	}
 	copy(datagram[16:], m.network[:])
 	copy(datagram[32:], m.nonce[:])
 	return datagram
@@ -75,7 +81,7 @@ func decode(datagram []byte, from netip.Addr) (message, bool) {
 	if len(datagram) < headerSize || string(datagram[:len(magic)]) != magic {
 		return message{}, false
 	}
-	m := message{kind: datagram[8], way: int(datagram[9]), size: int(binary.BigEndian.Uint16(datagram[10:]))}
+	m := message{kind: datagram[8], way: int(datagram[9]), size: int(binary.BigEndian.Uint16(datagram[10:])), bare: datagram[12] == 1}
 	copy(m.network[:], datagram[16:])
 	copy(m.nonce[:], datagram[32:])
 	return m, len(datagram) == m.size-ipHeader(from)-udpHeader

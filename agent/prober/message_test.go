@@ -11,7 +11,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 	for _, to := range []string{"10.244.1.254", "fd00::ffff"} {
 		to := netip.MustParseAddr(to)
 		for _, size := range []int{128, 1280, 1500, 65535} {
-			m := message{kind: request, way: 1, size: size, network: networkID("x"), nonce: freshNonce()}
+			m := message{kind: request, way: 1, size: size, bare: size == 128, network: networkID("x"), nonce: freshNonce()}
 			datagram := m.encode(make([]byte, maxPacket), to)
 			if want := size - ipHeader(to) - udpHeader; len(datagram) != want {
 				t.Errorf("a packet of %d bytes to %s has %d bytes of data, want %d", size, to, len(datagram), want)

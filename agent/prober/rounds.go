@@ -23,7 +23,7 @@ const (
 	// doubtRate is how many go to paths of which more has to be known.
 	doubtRate = 400
 	// fewPairs is how many pairs of blocks are all probed as if they were in use.
-	fewPairs = 40
+	fewPairs = 10
 	// postponed is when a round is tried again that the rate did not allow.
 	postponed = 20 * time.Millisecond
 	// spread is the share by which an interval is longer or shorter than it says.
@@ -202,6 +202,7 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		return
 	}
 	f := &flight{pair: r, round: path.Round{At: now}, deadline: now.Add(r.timeout())}
+	bare := r.machine.Bare(pace, r.target.possible())
 	for way, sizes := range r.machine.Sizes(pace, r.target.possible()) {
 		if len(sizes) == 0 {
 			continue
@@ -215,6 +216,10 @@ func (p *Prober) fly(r *pair, now time.Time) {
 			// What is not sent does not come back.
 			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
 			probesSent.WithLabelValues(string(model.Ways[way])).Inc()
+		}
+		if bare && model.Ways[way] == model.PathOverlay {
+			m := message{size: path.BareSize, bare: true, network: p.network, nonce: f.nonces[way]}
+			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
 		}
 	}
 	if f.left > 0 {
@@ -245,6 +250,10 @@ func (p *Prober) answered(from netip.Addr, m message) {
 		return
 	}
 	result := &f.round.Results[m.way]
+	if m.bare {
+		result.Bare = true
+		return
+	}
 	if !slices.Contains(result.Sent, m.size) || slices.Contains(result.Back, m.size) {
 		return
 	}

@@ -22,6 +22,7 @@ var ports = map[byte][2]uint16{
 // other kind.
 type socket struct {
 	conn *net.UDPConn
+	is4  bool
 	kind byte
 	way  int
 }
@@ -35,32 +36,59 @@ func listen(addr netip.Addr, kind byte, way int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes at %s: %w", addr, err)
 	}
-	if err := probePMTU(conn, addr.Is4()); err != nil {
+	s := &socket{conn: conn, is4: addr.Is4(), kind: kind, way: way}
+	if err := s.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for probes at %s: %w", addr, err), conn.Close())
 	}
-	return &socket{conn: conn, kind: kind, way: way}, nil
+	return s, nil
 }
 
-// probePMTU makes the kernel send packets whole, whatever it has heard about the
-// path's MTU (ip(7), IP_PMTUDISC_PROBE).
-func probePMTU(conn *net.UDPConn, is4 bool) error {
-	raw, err := conn.SyscallConn()
+// prepare makes the kernel send packets whole, whatever it has heard about the path's
+// MTU (ip(7), IP_PMTUDISC_PROBE), and take IPv6 packets that have no checksum.
+func (s *socket) prepare() error {
+	if s.is4 {
+		return s.set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	}
+	return errors.Join(
+		s.set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
+		s.set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1))
+}
+
+// set sets an option of the socket.
+func (s *socket) set(level, option, value int) error {
+	raw, err := s.conn.SyscallConn()
 	if err != nil {
 		return err
-	}
-	level, option, value := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
-	if is4 {
-		level, option, value = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) })
 	return errors.Join(err, failed)
 }
 
-// send sends a message to another address.
+// checksums turns the checksums of what is sent on or off.
+func (s *socket) checksums(on bool) error {
+	value := 1
+	if on {
+		value = 0
+	}
+	if s.is4 {
+		return s.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, value)
+	}
+	return s.set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, value)
+}
+
+// send sends a message to another address. It is for one caller at a time.
 func (s *socket) send(m message, to netip.Addr, buffer []byte) error {
 	m.kind, m.way = s.kind, s.way
+	if m.bare {
+		if err := s.checksums(false); err != nil {
+			return err
+		}
+	}
 	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, ports[s.other()][s.way]))
+	if m.bare {
+		err = errors.Join(err, s.checksums(true))
+	}
 	return err
 }
 

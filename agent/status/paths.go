@@ -134,3 +134,20 @@ func (l *listing) add(name string) {
 func (l listing) String() string {
 	return fmt.Sprintf("%s (%d paths)", strings.Join(l.first, ", "), l.paths)
 }
+
+// corrupted finds that packets in the tunnel have wrong checksums.
+func corrupted(choices []model.PathChoice) []model.Finding {
+	nodes, device := listing{}, ""
+	for _, p := range choices {
+		if p.Corrupter != "" {
+			nodes.add(p.Node)
+			device = p.Corrupter
+		}
+	}
+	if nodes.paths == 0 {
+		return nil
+	}
+	return []model.Finding{{Type: "ChecksumOffload", Message: fmt.Sprintf(
+		"By the overlay between this node and %s come only packets without a checksum: an interface or a driver computes wrong ones for packets in the tunnel. "+
+			"Turn that off on both nodes with `ethtool -K %s tx off`.", nodes, device)}}
+}

@@ -80,14 +80,15 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	st.RollCall = r.RollCall
 	st.Blocks, st.Addresses = blocks(r), addresses(r)
 	st.RouteModes = routeModes(r)
-	for _, f := range r.Findings[:min(len(r.Findings), maxFindings)] {
+	findings := slices.Concat(corrupted(r.Plan.Paths), r.Findings)
+	for _, f := range findings[:min(len(findings), maxFindings)] {
 		found := podnetv1alpha1.Finding{Type: f.Type, Message: clip(f.Message)}
 		for _, cidr := range f.CIDRs[:min(len(f.CIDRs), maxFindingCIDRs)] {
 			found.CIDRs = append(found.CIDRs, cidr.String())
 		}
 		st.Findings = append(st.Findings, found)
 	}
-	for _, c := range []metav1.Condition{programmed(r), pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths), unobstructed(r.Findings)} {
+	for _, c := range []metav1.Condition{programmed(r), pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths), unobstructed(findings)} {
 		c.ObservedGeneration = generation
 		meta.SetStatusCondition(&st.Conditions, c)
 	}

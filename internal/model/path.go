@@ -42,6 +42,9 @@ type Proof struct {
 	// MTU is the largest packet in bytes that comes back; 0 where that is as large
 	// as the interface carries, or not known.
 	MTU int
+	// Corrupted says that only probes without a checksum come back: something computes
+	// wrong ones for packets in the tunnel.
+	Corrupted bool
 }
 
 // Holds says whether the path carries packets, as far as is known.
@@ -85,4 +88,7 @@ type PathChoice struct {
 	// Hops name for each of the Ways where its packets go: what was proven of one is
 	// not of another.
 	Hops [2]string
+	// Corrupter is the name of the VXLAN device whose packets to the other node, or from
+	// there, have wrong checksums; empty for none.
+	Corrupter string
 }

@@ -41,6 +41,8 @@ const (
 // packets that were sent, in bytes, and of those that came back.
 type Result struct {
 	Sent, Back []int
+	// Bare says that a packet without a checksum came back besides.
+	Bare bool
 }
 
 // Round is what came of probes that were sent at one time, for each of model.Ways.
@@ -78,6 +80,8 @@ type track struct {
 	// cut counts rounds of which only smaller packets came back, and whole those
 	// of which larger ones did than tooLarge says.
 	cut, whole int
+	// bare counts the rounds in a row of which only a packet without a checksum came back.
+	bare int
 }
 
 // NewMachine returns a machine of paths whose interfaces carry packets of the given
@@ -127,8 +131,12 @@ func (m Machine) Judge(r Round) Machine {
 // judge takes the result of a round, given whether the other path's probes came back.
 func (t track) judge(at time.Time, r Result, witness bool) track {
 	if len(r.Back) == 0 {
+		if r.Bare {
+			t.bare++
+		}
 		return t.miss(at, witness)
 	}
+	t.bare = 0
 	best, lost := slices.Max(r.Back), 0
 	for _, size := range r.Sent {
 		if size > best && (lost == 0 || size < lost) {
@@ -251,6 +259,7 @@ func (m Machine) Evidence(now time.Time) model.Evidence {
 		p.Standing = t.standing
 		p.Fresh = !t.answered.IsZero() && now.Sub(t.answered) <= freshness
 		p.Silent = t.missed >= silence
+		p.Corrupted = t.bare >= missesToFail
 		if t.tooLarge > 0 {
 			p.MTU = t.mtu
 		}
@@ -269,7 +278,7 @@ func Weakest(all []model.Evidence) model.Evidence {
 			if slices.Index(order, p.Standing) < slices.Index(order, w.Standing) {
 				w.Standing = p.Standing
 			}
-			w.Fresh, w.Silent = w.Fresh && p.Fresh, w.Silent || p.Silent
+			w.Fresh, w.Silent, w.Corrupted = w.Fresh && p.Fresh, w.Silent || p.Silent, w.Corrupted || p.Corrupted
 			if w.MTU == 0 || p.MTU > 0 && p.MTU < w.MTU {
 				w.MTU = p.MTU
 			}

@@ -113,6 +113,12 @@ func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
 	}
 	decision := path.Choose(q, v.evidence[w.block.CIDR])
 	c.Path, c.Diverges, c.Message, c.Proof = decision.Path, decision.Diverges, decision.Why, decision.Proof
+	if q.Obstacles[1] == "" && v.evidence[w.block.CIDR].Proofs[1].Corrupted {
+		c.Corrupter = w.device.Name
+	}
+	if c.Message != "" && !ipam.ProbeAddress(w.block.CIDR).IsValid() {
+		c.Message += " The block has fewer than 8 addresses, and none of them is for probes: where a path shall be taken unproven, a RouteMode says so by proof Skipped."
+	}
 	if mtu := c.Proof.MTU; mtu > 0 && c.Message == "" {
 		c.Message = fmt.Sprintf("Packets of more than %d bytes do not come through, although the interfaces carry them: larger ones are refused at this node.", mtu)
 	}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -331,5 +332,60 @@ func TestMACsDifferBetweenNodesAndLinks(t *testing.T) {
 	if own := linkNamed(t, Build(cluster()).State, "vxpodnet4"); own.MAC != linkMAC("a", "vxpodnet4") ||
 		own.Local != addr("192.0.2.1") || own.Underlay != "eth0" || own.VNI != 7466 || own.Port != 8472 {
 		t.Errorf("device: %+v", own)
+	}
+}
+
+// Whichever path is in force, probes of each kind find their own, and nothing else.
+func TestProbesHaveRoutesOfTheirOwn(t *testing.T) {
+	c := cluster()
+	askRouted(&c)
+	in := func(table int) map[netip.Prefix]model.Route {
+		routes := map[netip.Prefix]model.Route{}
+		for _, r := range Build(c).State.Routes {
+			if r.Table == table {
+				routes[r.Dst] = r
+			}
+		}
+		return routes
+	}
+	for _, family := range []struct{ all, block, via string }{
+		{"0.0.0.0/0", "10.244.1.0/24", "192.0.2.2"}, {"::/0", "fd00:10:0:1::/64", "2001:db8::2"},
+	} {
+		for _, table := range []int{model.ProbeRoutedTable, model.ProbeOverlayTable} {
+			if !in(table)[prefix(family.all)].Unreachable {
+				t.Errorf("a probe without a route of table %d takes another table's", table)
+			}
+		}
+		if r := in(model.ProbeRoutedTable)[prefix(family.block)]; r.Link != "eth0" || r.Via != addr(family.via) || r.MTU != 0 {
+			t.Errorf("routed probes take %+v", r)
+		}
+		if r := in(model.ProbeOverlayTable)[prefix(family.block)]; r.Link != "vxpodnet4" || r.MTU != 1450 {
+			t.Errorf("probes of the overlay take %+v", r)
+		}
+	}
+	c.Host.VXLAN = false
+	if r, ok := in(model.ProbeOverlayTable)[prefix("10.244.1.0/24")]; ok {
+		t.Errorf("there is no overlay, and its probes take %+v", r)
+	}
+}
+
+func TestRouteHasTheMTUThatIsProven(t *testing.T) {
+	c := cluster()
+	askRouted(&c)
+	for _, reduced := range []model.Path{model.PathRouted, model.PathOverlay} {
+		e := provenPaths
+		e.Proofs[0].MTU, e.Proofs[1].MTU = 1400, 1350
+		c.Evidence[prefix("10.244.1.0/24")] = e
+		want := 1400
+		if reduced == model.PathOverlay {
+			c.Network.Mode, want = model.ModeOverlay, 1350
+		}
+		p := Build(c)
+		if r := routeTo(t, p.State, "10.244.1.0/24"); r.MTU != want {
+			t.Errorf("%s: %+v, want an MTU of %d", reduced, r, want)
+		}
+		if got := pathTo(t, p, "10.244.1.0/24"); got.Diverges || !strings.Contains(got.Message, fmt.Sprint(want)) {
+			t.Errorf("%s: %+v", reduced, got)
+		}
 	}
 }

@@ -242,3 +242,25 @@ func TestAgentsThatProveNothingAreReplacedUnderTraffic(t *testing.T) {
 		})
 	}
 }
+
+// Drivers that compute wrong checksums for packets in a tunnel are told from paths
+// that carry nothing. What they do is played by dropping packets with a checksum.
+func TestWrongChecksumsInTheTunnelAreFound(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		c.nodes[1].Script(t, `
+			nft add table inet driver
+			nft add chain inet driver in { type filter hook prerouting priority -400 ; }
+			nft add rule inet driver in iifname "vxpodnet*" udp dport { 7467, 7469 } udp checksum != 0 drop
+		`)
+		c.agents[0].syncer.Trigger()
+		gomega.NewWithT(t).Eventually(func() bool {
+			c.agents[0].syncer.Trigger()
+			return !slices.ContainsFunc(c.agents[0].report().Plan.Paths, func(p model.PathChoice) bool { return p.Corrupter != "vxpodnet4" })
+		}, 10*time.Second, 200*time.Millisecond).Should(gomega.BeTrue())
+		findings := status.Build(c.agents[0].report(), nil, 1, "v").Findings
+		if len(findings) == 0 || findings[0].Type != "ChecksumOffload" || !strings.Contains(findings[0].Message, "ethtool -K vxpodnet4 tx off") {
+			t.Errorf("findings: %+v", findings)
+		}
+	})
+}
