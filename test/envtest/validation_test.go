@@ -191,6 +191,9 @@ var _ = Describe("Bad and good objects", func() {
 		Entry("priority out of range", podnetv1alpha1.RouteModeSpec{
 			Between: make([]metav1.LabelSelector, 1), Mode: podnetv1alpha1.ModeRouted, Priority: ptr.To[int32](2000000),
 		}, "should be less than or equal to 1000000"),
+		Entry("Auto without proof", podnetv1alpha1.RouteModeSpec{
+			Between: make([]metav1.LabelSelector, 1), Mode: podnetv1alpha1.ModeAuto, Proof: podnetv1alpha1.ProofSkipped,
+		}, "proof can be Skipped only for Routed and Overlay"),
 	)
 
 	It("accepts a RouteMode between every two nodes", func(ctx context.Context) {
@@ -199,6 +202,7 @@ var _ = Describe("Bad and good objects", func() {
 		}}
 		Expect(api.Create(ctx, mode)).To(Succeed())
 		Expect(mode.Spec.Priority).To(HaveValue(BeEquivalentTo(0)))
+		Expect(mode.Spec.Proof).To(Equal(podnetv1alpha1.ProofRequired))
 	})
 
 	It("says in every message of a rule what is wrong, in words", func() {
