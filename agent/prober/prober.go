@@ -47,10 +47,13 @@ type Prober struct {
 	cfg  Config
 	ns   ns.NetNS
 	wake chan struct{}
+	// dial opens the socket of an address that sends messages of a kind and way.
+	dial func(addr netip.Addr, kind byte, way int) (*socket, error)
 	// doubts bounds the rounds that are sent in doubt.
 	doubts *rate.Limiter
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	closed bool
 	// buffer is what probes are written into.
 	buffer  []byte
 	network [16]byte
@@ -91,12 +94,25 @@ func New(cfg Config) (*Prober, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the network namespace of the probes: %w", err)
 	}
+	p := newProber(cfg)
+	p.ns = made
+	p.dial = func(addr netip.Addr, kind byte, way int) (s *socket, err error) {
+		err = made.Do(func(ns.NetNS) error {
+			s, err = listen(addr, kind, way)
+			return err
+		})
+		return s, err
+	}
+	return p, nil
+}
+
+func newProber(cfg Config) *Prober {
 	return &Prober{
-		cfg: cfg, ns: made, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
+		cfg: cfg, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
 		doubts:  rate.NewLimiter(doubtRate, doubtRate/10),
 		sockets: map[netip.Addr][]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
 		asking: map[netip.Addr]bool{},
-	}, nil
+	}
 }
 
 // Netns is the path by which the kernel's side opens the namespace.
@@ -106,11 +122,15 @@ func (p *Prober) Netns() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid
 func (p *Prober) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	var errs []error
 	for addr := range p.sockets {
 		errs = append(errs, p.closeSockets(addr))
 	}
-	return errors.Join(append(errs, p.ns.Close())...)
+	if p.ns != nil {
+		errs = append(errs, p.ns.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (p *Prober) closeSockets(addr netip.Addr) error {
@@ -160,6 +180,9 @@ func (t *target) evidence(now time.Time) model.Evidence {
 func (p *Prober) Listen(probe model.Pod, network string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
 	p.network, p.probe = networkID(network), probe
 	var errs []error
 	for addr := range p.sockets {
@@ -184,23 +207,17 @@ func (p *Prober) Listen(probe model.Pod, network string) error {
 // open opens the sockets of an address, and begins to serve them.
 func (p *Prober) open(addr netip.Addr) ([]*socket, error) {
 	var opened []*socket
-	err := p.ns.Do(func(ns.NetNS) error {
-		for _, kind := range []byte{request, answer} {
-			for way := range model.Ways {
-				s, err := listen(addr, kind, way)
-				if err != nil {
-					return err
+	for _, kind := range []byte{request, answer} {
+		for way := range model.Ways {
+			s, err := p.dial(addr, kind, way)
+			if err != nil {
+				for _, s := range opened {
+					err = errors.Join(err, s.conn.Close())
 				}
-				opened = append(opened, s)
+				return nil, err
 			}
+			opened = append(opened, s)
 		}
-		return nil
-	})
-	if err != nil {
-		for _, s := range opened {
-			err = errors.Join(err, s.conn.Close())
-		}
-		return nil, err
 	}
 	for _, s := range opened {
 		go s.serve(p)

@@ -18,13 +18,21 @@ var ports = map[byte][2]uint16{
 	answer:  {model.ProbeRoutedPort, model.ProbeOverlayPort},
 }
 
+// datagrams is what a socket does.
+type datagrams interface {
+	ReadFromUDPAddrPort(buffer []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(datagram []byte, to netip.AddrPort) (int, error)
+	Close() error
+}
+
 // socket sends messages of one kind and way from one address, and takes those of the
 // other kind.
 type socket struct {
-	conn *net.UDPConn
-	is4  bool
+	conn datagrams
 	kind byte
 	way  int
+	// checksums turns the checksums of what is sent on or off.
+	checksums func(on bool) error
 }
 
 // other returns the kind of messages that a socket takes.
@@ -36,45 +44,40 @@ func listen(addr netip.Addr, kind byte, way int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes at %s: %w", addr, err)
 	}
-	s := &socket{conn: conn, is4: addr.Is4(), kind: kind, way: way}
-	if err := s.prepare(); err != nil {
+	set := func(level, option, value int) error { return setOption(conn, level, option, value) }
+	s := &socket{conn: conn, kind: kind, way: way}
+	// The kernel sends packets whole, whatever it has heard about the path's MTU
+	// (ip(7), IP_PMTUDISC_PROBE), and takes IPv6 packets that have no checksum.
+	if addr.Is4() {
+		s.checksums = func(on bool) error { return set(unix.SOL_SOCKET, unix.SO_NO_CHECK, number(!on)) }
+		err = set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	} else {
+		s.checksums = func(on bool) error { return set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, number(!on)) }
+		err = errors.Join(
+			set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
+			set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1))
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for probes at %s: %w", addr, err), conn.Close())
 	}
 	return s, nil
 }
 
-// prepare makes the kernel send packets whole, whatever it has heard about the path's
-// MTU (ip(7), IP_PMTUDISC_PROBE), and take IPv6 packets that have no checksum.
-func (s *socket) prepare() error {
-	if s.is4 {
-		return s.set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+func number(b bool) int {
+	if b {
+		return 1
 	}
-	return errors.Join(
-		s.set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
-		s.set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1))
+	return 0
 }
 
-// set sets an option of the socket.
-func (s *socket) set(level, option, value int) error {
-	raw, err := s.conn.SyscallConn()
+func setOption(conn *net.UDPConn, level, option, value int) error {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, value) })
 	return errors.Join(err, failed)
-}
-
-// checksums turns the checksums of what is sent on or off.
-func (s *socket) checksums(on bool) error {
-	value := 1
-	if on {
-		value = 0
-	}
-	if s.is4 {
-		return s.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, value)
-	}
-	return s.set(unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, value)
 }
 
 // send sends a message to another address. It is for one caller at a time.
