@@ -170,7 +170,8 @@ func changes[T comparable, K comparable](want, have []T, key func(T) K) (put, de
 }
 
 // remadeLinks returns the links that have to be removed because the kernel does
-// not change what makes a VXLAN device, as they are found.
+// not change what makes a VXLAN device, as they are found. The source of its outer
+// packets, and the interface that these leave by, it does change.
 func remadeLinks(want, have model.State) []model.Link {
 	var remade []model.Link
 	for _, h := range have.Links {
@@ -179,7 +180,7 @@ func remadeLinks(want, have model.State) []model.Link {
 			continue
 		}
 		w := want.Links[i]
-		if w.Kind != h.Kind || w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local || w.Underlay != h.Underlay {
+		if w.Kind != h.Kind || w.VNI != h.VNI || w.Port != h.Port {
 			remade = append(remade, h)
 		}
 	}

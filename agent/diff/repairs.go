@@ -147,6 +147,8 @@ func (r *repairs) link(verb Verb, o model.Link) {
 		r.tell("link", "%s was down", Describe(o))
 	case was.MAC != o.MAC:
 		r.tell("link", "%s had the MAC %s in place of %s", Describe(o), was.MAC, o.MAC)
+	case was.Local != o.Local || was.Underlay != o.Underlay:
+		r.tell("link", "%s sent from %s on %s in place of %s on %s", Describe(o), was.Local, was.Underlay, o.Local, o.Underlay)
 	default:
 		r.tell("link", "%s had an MTU of %d in place of %d", Describe(o), was.MTU, o.MTU)
 	}

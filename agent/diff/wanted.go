@@ -11,8 +11,10 @@ import (
 type Sighting struct {
 	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Port or
 	// Sysctl, or an ElementKey. A model.Table says that something of its structure changed,
-	// a model.HostLink that a link which is not podnet's came, went, or changed its
-	// state, and nil that anything may have changed.
+	// and nil that anything may have changed. What is not podnet's: a model.HostLink says
+	// that a link came, went, or changed its state or its MTU, a model.HostAddress that
+	// an address came or went, and a model.UnderlayRoute, with its destination alone,
+	// that a route of the main table did or was changed.
 	Object any
 	Gone   bool
 }

@@ -79,21 +79,25 @@ func (k *Kernel) Facts(_ context.Context) (Facts, error) {
 }
 
 func hostLink(l netlink.Link, addrs []netlink.Addr, own []model.Route) model.HostLink {
-	found := model.HostLink{Name: l.Attrs().Name, Up: l.Attrs().Flags&net.FlagUp != 0, MTU: l.Attrs().MTU}
+	found := hostLinkOf(l)
 	for _, a := range addrs {
 		addr := prefixOf(a.IPNet)
-		if a.LinkIndex != l.Attrs().Index || addr.Addr().IsLoopback() || addr.Addr().IsLinkLocalUnicast() ||
-			inOwnBlock(own, addr.Addr()) {
-			continue
+		if a.LinkIndex == l.Attrs().Index && mayBeEndpoint(addr.Addr(), a.Flags) && !inOwnBlock(own, addr.Addr()) {
+			found.Addrs = append(found.Addrs, addr)
 		}
-		// The bit means "temporary" (RFC 8981) for IPv6 alone; an IPv4 address that
-		// has it is only not the first of its network.
-		if addr.Addr().Is6() && a.Flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
-			continue
-		}
-		found.Addrs = append(found.Addrs, addr)
 	}
 	return found
+}
+
+// mayBeEndpoint says whether an address, given the kernel's flags, is one that other
+// nodes can send to, and that stays.
+func mayBeEndpoint(a netip.Addr, flags int) bool {
+	if a.IsLoopback() || a.IsLinkLocalUnicast() {
+		return false
+	}
+	// The bit means "temporary" (RFC 8981) for IPv6 alone; an IPv4 address that
+	// has it is only not the first of its network.
+	return a.Is4() || flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
 }
 
 // underlayRoutes returns the routes of the main table that are not podnet's.
@@ -106,7 +110,7 @@ func (p *pass) underlayRoutes() ([]model.UnderlayRoute, error) {
 		}
 		for _, r := range routes {
 			dst := prefixOf(r.Dst)
-			if r.Type != unix.RTN_UNICAST || r.Protocol == model.RouteProtocol || dst.Addr().IsLinkLocalUnicast() {
+			if !isUnderlay(dst, r.Type, int(r.Protocol)) {
 				continue
 			}
 			found := model.UnderlayRoute{Dst: dst, Via: addrOf(r.Gw), Link: p.nameOf(r.LinkIndex), Metric: r.Priority}
@@ -117,6 +121,11 @@ func (p *pass) underlayRoutes() ([]model.UnderlayRoute, error) {
 		}
 	}
 	return out, nil
+}
+
+// isUnderlay says whether a route of the main table may lead to other nodes.
+func isUnderlay(dst netip.Prefix, kind, protocol int) bool {
+	return kind == unix.RTN_UNICAST && protocol != model.RouteProtocol && !dst.Addr().IsLinkLocalUnicast()
 }
 
 // acceptRA returns the names of the links that would stop to accept router

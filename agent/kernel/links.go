@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -45,7 +46,7 @@ func (p *pass) putLink(want model.Link) error {
 			return fmt.Errorf("link %s (%s, alias %q) is there already and is not podnet's: remove or rename it",
 				want.Name, existing.Type(), existing.Attrs().Alias)
 		}
-		if !p.fits(existing, want) {
+		if !fits(existing, want) {
 			if err := p.deleteLink(want.Name); err != nil {
 				return err
 			}
@@ -68,17 +69,12 @@ func isUnmarked(l netlink.Link, kind model.LinkKind) bool {
 }
 
 // fits says whether a link differs from what is wanted only in what can be changed.
-func (p *pass) fits(l netlink.Link, want model.Link) bool {
+func fits(l netlink.Link, want model.Link) bool {
 	if l.Type() != string(want.Kind) {
 		return false
 	}
 	v, ok := l.(*netlink.Vxlan)
-	if !ok {
-		return true
-	}
-	underlay, err := p.index(want.Underlay)
-	return err == nil && uint32(v.VxlanId) == want.VNI && uint16(v.Port) == want.Port &&
-		addrOf(v.SrcAddr) == want.Local && v.VtepDevIndex == underlay
+	return !ok || uint32(v.VxlanId) == want.VNI && uint16(v.Port) == want.Port
 }
 
 func (p *pass) createLink(want model.Link) (netlink.Link, error) {
@@ -123,8 +119,17 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 		return fmt.Errorf("set alias: %w", err)
 	}
 	l.Attrs().Alias = model.LinkAlias
-	if err := p.h.LinkSetHardwareAddr(l, want.MAC[:]); err != nil {
-		return fmt.Errorf("set address %s: %w", want.MAC, err)
+	if v, ok := l.(*netlink.Vxlan); ok {
+		if err := p.setOuter(v, want); err != nil {
+			return err
+		}
+	}
+	// Setting the address, be it the same, takes all neighbours off the link, the
+	// permanent ones too (net/core/neighbour.c, neigh_changeaddr).
+	if mac, _ := macOf(l.Attrs().HardwareAddr); mac != want.MAC {
+		if err := p.h.LinkSetHardwareAddr(l, want.MAC[:]); err != nil {
+			return fmt.Errorf("set address %s: %w", want.MAC, err)
+		}
 	}
 	if err := p.h.LinkSetMTU(l, want.MTU); err != nil {
 		return fmt.Errorf("set MTU %d: %w", want.MTU, err)
@@ -151,6 +156,62 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 	}
 	if err := p.h.LinkSetUp(l); err != nil {
 		return fmt.Errorf("set up: %w", err)
+	}
+	return nil
+}
+
+// setOuter changes the source of a VXLAN device's outer packets, and the interface
+// that these leave by. The device, and all that is on it, stays, and what comes in is
+// taken whichever of the node's addresses it was sent to. The library's LinkModify
+// sends attributes that the kernel refuses to change, whatever their values
+// (drivers/net/vxlan/vxlan_core.c, vxlan_nl2conf).
+func (p *pass) setOuter(v *netlink.Vxlan, want model.Link) error {
+	underlay, err := p.index(want.Underlay)
+	if err != nil {
+		return err
+	}
+	if addrOf(v.SrcAddr) == want.Local && v.VtepDevIndex == underlay {
+		return nil
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	header := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	header.Index = int32(v.Index) //nolint:gosec // The kernel's indices have 31 bits.
+	request.AddData(header)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(v.Type()))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_VXLAN_LINK, nl.Uint32Attr(uint32(underlay))) //nolint:gosec // As above.
+	source := nl.IFLA_VXLAN_LOCAL
+	if want.Local.Is6() {
+		source = nl.IFLA_VXLAN_LOCAL6
+	}
+	data.AddRtAttr(source, want.Local.AsSlice())
+	request.AddData(info)
+	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("send from %s on %s: %w", want.Local, want.Underlay, err)
+	}
+	if want.Local.Is6() {
+		return p.renewRoutes6(v)
+	}
+	return nil
+}
+
+// renewRoutes6 makes the kernel look up all IPv6 routes anew. A VXLAN device keeps the
+// route to each peer together with the source that it had when that was looked up
+// (dst_cache), and goes on with both until something changes on the way. IPv4's are
+// forgotten whenever a link changes, IPv6's when an address goes (net/ipv6/addrconf.c,
+// __ipv6_ifa_notify).
+func (p *pass) renewRoutes6(l netlink.Link) error {
+	addr := &netlink.Addr{
+		IPNet: hostNet(netip.MustParseAddr("fe80::7466")), Flags: unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD,
+		// It goes also where nobody deletes it.
+		ValidLft: 1, PreferedLft: 0,
+	}
+	if err := p.h.AddrReplace(l, addr); err != nil {
+		return fmt.Errorf("renew IPv6 routes: %w", err)
+	}
+	if err := p.h.AddrDel(l, addr); err != nil && !isGone(err) {
+		return fmt.Errorf("renew IPv6 routes: %w", err)
 	}
 	return nil
 }

@@ -33,7 +33,8 @@ const (
 )
 
 // Watch tells what becomes of podnet's objects, whoever changes them, and of links
-// that are not podnet's, until ctx ends or a subscription fails; then it returns
+// that are not podnet's, their addresses and the main table's routes, until ctx ends or
+// a subscription fails; then it returns
 // an error. First it tells that anything may have changed. Of parameters it looks
 // at those that sysctls returns, once a second. seen may be called concurrently
 // and must not block.
@@ -57,12 +58,14 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	failed := make(chan error, 2)
-	for socket, tell := range map[*nl.NetlinkSocket]func(syscall.NetlinkMessage) error{route: w.route, nft: w.nft} {
-		wg.Go(func() {
-			failed <- receive(socket, tell, seen)
-			cancel()
-		})
-	}
+	wg.Go(func() {
+		failed <- receive(route, w.route, w.overrun)
+		cancel()
+	})
+	wg.Go(func() {
+		failed <- receive(nft, w.nft, func() { seen(diff.Sighting{}) })
+		cancel()
+	})
 	err = watchSysctls(ctx, sysctls, seen)
 	cancel()
 	// This ends the receiving.
@@ -85,13 +88,14 @@ func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
-// receive tells of the messages of a socket until that fails or is closed.
-func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, seen func(diff.Sighting)) error {
+// receive tells of the messages of a socket until that fails or is closed, and of it
+// when some cannot be told.
+func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, missed func()) error {
 	for {
 		messages, from, err := socket.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
 			// More came than the buffer holds.
-			seen(diff.Sighting{})
+			missed()
 			continue
 		}
 		if err != nil {
@@ -103,7 +107,7 @@ func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, 
 		for _, m := range messages {
 			if err := tell(m); err != nil {
 				// What cannot be read may be anything.
-				seen(diff.Sighting{})
+				missed()
 			}
 		}
 	}

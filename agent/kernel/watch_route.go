@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -18,8 +17,10 @@ import (
 // watcher reads notifications.
 type watcher struct {
 	// p holds the links as they were told last; its socket is closed.
-	p    *pass
-	seen func(diff.Sighting)
+	p *pass
+	// addrs are the addresses of links that are not podnet's, as they were told last.
+	addrs map[hostAddr]bool
+	seen  func(diff.Sighting)
 }
 
 // newWatcher returns a watcher that knows the links that there are. The
@@ -33,7 +34,17 @@ func newWatcher(seen func(diff.Sighting)) (*watcher, error) {
 	if _, err := p.allLinks(); err != nil {
 		return nil, err
 	}
-	return &watcher{p: p, seen: seen}, nil
+	addrs, err := p.allAddresses()
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{p: p, addrs: map[hostAddr]bool{}, seen: seen}
+	for _, a := range addrs {
+		if addr := addrOf(a.IP); mayBeEndpoint(addr, a.Flags) {
+			w.addrs[hostAddr{a.LinkIndex, addr}] = true
+		}
+	}
+	return w, nil
 }
 
 // route reads a message of the routing family.
@@ -88,9 +99,8 @@ func (w *watcher) link(data []byte, gone bool) error {
 		w.seen(diff.Sighting{Object: port, Gone: gone || !ok})
 		return nil
 	}
-	up := l.Attrs().Flags&net.FlagUp != 0
-	if !isOwn(l.Attrs().Alias) && (gone || was == nil || up != (was.Attrs().Flags&net.FlagUp != 0)) {
-		w.seen(diff.Sighting{Object: model.HostLink{Name: name, Up: up}, Gone: gone})
+	if !isOwn(l.Attrs().Alias) {
+		w.hostLink(was, l, gone)
 	}
 	return nil
 }
@@ -107,11 +117,11 @@ func sightingOf(name string, found model.Link, there bool) diff.Sighting {
 	return diff.Sighting{Object: found}
 }
 
-// address reads an address of podnet's links or of lo.
+// address reads an address of any link but those of pods.
 func (w *watcher) address(data []byte, gone bool) error {
 	msg := nl.DeserializeIfAddrmsg(data)
 	l, ok := w.p.byIndex[int(msg.Index)]
-	if !ok || l.Attrs().Alias != model.LinkAlias && l.Attrs().Name != "lo" {
+	if !ok || isPodAlias(l.Attrs().Alias) {
 		return nil
 	}
 	attrs, err := nl.ParseRouteAttrAsMap(data[msg.Len():])
@@ -123,6 +133,14 @@ func (w *watcher) address(data []byte, gone bool) error {
 		value = attrs[unix.IFA_ADDRESS]
 	}
 	a := addrOf(value.Value)
+	if l.Attrs().Alias != model.LinkAlias && l.Attrs().Name != "lo" {
+		flags := int(msg.Flags)
+		if all, ok := attrs[unix.IFA_FLAGS]; ok {
+			flags = int(uint32Of(all.Value))
+		}
+		w.hostAddress(l, a, flags, gone)
+		return nil
+	}
 	if a.Is6() && a.IsLinkLocalUnicast() {
 		// The kernel makes these itself when a link goes up.
 		return nil
@@ -159,7 +177,8 @@ func (w *watcher) neighbour(data []byte, gone bool) error {
 }
 
 // routeOf reads a route of podnet's tables. One that took the place of podnet's
-// means that this is gone; others that are not podnet's are left alone.
+// means that this is gone; others that are not podnet's are left alone. Of the main
+// table it reads the routes that a node's way to others may be among.
 func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error) {
 	msg := nl.DeserializeRtMsg(m.Data)
 	attrs, err := nl.ParseRouteAttrAsMap(m.Data[msg.Len():])
@@ -168,14 +187,19 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 	}
 	number := func(kind uint16) int { return int(uint32Of(attrs[kind].Value)) }
 	table := number(unix.RTA_TABLE)
-	if !slices.Contains(tables, table) || msg.Flags&unix.RTM_F_CLONED != 0 {
+	if table != mainTable && !slices.Contains(tables, table) || msg.Flags&unix.RTM_F_CLONED != 0 {
 		return diff.Sighting{}, false, nil
 	}
 	dst := addrOf(attrs[unix.RTA_DST].Value)
 	if !dst.IsValid() {
 		dst = unspecifiedOf(int(msg.Family))
 	}
-	found := model.Route{Table: modelTable(table), Dst: netip.PrefixFrom(dst, int(msg.Dst_len))}
+	to := netip.PrefixFrom(dst, int(msg.Dst_len))
+	if table == mainTable {
+		matters := isUnderlay(to, int(msg.Type), int(msg.Protocol))
+		return diff.Sighting{Object: model.UnderlayRoute{Dst: to}, Gone: m.Header.Type == unix.RTM_DELROUTE}, matters, nil
+	}
+	found := model.Route{Table: modelTable(table), Dst: to}
 	if msg.Protocol != model.RouteProtocol {
 		replaced := m.Header.Type == unix.RTM_NEWROUTE && m.Header.Flags&unix.NLM_F_REPLACE != 0
 		return diff.Sighting{Object: found, Gone: true}, replaced, nil

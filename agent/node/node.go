@@ -1,6 +1,7 @@
 // Package node says what the node is that the agent runs on, and takes podnet off
 // it: it joins what agent/kernel found with the rule by which internal/plan
-// chooses endpoints. When that is done is left to agent/sync.
+// chooses endpoints, and follows the addresses by which Kubernetes knows the node. When
+// that is done is left to agent/sync, and how the API is read to agent/source.
 package node
 
 import (
@@ -17,8 +18,11 @@ import (
 // Local is the node that the agent runs on. It implements sync.Node.
 type Local struct {
 	// Name is the name of the Node object.
-	Name    string
+	Name string
+	// Options say which of the node's addresses others shall send to. NodeIPs is of no
+	// account: Known says it.
 	Options model.EndpointOptions
+	Known   *Known
 	Kernel  *kernel.Kernel
 	// ConfDir is the runtime's folder for CNI configuration, Conflist the name of
 	// podnet's file in it.
@@ -26,6 +30,9 @@ type Local struct {
 	Conflist string
 	// Uninstall takes the CNI configuration and binaries off the node.
 	Uninstall func(ctx context.Context) error
+
+	// chosen are the addresses that were chosen last. Host is for one caller at a time.
+	chosen []netip.Addr
 }
 
 // Host returns what the node is, and what of it does not fit the options.
@@ -34,10 +41,18 @@ func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 	if err != nil {
 		return model.Host{}, nil, fmt.Errorf("read the node's interfaces and routes: %w", err)
 	}
-	endpoints, problems := plan.ChooseEndpoints(facts.Links, n.Options)
+	options := n.Options
+	options.NodeIPs = n.Known.addresses(facts.Links)
+	options.Last = n.chosen
+	endpoints, problems := plan.ChooseEndpoints(facts.Links, options)
+	n.chosen = nil
+	for _, e := range endpoints {
+		n.chosen = append(n.chosen, e.Addr)
+	}
 	return model.Host{
 		Node:            n.Name,
 		Endpoints:       endpoints,
+		Addresses:       plan.Addresses(facts.Links),
 		Routes:          facts.Routes,
 		VXLAN:           facts.VXLAN,
 		BridgeNetfilter: facts.BridgeNetfilter,

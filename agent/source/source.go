@@ -34,6 +34,7 @@ type Source struct {
 	newCache func() (cache.Cache, error)
 	live     client.Reader
 	lost     *lost
+	former   *former
 
 	synced, renew chan struct{}
 	// newest is the newest version of the API server's store that was seen.
@@ -60,7 +61,7 @@ const (
 // else runs, and looks with live at the API server itself.
 func New(newCache func() (cache.Cache, error), live client.Reader) *Source {
 	return &Source{
-		newCache: newCache, live: live, lost: newLost(clock.RealClock{}),
+		newCache: newCache, live: live, lost: newLost(clock.RealClock{}), former: newFormer(clock.RealClock{}),
 		synced: make(chan struct{}), renew: make(chan struct{}, 1),
 	}
 }
@@ -249,8 +250,10 @@ func concerns(before, after any) bool {
 // Snapshot is what the API holds at one moment.
 type Snapshot struct {
 	// Network is nil as long as there is no PodNetwork named default.
-	Network    *model.Network
-	Blocks     []model.Block
+	Network *model.Network
+	Blocks  []model.Block
+	// Former are the endpoints that nodes had until lately.
+	Former     []model.FormerEndpoint
 	RouteModes []model.RouteMode
 	// RollCall is the manager's last request to report the blocks in use; empty where there was none.
 	RollCall string
@@ -305,6 +308,7 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 		out.Blocks = append(out.Blocks, b)
 	}
 	out.Blocks = append(out.Blocks, s.lost.blocks(out.Blocks)...)
+	out.Former = s.former.endpoints(out.Blocks)
 
 	var modes podnetv1alpha1.RouteModeList
 	if err := from.List(ctx, &modes); err != nil {

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,9 @@ type Watcher interface {
 const (
 	// driftSettle is how long further notifications are waited for after the first.
 	driftSettle = 50 * time.Millisecond
+	// lossSettle is how much longer is waited where something of the node went and
+	// nothing came: what goes often comes back at once, or something in its place.
+	lossSettle = 500 * time.Millisecond
 	// driftInterval is the least time between two passes that notifications ask for.
 	driftInterval = time.Second
 	// maxSightings bounds what is noted between two passes.
@@ -28,8 +32,8 @@ const (
 )
 
 // Watch asks for a pass when the kernel tells of something that is not as it shall
-// be, at most once a second, until ctx ends. What podnet does itself is told of
-// too, and is as it shall be.
+// be, or of something of the node by which that is decided, at most once a second,
+// until ctx ends. What podnet does itself is told of too, and is as it shall be.
 func (s *Syncer) Watch(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -57,7 +61,7 @@ func (s *Syncer) judge(ctx context.Context) {
 			return
 		case <-s.notes.wake:
 		}
-		if !sleep(ctx, driftSettle) {
+		if !sleep(ctx, driftSettle) || s.notes.onlyLost() && !sleep(ctx, lossSettle) {
 			return
 		}
 		if !s.contradicted() {
@@ -76,8 +80,10 @@ func (s *Syncer) judge(ctx context.Context) {
 func (s *Syncer) contradicted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A pass that failed is tried again anyway, and less and less often.
-	return s.failed == nil && !s.removed && s.notes.odd()
+	odd, moved := s.notes.odd()
+	// A pass that failed is tried again anyway, and less and less often: but where the
+	// node is another one, it may succeed.
+	return !s.removed && (moved || s.failed == nil && odd)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -103,9 +109,14 @@ type notes struct {
 	seen map[any]diff.Sighting
 	// anything says that anything may have changed.
 	anything bool
-	// moved are links in use, not podnet's, that went or came since the last pass
-	// that did what it should.
+	// came and went say that something of the node that is not podnet's, and by which
+	// is decided what is podnet's, came or changed, or went.
+	came, went bool
+	// moved are links in use, not podnet's, that went or came, or addresses of which
+	// did, since the last pass that did what it should.
 	moved map[string]bool
+	// peers are the endpoints of other nodes, sorted.
+	peers []netip.Addr
 }
 
 func newNotes() *notes {
@@ -119,16 +130,10 @@ func (n *notes) see(s diff.Sighting) {
 	if n.wanted == nil {
 		return
 	}
-	if l, ok := s.Object.(model.HostLink); ok {
-		if !n.wanted.Uses(l.Name) {
-			return
-		}
-		n.moved[l.Name] = true
-		if s.Gone || !l.Up {
-			// There is no other way before it is back.
-			return
-		}
-		s.Object = nil
+	switch o := s.Object.(type) {
+	case model.HostLink, model.HostAddress, model.UnderlayRoute:
+		n.seeHost(o, s.Gone)
+		return
 	}
 	key := s.Key()
 	if !n.wanted.Contradicts(s) {
@@ -141,14 +146,19 @@ func (n *notes) see(s diff.Sighting) {
 	} else {
 		n.seen[key] = s
 	}
+	n.rouse()
+}
+
+func (n *notes) rouse() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
 	}
 }
 
-// odd says whether anything seen still contradicts what is wanted by now.
-func (n *notes) odd() bool {
+// odd says whether anything seen still contradicts what is wanted by now, and whether
+// anything of the node that is not podnet's changed.
+func (n *notes) odd() (odd, moved bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, s := range n.seen {
@@ -156,7 +166,7 @@ func (n *notes) odd() bool {
 			delete(n.seen, key)
 		}
 	}
-	return n.anything || len(n.seen) > 0
+	return n.anything || len(n.seen) > 0, n.came || n.went
 }
 
 // look forgets what was seen: the kernel is about to be observed.
@@ -167,13 +177,13 @@ func (n *notes) look() {
 	clear(n.seen)
 }
 
-// want sets what the kernel shall be, before it is made so, and returns what it was
-// to be before; nil in the first pass.
-func (n *notes) want(want model.State) *diff.Wanted {
+// want sets what the kernel shall be, before it is made so, and the endpoints of other
+// nodes. It returns what the kernel was to be before; nil in the first pass.
+func (n *notes) want(want model.State, peers []netip.Addr) *diff.Wanted {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.wanted
-	n.wanted, n.sysctls = diff.NewWanted(want), want.Sysctls
+	n.wanted, n.sysctls, n.peers = diff.NewWanted(want), want.Sysctls, peers
 	return before
 }
 

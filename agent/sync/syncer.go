@@ -296,6 +296,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	if snap.Uninstall {
 		return s.remove(ctx, last)
 	}
+	s.notes.lookAtHost()
 	host, problems, err := s.cfg.Node.Host(ctx)
 	if err != nil {
 		return last, fmt.Errorf("look at the node: %w", err)
@@ -304,7 +305,10 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	if err != nil {
 		return last, fmt.Errorf("read the attachments: %w", err)
 	}
-	cluster := model.Cluster{Network: snap.Network, Blocks: snap.Blocks, RouteModes: snap.RouteModes, Host: host, Pods: pods}
+	cluster := model.Cluster{
+		Network: snap.Network, Blocks: snap.Blocks, Former: snap.Former, RouteModes: snap.RouteModes, Host: host, Pods: pods,
+	}
+	s.leaveFormer(cluster)
 	wanted, err := s.plans(ctx, &cluster)
 	if err != nil {
 		return last, err
@@ -350,7 +354,7 @@ func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err
 		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
 	ops := diff.Diff(want, have)
-	before := s.notes.want(want)
+	before := s.notes.want(want, peerEndpoints(*s.cluster))
 	if len(ops) == 0 {
 		s.notes.settle(before, have, nil, nil)
 		return false, nil

@@ -72,7 +72,7 @@ func command() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default $NODE_NAME)")
-	f.StringSliceVar(&o.nodeIPs, "node-ips", split(os.Getenv("HOST_IPS")), "addresses that Kubernetes knows this node by (default $HOST_IPS)")
+	f.StringSliceVar(&o.nodeIPs, "node-ips", split(os.Getenv("HOST_IPS")), "addresses that Kubernetes knows this node by at first; the agent follows its Node (default $HOST_IPS)")
 	f.StringVar(&o.nodeInterface, "node-interface", "", "regular expression for the interface whose addresses other nodes shall use; empty: that of --node-ips")
 	f.StringSliceVar(&o.nodeCIDRs, "node-cidr", nil, "networks out of which this node's address shall be chosen; for each family given, only these")
 	f.StringVar(&o.stateDir, "state-dir", "/run/podnet", "folder for the socket and the record of attachments; it must not survive a reboot")

@@ -53,6 +53,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	})
 	events := newNotes(mgr, o.node)
 	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
+	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	var server *cni.Server
 	var syncer *sync.Syncer
 	paths, err := prober.New(prober.Config{Changed: func() { syncer.Trigger() }, Taken: k.Taken, Talking: k.Talking})
@@ -67,7 +68,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Paths:   paths,
 		Watcher: k,
 		Node: &node.Local{
-			Name: o.node, Options: endpoints, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
+			Name: o.node, Options: endpoints, Known: known, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
 			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
 		},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
@@ -92,12 +93,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
 		sweep(server, o.fullInterval),
-		func(ctx context.Context) error {
-			if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
-				return err
-			}
-			return nil
-		},
+		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
+		func(ctx context.Context) error { return hear(ctx, src, syncer) },
 		func(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
@@ -111,6 +108,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	}
 	if syncer.Removed() {
 		return empty(o.stateDir)
+	}
+	return nil
+}
+
+// hear keeps the source up to date until ctx ends.
+func hear(ctx context.Context, src *source.Source, syncer *sync.Syncer) error {
+	if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
+		return err
 	}
 	return nil
 }

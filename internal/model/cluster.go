@@ -46,6 +46,8 @@ type Cluster struct {
 	Network *Network
 	// Blocks of all nodes, this one's included, in any order.
 	Blocks []Block
+	// Former are the endpoints that nodes had until lately, this node's included.
+	Former []FormerEndpoint
 	// RouteModes in any order.
 	RouteModes []RouteMode
 	// Host is what was found on this node.
@@ -119,6 +121,16 @@ func FamilyIndex(a netip.Addr) int {
 // Endpoint returns the block's endpoint of the family of addr, and whether it has one.
 func (b Block) Endpoint(is4 bool) (netip.Addr, bool) {
 	return endpointOf(b.Endpoints, is4)
+}
+
+// FormerEndpoint is an address that was a node's endpoint until lately. Packets of
+// nodes that have not heard yet come from it, and go to it.
+type FormerEndpoint struct {
+	Node string
+	Addr netip.Addr
+	// Fresh is for how much longer some nodes may not have heard, and drop what comes
+	// from the one that took its place.
+	Fresh time.Duration
 }
 
 func endpointOf(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {
@@ -195,6 +207,9 @@ type Host struct {
 	Node string
 	// Endpoints are the addresses that were chosen, at most one of each family.
 	Endpoints []Endpoint
+	// Addresses are all addresses of the node that could be endpoints, the chosen
+	// ones included.
+	Addresses []Endpoint
 	// Routes are the unicast routes of the main table that are not podnet's: the
 	// way to other nodes' endpoints is read from them.
 	Routes []UnderlayRoute
@@ -230,6 +245,12 @@ type HostLink struct {
 	Addrs []netip.Prefix
 }
 
+// HostAddress is an address of an interface of the node that is not podnet's.
+type HostAddress struct {
+	Link string
+	Addr netip.Addr
+}
+
 // EndpointOptions say which addresses of the node others shall send to. The
 // zero value leaves the choice to the rule.
 type EndpointOptions struct {
@@ -239,6 +260,9 @@ type EndpointOptions struct {
 	CIDRs []netip.Prefix
 	// NodeIPs are the addresses that Kubernetes knows the node by (InternalIP).
 	NodeIPs []netip.Addr
+	// Last are the addresses that were chosen last. They are kept where nothing else
+	// decides: the kernel lists the newest of several IPv6 addresses first.
+	Last []netip.Addr
 }
 
 // Endpoint is an address of the node to which other nodes send, and its interface.

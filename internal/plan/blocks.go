@@ -107,14 +107,18 @@ func peersOf(node string, served []model.Block) []*peer {
 
 // endpointsOf returns the addresses from which VXLAN packets may come: those of
 // all nodes that hold a served block, a released one too as long as it is there,
-// because packets of its last pods may still be under way.
-func endpointsOf(h model.Host, served []model.Block) [2][]netip.Addr {
+// because packets of its last pods may still be under way, and those that nodes had
+// until lately, from which they may still send.
+func endpointsOf(c model.Cluster, served []model.Block) [2][]netip.Addr {
 	var all [2][]netip.Addr
 	add := func(a netip.Addr) {
 		i := model.FamilyIndex(a)
 		all[i] = append(all[i], a)
 	}
-	for _, e := range h.Endpoints {
+	for _, e := range c.Host.Endpoints {
+		add(e.Addr)
+	}
+	for _, e := range c.Former {
 		add(e.Addr)
 	}
 	for _, b := range served {

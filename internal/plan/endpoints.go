@@ -20,7 +20,7 @@ import (
 func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.Endpoint, []model.Problem) {
 	c := chooser{options: o}
 	for _, l := range links {
-		if l.Up && l.Name != "lo" {
+		if l.Up && l.Name != loopback {
 			c.links = append(c.links, l)
 		}
 	}
@@ -55,6 +55,60 @@ func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.E
 		}
 	}
 	return endpoints, c.problems
+}
+
+// Addresses returns all addresses of this node that could be endpoints.
+func Addresses(links []model.HostLink) []model.Endpoint {
+	var all []model.Endpoint
+	for _, l := range links {
+		if !l.Up || l.Name == loopback {
+			continue
+		}
+		for _, f := range families {
+			all = append(all, endpointsOn(l, f)...)
+		}
+	}
+	return all
+}
+
+// tunnelSource returns the endpoint of a family from which this node sends VXLAN
+// packets. Other nodes drop those that come from an address which they do not know
+// for a node's. So it is the one that was chosen only when they have heard of it, and
+// until then the one that they know, as long as the node has that.
+func tunnelSource(c model.Cluster, served []model.Block, f family) (model.Endpoint, bool) {
+	chosen, ok := c.Host.Endpoint(f.is4)
+	if !ok {
+		return chosen, false
+	}
+	for _, known := range knownToOthers(c, served, f) {
+		i := slices.IndexFunc(c.Host.Addresses, func(e model.Endpoint) bool { return e.Addr == known })
+		// What has become another node's is that node's.
+		taken := slices.ContainsFunc(served, func(b model.Block) bool {
+			return b.Node != c.Host.Node && slices.Contains(b.Endpoints, known)
+		})
+		if i >= 0 && !taken {
+			return c.Host.Addresses[i], true
+		}
+	}
+	return chosen, true
+}
+
+// knownToOthers returns the addresses of this node that all other nodes know for its
+// endpoints of a family, the best first.
+func knownToOthers(c model.Cluster, served []model.Block, f family) []netip.Addr {
+	var known []netip.Addr
+	for _, e := range c.Former {
+		if e.Fresh > 0 && e.Node == c.Host.Node && e.Addr.Is4() == f.is4 {
+			known = append(known, e.Addr)
+		}
+	}
+	for _, b := range served {
+		if published, ok := b.Endpoint(f.is4); ok && b.Node == c.Host.Node {
+			known = append(known, published)
+			break
+		}
+	}
+	return known
 }
 
 type chooser struct {
@@ -105,7 +159,16 @@ func (c *chooser) byOption(f family) *model.Endpoint {
 		return nil
 	}
 	known := slices.IndexFunc(allowed, func(e model.Endpoint) bool { return slices.Contains(c.options.NodeIPs, e.Addr) })
-	return &allowed[max(known, 0)]
+	if known < 0 {
+		return c.lastOf(allowed)
+	}
+	return &allowed[known]
+}
+
+// lastOf returns of several endpoints the one that was chosen last, or else the first.
+func (c *chooser) lastOf(several []model.Endpoint) *model.Endpoint {
+	last := slices.IndexFunc(several, func(e model.Endpoint) bool { return slices.Contains(c.options.Last, e.Addr) })
+	return &several[max(last, 0)]
 }
 
 // byNodeIP returns the address that Kubernetes knows the node by, if it is there.
@@ -125,7 +188,8 @@ func (c *chooser) byNodeIP(f family) *model.Endpoint {
 	return nil
 }
 
-// byRule returns an address beside the other family's endpoint, or else the first one.
+// byRule returns an address beside the other family's endpoint, or else one of the
+// first interface that has any.
 func (c *chooser) byRule(f family, other *model.Endpoint) *model.Endpoint {
 	var found *model.Endpoint
 	for _, l := range c.links {
@@ -134,11 +198,11 @@ func (c *chooser) byRule(f family, other *model.Endpoint) *model.Endpoint {
 			continue
 		}
 		if other != nil && l.Name == other.Link {
-			found = &on[0]
+			found = c.lastOf(on)
 			break
 		}
 		if found == nil {
-			found = &on[0]
+			found = c.lastOf(on)
 		}
 	}
 	wrong := slices.IndexFunc(c.options.NodeIPs, func(ip netip.Addr) bool { return ip.Is4() == f.is4 })

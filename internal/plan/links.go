@@ -18,19 +18,19 @@ func linkMAC(node, device string) model.MAC { return model.DeriveMAC(node + "/" 
 // vxlanLinks returns the node's VXLAN devices: one for each family of outer
 // packets of which the node has an endpoint. They are there also where every
 // path is routed, since another node may switch before this one does.
-func (v *view) vxlanLinks() [2]*model.Link {
+func vxlanLinks(c model.Cluster, served []model.Block) [2]*model.Link {
 	var links [2]*model.Link
-	if !v.host.VXLAN {
+	if !c.Host.VXLAN {
 		return links
 	}
 	for i, f := range families {
-		e, ok := v.host.Endpoint(f.is4)
+		e, ok := tunnelSource(c, served, f)
 		if !ok {
 			continue
 		}
 		links[i] = &model.Link{
-			Name: f.vxlan, Kind: model.LinkVXLAN, MAC: linkMAC(v.host.Node, f.vxlan), MTU: e.MTU - f.overhead,
-			VNI: v.network.VNI, Port: v.network.Port, Local: e.Addr, Underlay: e.Link,
+			Name: f.vxlan, Kind: model.LinkVXLAN, MAC: linkMAC(c.Host.Node, f.vxlan), MTU: e.MTU - f.overhead,
+			VNI: c.Network.VNI, Port: c.Network.Port, Local: e.Addr, Underlay: e.Link,
 		}
 	}
 	return links

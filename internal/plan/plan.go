@@ -60,7 +60,7 @@ type view struct {
 	// address is the node's own address in its pod range, by family; invalid
 	// where it has no block.
 	address [2]netip.Addr
-	// endpoints are all nodes' endpoints, by family, sorted.
+	// endpoints are all nodes' endpoints, former ones included, by family, sorted.
 	endpoints [2][]netip.Addr
 	// vxlan are the VXLAN devices by the family of their outer packets; nil where
 	// there is none.
@@ -95,7 +95,7 @@ func newView(c model.Cluster) *view {
 		}
 	}
 	v.address = nodeAddresses(v.own)
-	v.endpoints = endpointsOf(c.Host, served)
+	v.endpoints = endpointsOf(c, served)
 	v.peers = peersOf(c.Host.Node, served)
 	var labels map[string]string
 	if len(v.own) > 0 {
@@ -103,7 +103,7 @@ func newView(c model.Cluster) *view {
 	}
 	v.modes = newModes(v.network.Mode, c.RouteModes, labels)
 	v.mtu = v.podMTU()
-	v.vxlan = v.vxlanLinks()
+	v.vxlan = vxlanLinks(c, served)
 	v.uplinks = v.findUplinks()
 	v.bridge = v.network.Attachment == model.Bridge ||
 		slices.ContainsFunc(c.Pods, func(p model.Pod) bool { return p.Attachment == model.Bridge })
@@ -235,6 +235,11 @@ func (v *view) findUplinks() []string {
 	seen := map[string]bool{}
 	for _, e := range v.host.Endpoints {
 		seen[e.Link] = true
+	}
+	for _, l := range v.vxlan {
+		if l != nil {
+			seen[l.Underlay] = true
+		}
 	}
 	for _, p := range v.peers {
 		for _, endpoint := range p.endpoints {

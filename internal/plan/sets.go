@@ -10,7 +10,7 @@ import (
 
 // Names of the firewall's sets and maps, to which the family's digit is added.
 const (
-	// setEndpoints holds the addresses of all nodes.
+	// setEndpoints holds the addresses of all nodes, and those that they had until lately.
 	setEndpoints = "endpoints"
 	// setRanges holds the ranges of the network, setBlocks this node's blocks of them.
 	setRanges = "ranges"

@@ -40,6 +40,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		switchSpecs(a)
 		faultSpecs(a)
 		addressSpecs(a)
+		endpointSpecs(a)
 		helmTestSpec()
 		uninstallSpec(a)
 	})

@@ -79,6 +79,12 @@ type node struct {
 	made int
 	// stateDir outlives the agent.
 	stateDir string
+	// nodeIPs are the addresses by which Kubernetes knows the node, heard are the
+	// blocks as its agent has heard of them, where that is not all, and former the
+	// endpoints that it remembers.
+	nodeIPs []netip.Addr
+	heard   []model.Block
+	former  []model.FormerEndpoint
 }
 
 // pod is a pod, in whose namespace a server answers.
@@ -156,15 +162,19 @@ func (n *node) model() (model.Cluster, error) {
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	endpoints, _ := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{})
+	endpoints, _ := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{NodeIPs: n.nodeIPs})
 	host := model.Host{
-		Node: n.Name, Endpoints: endpoints, Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
+		Node: n.Name, Endpoints: endpoints, Addresses: plan.Addresses(facts.Links), Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
 		VXLAN:           facts.VXLAN && !n.cluster.noVXLAN,
 		BridgeNetfilter: facts.BridgeNetfilter && !n.cluster.noBridgeNetfilter,
 	}
-	network := n.cluster.network
+	network, blocks := n.cluster.network, n.cluster.blocks
+	if n.heard != nil {
+		blocks = n.heard
+	}
 	return model.Cluster{
-		Network: &network, Blocks: n.cluster.blocks, RouteModes: n.cluster.modes, Host: host, Pods: n.pods, Evidence: n.cluster.proven(),
+		Network: &network, Blocks: blocks, Former: n.former, RouteModes: n.cluster.modes, Host: host, Pods: n.pods,
+		Evidence: n.cluster.proven(),
 	}, nil
 }
 

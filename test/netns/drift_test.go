@@ -109,6 +109,10 @@ func driftsOf(n *node, p *pod) []drift {
 		},
 		{"tunnel's MAC changed", "ip link set vxpodnet4 address 02:00:00:00:00:07", []string{"link: vxlan link vxpodnet4 had the MAC 02:00:00:00:00:07"}},
 		{"tunnel's MTU changed", "ip link set vxpodnet6 mtu 1300", []string{"link: vxlan link vxpodnet6 had an MTU of 1300"}},
+		{
+			"tunnel's source changed", "ip link set vxpodnet4 type vxlan id 7466 local 192.168.77.250",
+			[]string{"link: vxlan link vxpodnet4 sent from 192.168.77.250 on eth0 in place of 192.168.77.11 on eth0"},
+		},
 		{"tunnel set down", "ip link set vxpodnet4 down", []string{"link: vxlan link vxpodnet4 was down"}},
 		{"tunnel deleted", "ip link del vxpodnet4", []string{"link: vxlan link vxpodnet4 was missing"}},
 		{"IPv6 tunnel deleted", "ip link del vxpodnet6", []string{"link: vxlan link vxpodnet6 was missing"}},

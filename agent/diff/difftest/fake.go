@@ -122,14 +122,14 @@ func (f *Fake) hasLink(name string) bool {
 		slices.ContainsFunc(f.state.Links, func(l model.Link) bool { return l.Name == name })
 }
 
-// link makes, changes or removes a link. What makes a VXLAN device cannot be
-// changed, and with a link goes everything that is on it.
+// link makes, changes or removes a link. The kind, the network identifier and the
+// port cannot be changed, and with a link goes everything that is on it.
 func (f *Fake) link(put bool, o model.Link) error {
 	i := slices.IndexFunc(f.state.Links, func(l model.Link) bool { return l.Name == o.Name })
 	if put {
 		if i >= 0 {
 			was := f.state.Links[i]
-			was.MAC, was.MTU = o.MAC, o.MTU
+			was.MAC, was.MTU, was.Local, was.Underlay = o.MAC, o.MTU, o.Local, o.Underlay
 			if was != o {
 				return errors.New("cannot be changed in place")
 			}

@@ -215,6 +215,17 @@ cmd_restore() {
 	done
 }
 
+# cmd_node_ip NODE ADDRESSES starts a node's kubelet anew, with other addresses to know the node by. The node has them.
+cmd_node_ip() {
+	[ $# -eq 2 ] || die "name a node, and its addresses with a comma between them"
+	need_root
+	need_up
+	lock
+	stop "kubelet-$1"
+	make_kubelet_cert "$1" "$2"
+	start_kubelet "$1" "$2"
+}
+
 inside_cluster() { grep -q "/$cgroup_top/" "/proc/$$/cgroup"; }
 
 cmd_status() {

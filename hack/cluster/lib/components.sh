@@ -112,8 +112,9 @@ import_images() {
 	for archive in agnhost coredns; do import_image "$1" "$(image_cache)/$archive.tar"; done
 }
 
+# start_kubelet NODE [ADDRESSES]: without addresses, those that the node was made with.
 start_kubelet() {
-	local node=$1 folder=$state/nodes/$1
+	local node=$1 addresses=${2:-$(node_v4 "$1"),$(node_v6 "$1")} folder=$state/nodes/$1
 	make_kubeconfig "$folder/kubelet.kubeconfig" "$(server_inside)" "kubelet-$node"
 	# The cluster knows of no name server outside itself.
 	printf 'nameserver %s\n' "$outside_v4" >"$folder/resolv.conf"
@@ -141,7 +142,7 @@ start_kubelet() {
 		evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}
 	CONFIG
 	spawn_in "$node" "kubelet-$node" "$(binary kubelet)" --config "$folder/kubelet.yaml" \
-		--kubeconfig "$folder/kubelet.kubeconfig" --node-ip "$(node_v4 "$node"),$(node_v6 "$node")"
+		--kubeconfig "$folder/kubelet.kubeconfig" --node-ip "$addresses"
 }
 
 start_proxy() {

@@ -53,9 +53,13 @@ make_pki() {
 	make_cert ca scheduler /CN=system:kube-scheduler
 	make_cert ca proxy /CN=system:kube-proxy
 	for node in $(node_names); do
-		make_cert ca "kubelet-$node" "/O=system:nodes/CN=system:node:$node" \
-			"DNS:$node,IP:$(node_v4 "$node"),IP:$(node_v6 "$node")"
+		make_kubelet_cert "$node" "$(node_v4 "$node"),$(node_v6 "$node")"
 	done
+}
+
+# make_kubelet_cert NODE ADDRESSES
+make_kubelet_cert() {
+	make_cert ca "kubelet-$1" "/O=system:nodes/CN=system:node:$1" "DNS:$1,IP:${2//,/,IP:}"
 }
 
 # make_kubeconfig FILE SERVER CERTIFICATE

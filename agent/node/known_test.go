@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// server is an API server that holds one Node.
+type server struct {
+	mu    sync.Mutex
+	addrs []netip.Addr
+	err   error
+	asked int
+}
+
+func (s *server) read(context.Context) ([]netip.Addr, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	return s.addrs, s.err
+}
+
+func (s *server) set(err error, addrs ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addrs, s.err = parse(addrs...), err
+}
+
+func (s *server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+func parse(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, t := range texts {
+		out = append(out, netip.MustParseAddr(t))
+	}
+	return out
+}
+
+// eth0 is the node's one interface, with these addresses.
+func eth0(addrs ...string) []model.HostLink {
+	l := model.HostLink{Name: "eth0", Up: true, MTU: 1500}
+	for _, a := range parse(addrs...) {
+		l.Addrs = append(l.Addrs, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return []model.HostLink{l}
+}
+
+// follow runs a Known that is quicker than in earnest. Each change is told by the channel.
+func follow(t *testing.T, api *server, first ...string) (*Known, chan struct{}) {
+	t.Helper()
+	k := NewKnown(parse(first...), api.read)
+	k.first, k.last = 10*time.Millisecond, 40*time.Millisecond
+	changed := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx, func() { changed <- struct{}{} }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return k, changed
+}
+
+func TestKnownNodeIsReadOnceWhereNothingChanges(t *testing.T) {
+	g := gomega.NewWithT(t)
+	api := &server{addrs: parse("192.0.2.1")}
+	k, changed := follow(t, api, "192.0.2.1")
+	for range 50 {
+		g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+		time.Sleep(5 * time.Millisecond)
+	}
+	g.Expect(api.count()).To(gomega.Equal(1))
+	g.Expect(changed).To(gomega.BeEmpty())
+}
+
+func TestKubernetesIsFollowedWhenItComesLater(t *testing.T) {
+	g := gomega.NewWithT(t)
+	api := &server{addrs: parse("192.0.2.1")}
+	k, changed := follow(t, api, "192.0.2.1")
+	k.addresses(eth0("192.0.2.1"))
+	g.Eventually(api.count).Should(gomega.Equal(1))
+	// The kubelet hears of the second address when it is told to.
+	g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.1")))
+	g.Eventually(api.count).Should(gomega.BeNumerically(">", 4))
+	g.Expect(changed).To(gomega.BeEmpty())
+	api.set(nil, "192.0.2.11")
+	g.Eventually(changed).Should(gomega.Receive())
+	g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.11")))
+	// Now it need not be asked any more.
+	time.Sleep(100 * time.Millisecond)
+	asked := api.count()
+	g.Consistently(api.count, 200*time.Millisecond).Should(gomega.Equal(asked))
+}
+
+func TestNodeIsReadUntilItsAddressesAreOnAnInterface(t *testing.T) {
+	g := gomega.NewWithT(t)
+	api := &server{addrs: parse("203.0.113.1")}
+	k, changed := follow(t, api, "203.0.113.1")
+	k.addresses(eth0("192.0.2.1"))
+	g.Eventually(api.count).Should(gomega.BeNumerically(">", 4))
+	api.set(nil, "192.0.2.1")
+	g.Eventually(changed).Should(gomega.Receive())
+}
+
+func TestAPIServerThatIsAwayChangesNothing(t *testing.T) {
+	g := gomega.NewWithT(t)
+	api := &server{err: errors.New("away")}
+	k, changed := follow(t, api, "192.0.2.1")
+	k.addresses(eth0("192.0.2.1"))
+	g.Eventually(api.count).Should(gomega.BeNumerically(">", 2))
+	g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+	// A Node that says nothing, or is gone, is not known to have no address.
+	api.set(nil)
+	asked := api.count()
+	g.Eventually(api.count).Should(gomega.BeNumerically(">", asked))
+	g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+	g.Expect(changed).To(gomega.BeEmpty())
+}
+
+func TestAddressesThatKeepChangingAreNoBurstOfReads(t *testing.T) {
+	g := gomega.NewWithT(t)
+	api := &server{addrs: parse("192.0.2.1")}
+	k, _ := follow(t, api, "192.0.2.1")
+	start := time.Now()
+	for i := range 200 {
+		k.addresses(eth0([]string{"192.0.2.1", "192.0.2.2"}[i%2]))
+		time.Sleep(time.Millisecond)
+	}
+	g.Expect(api.count()).To(gomega.BeNumerically("<=", time.Since(start)/k.first+1))
+}
