@@ -29,6 +29,10 @@ const (
 // Kubernetes says something else. The kubelet, or the cloud's controller, follows such
 // a change minutes later, or when it is told to.
 type Known struct {
+	// Lost, unless it is nil, is called when an address of the node went. Connections
+	// from it are dead, of which nobody tells their programs. It must not block.
+	Lost func()
+
 	read func(ctx context.Context) ([]netip.Addr, error)
 	wake chan struct{}
 	// first and last are firstAsk and lastAsk, but for tests.
@@ -62,6 +66,10 @@ func (k *Known) addresses(links []model.HostLink) []netip.Addr {
 	defer k.mu.Unlock()
 	elsewhere := slices.ContainsFunc(k.addrs, func(a netip.Addr) bool { return !slices.Contains(own, a) })
 	changed := !slices.Equal(own, k.own)
+	lost := slices.ContainsFunc(k.own, func(a netip.Addr) bool { return !slices.Contains(own, a) })
+	if lost && k.Lost != nil {
+		k.Lost()
+	}
 	if changed || elsewhere && !k.unsettled {
 		select {
 		case k.wake <- struct{}{}:

@@ -142,3 +142,16 @@ func TestAddressesThatKeepChangingAreNoBurstOfReads(t *testing.T) {
 	}
 	g.Expect(api.count()).To(gomega.BeNumerically("<=", time.Since(start)/k.first+1))
 }
+
+func TestLossOfAnAddressIsTold(t *testing.T) {
+	g := gomega.NewWithT(t)
+	k := NewKnown(parse("192.0.2.1"), nil)
+	lost := 0
+	k.Lost = func() { lost++ }
+	k.addresses(eth0("192.0.2.1"))
+	k.addresses(eth0("192.0.2.1", "192.0.2.11"))
+	g.Expect(lost).To(gomega.BeZero())
+	k.addresses(eth0("192.0.2.11"))
+	k.addresses(eth0("192.0.2.11"))
+	g.Expect(lost).To(gomega.Equal(1))
+}

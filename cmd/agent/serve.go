@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/connrotation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -33,7 +35,7 @@ import (
 
 // serve wires the rooms of the agent together and runs them until ctx ends.
 func serve(ctx context.Context, o options, endpoints model.EndpointOptions) error {
-	mgr, err := newManager(o)
+	mgr, dialer, err := newManager(o)
 	if err != nil {
 		return err
 	}
@@ -54,6 +56,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	events := newNotes(mgr, o.node)
 	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
+	known.Lost = dialer.CloseAll
 	var server *cni.Server
 	var syncer *sync.Syncer
 	paths, err := prober.New(prober.Config{Changed: func() { syncer.Trigger() }, Taken: k.Taken, Talking: k.Talking})
@@ -176,15 +179,23 @@ func newSource(mgr manager.Manager) *source.Source {
 	}, mgr.GetAPIReader())
 }
 
-func newManager(o options) (manager.Manager, error) {
+// dialTimeout is client-go's.
+const dialTimeout = 30 * time.Second
+
+// newManager also returns what makes, and can close, the connections to the API
+// server: one from an address that the node has no longer would be taken for alive for
+// most of a minute.
+func newManager(o options) (manager.Manager, *connrotation.Dialer, error) {
 	cfg, err := ctrl.GetConfig()
 	if err != nil {
-		return nil, fmt.Errorf("find the API server: %w", err)
+		return nil, nil, fmt.Errorf("find the API server: %w", err)
 	}
+	dialer := connrotation.NewDialer((&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext)
+	cfg.Dial = dialer.DialContext
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, podnetv1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			return nil, fmt.Errorf("register kinds: %w", err)
+			return nil, nil, fmt.Errorf("register kinds: %w", err)
 		}
 	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
@@ -193,7 +204,7 @@ func newManager(o options) (manager.Manager, error) {
 		HealthProbeBindAddress: o.probes,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("set up the agent: %w", err)
+		return nil, nil, fmt.Errorf("set up the agent: %w", err)
 	}
-	return mgr, nil
+	return mgr, dialer, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -83,4 +84,22 @@ func replaceAddresses(ctx context.Context, from, to node) {
 	}).Should(Succeed())
 	AddReportEntry("the other address", fmt.Sprintf("published after %s, sent from after %s", published, time.Since(began)))
 	ip("del", from)
+	// The agent had connections from the address that went.
+	expectHears(ctx, to.name)
+}
+
+// expectHears checks that a node's agent answers to a change within seconds.
+func expectHears(ctx context.Context, name string) {
+	GinkgoHelper()
+	mode := &podnetv1alpha1.RouteMode{
+		ObjectMeta: metav1.ObjectMeta{Name: "test-hears"},
+		Spec: podnetv1alpha1.RouteModeSpec{
+			Between: []metav1.LabelSelector{{}}, Mode: network(ctx, Default).Spec.RouteMode,
+		},
+	}
+	Expect(kube.Create(ctx, mode)).To(Succeed())
+	Eventually(func(g Gomega) {
+		g.Expect(nodeNetwork(ctx, g, name).Status.RouteModes).To(ContainElement(HaveField("Name", mode.Name)))
+	}).WithTimeout(20 * time.Second).Should(Succeed())
+	Expect(kube.Delete(ctx, mode)).To(Succeed())
 }
