@@ -54,6 +54,10 @@ func (s *Syncer) attachProbe(ctx context.Context, probe model.Pod, network strin
 	if s.probe != nil && reflect.DeepEqual(*s.probe, probe) && s.network == network && s.cfg.Links.CheckAttached(ctx, probe) == nil {
 		return false, nil
 	}
+	if s.probe != nil && s.cluster != nil {
+		// What goes with the former attachment is nobody's doing.
+		s.notes.remove(plan.PodParts(*s.cluster, *s.probe))
+	}
 	s.probe = nil
 	if err := s.cfg.Links.Attach(ctx, probe); err != nil {
 		return true, fmt.Errorf("attach the namespace of the probes: %w", err)

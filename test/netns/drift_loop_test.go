@@ -149,6 +149,8 @@ func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
 
 // Host implements sync.Node.
 func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	m, err := l.node.model()
 	return m.Host, nil, err
 }

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -263,4 +264,37 @@ func TestWrongChecksumsInTheTunnelAreFound(t *testing.T) {
 			t.Errorf("findings: %+v", findings)
 		}
 	})
+}
+
+// A second block is probed from, too, as soon as the node has it; what the attachment
+// of the probes loses when it is made anew is nobody's doing.
+func TestSecondBlockIsProbedFrom(t *testing.T) {
+	eachAttachment(t, func(t *testing.T, c *proving) {
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		second := c.blocks[0]
+		second.CIDR = netip.MustParsePrefix("10.244.101.0/24")
+		second.Name, second.Created = second.CIDR.String(), second.Created.Add(time.Hour)
+		c.lock(func() { c.blocks = append(c.blocks, second) })
+		for _, l := range c.agents {
+			l.syncer.Trigger()
+		}
+		gomega.NewWithT(t).Eventually(func() int {
+			return len(c.agents[1].report().Plan.Paths)
+		}, 10*time.Second, 20*time.Millisecond).Should(gomega.Equal(3))
+		c.expectPaths(t, model.PathRouted, 10*time.Second)
+		for _, l := range c.agents {
+			if told := l.told(); len(told) > 0 {
+				t.Errorf("%s takes for drift: %q", l.Name, told)
+			}
+		}
+	})
+}
+
+// lock changes what the agents' API holds.
+func (c *proving) lock(change func()) {
+	for _, l := range c.agents {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+	}
+	change()
 }
