@@ -7,23 +7,26 @@ import "net/netip"
 // and of which several blocks that were made by hand may share one.
 type cells struct {
 	byPrefix map[netip.Prefix][]*target
-	// lengths are those that occur.
-	lengths map[int]bool
+	// lengths are those of addresses and prefixes that occur.
+	lengths map[[2]int]bool
 }
 
 func newCells(targets map[netip.Prefix]*target) cells {
-	c := cells{byPrefix: make(map[netip.Prefix][]*target, len(targets)), lengths: map[int]bool{}}
-	for block, t := range targets {
-		c.byPrefix[block] = append(c.byPrefix[block], t)
-		c.lengths[block.Bits()] = true
+	c := cells{byPrefix: make(map[netip.Prefix][]*target, len(targets)), lengths: map[[2]int]bool{}}
+	for _, t := range targets {
+		c.byPrefix[t.Cell] = append(c.byPrefix[t.Cell], t)
+		c.lengths[[2]int{t.Cell.Addr().BitLen(), t.Cell.Bits()}] = true
 	}
 	return c
 }
 
 func (c cells) of(a netip.Addr) []*target {
 	var found []*target
-	for bits := range c.lengths {
-		if p, err := a.Prefix(bits); err == nil {
+	for length := range c.lengths {
+		if length[0] != a.BitLen() {
+			continue
+		}
+		if p, err := a.Prefix(length[1]); err == nil {
 			found = append(found, c.byPrefix[p]...)
 		}
 	}

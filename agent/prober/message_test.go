@@ -71,7 +71,7 @@ func TestOnlyTheAnswerToARequestCounts(t *testing.T) {
 }
 
 func TestRequestsOfOthersAreNotAnswered(t *testing.T) {
-	p := &Prober{asking: map[netip.Addr]bool{netip.MustParseAddr("10.244.2.254"): true}, network: networkID("mine")}
+	p := &Prober{asking: map[netip.Addr]*target{netip.MustParseAddr("10.244.2.254"): {}}, network: networkID("mine")}
 	for _, c := range []struct {
 		from, network string
 		want          bool

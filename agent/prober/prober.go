@@ -49,8 +49,8 @@ type Prober struct {
 	wake chan struct{}
 	// dial opens the socket of an address that sends messages of a kind and way.
 	dial func(addr netip.Addr, kind byte, way int) (*socket, error)
-	// doubts bounds the rounds that are sent in doubt.
-	doubts *rate.Limiter
+	// doubts bounds the rounds that are sent in doubt, urgent those of paths in use.
+	doubts, urgent *rate.Limiter
 
 	mu     sync.Mutex
 	closed bool
@@ -64,8 +64,8 @@ type Prober struct {
 	// before they were asked for.
 	adopted map[netip.Prefix]model.Path
 	targets map[netip.Prefix]*target
-	// asking are the addresses whose requests are answered.
-	asking map[netip.Addr]bool
+	// asking are the targets by the addresses from which they ask, which are answered.
+	asking map[netip.Addr]*target
 	pairs  []*pair
 	queue  queue
 	// flights are the rounds that are under way, by the nonces of their probes:
@@ -86,6 +86,8 @@ type target struct {
 	pairs  map[netip.Addr]*pair
 	active bool
 	wish   model.Path
+	// announced is the decision for which a pass was asked last.
+	announced path.Decision
 }
 
 // New makes the namespace from which probes are sent.
@@ -110,8 +112,9 @@ func newProber(cfg Config) *Prober {
 	return &Prober{
 		cfg: cfg, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
 		doubts:  rate.NewLimiter(doubtRate, doubtRate/10),
+		urgent:  rate.NewLimiter(activeRate, activeRate/10),
 		sockets: map[netip.Addr][]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
-		asking: map[netip.Addr]bool{},
+		asking: map[netip.Addr]*target{},
 	}
 }
 
@@ -170,9 +173,11 @@ func (t *target) evidence(now time.Time) model.Evidence {
 		all = append(all, pair.machine.Evidence(now))
 	}
 	if len(all) == 0 {
-		return path.NewMachine(t.Path, [2]int{}).Evidence(now)
+		all = append(all, path.NewMachine(t.Path, [2]int{}).Evidence(now))
 	}
-	return path.Weakest(all)
+	e := path.Weakest(all)
+	e.Node = t.Node
+	return e
 }
 
 // Listen opens the sockets of an attachment, once it is there, and closes those of
@@ -238,13 +243,13 @@ func (p *Prober) Aim(choices []model.PathChoice) {
 		if !addr.IsValid() {
 			continue
 		}
-		p.asking[addr] = true
 		t := gone[c.Block]
 		if t != nil && t.Node != c.Node {
 			t = nil
 		}
 		delete(gone, c.Block)
-		p.targets[c.Block] = p.aim(t, c, addr, now)
+		t = p.aim(t, c, addr, now)
+		p.targets[c.Block], p.asking[addr] = t, t
 	}
 	clear(p.adopted)
 	p.collect(now)
@@ -280,6 +285,7 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 		}
 		pr.aim(was)
 	}
+	t.announced = path.Decision{Path: c.Path, Proof: c.Proof}
 	t.wish = path.Choose(c.PathQuestion, t.evidence(now)).Wish
 	for _, pr := range t.pairs {
 		pr.hasten(p, now)
@@ -307,7 +313,7 @@ func (p *Prober) collect(now time.Time) {
 	for _, t := range p.targets {
 		for _, r := range t.pairs {
 			p.pairs = append(p.pairs, r)
-			if t.active {
+			if p.inUse(t) {
 				p.actives++
 			}
 		}
@@ -347,11 +353,24 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// mayAsk says whether a request is answered.
+// mayAsk says whether a request is answered. Who asks is there: what was silent is
+// probed at once.
 func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.asking[from] && network == p.network
+	t := p.asking[from]
+	if t == nil || network != p.network {
+		return false
+	}
+	now := time.Now()
+	for _, r := range t.pairs {
+		if r.machine.Silent() && r.due.Sub(now) > path.WaitingInterval && !r.reserved {
+			r.due = now
+			heap.Fix(&p.queue, r.index)
+			p.nudge()
+		}
+	}
+	return true
 }
 
 // freshNonce cannot be guessed.
@@ -409,7 +428,7 @@ func (p *Prober) talk(addrs []netip.Addr, now time.Time) {
 			p.actives += len(t.pairs)
 		}
 		for _, r := range t.pairs {
-			if began {
+			if began && !r.reserved {
 				r.due = now
 				heap.Fix(&p.queue, r.index)
 			}

@@ -24,8 +24,6 @@ const (
 	doubtRate = 400
 	// fewPairs is how many pairs of blocks are all probed as if they were in use.
 	fewPairs = 10
-	// postponed is when a round is tried again that the rate did not allow.
-	postponed = 20 * time.Millisecond
 	// spread is the share by which an interval is longer or shorter than it says.
 	spread = 0.1
 )
@@ -48,6 +46,8 @@ type pair struct {
 	machine path.Machine
 	// due is when the next round is, and full when the next of both paths.
 	due, full time.Time
+	// reserved says that due is when the rate allows the round.
+	reserved bool
 	// flights are the rounds that are not judged yet, the oldest first.
 	flights []*flight
 	// took is about how long answers take; 0 for not known.
@@ -150,8 +150,11 @@ func (p *Prober) forget(f *flight) {
 
 // pace returns the pace of a pair.
 func (p *Prober) pace(r *pair) path.Pace {
-	return r.machine.Next(r.target.possible(), r.target.active || len(p.pairs) <= fewPairs, r.target.wish)
+	return r.machine.Next(r.target.possible(), p.inUse(r.target), r.target.wish)
 }
+
+// inUse says whether this node talks to a block, or it has so few that it may.
+func (p *Prober) inUse(t *target) bool { return t.active || len(p.pairs) <= fewPairs }
 
 func (t *target) possible() [2]bool { return [2]bool{t.Obstacles[0] == "", t.Obstacles[1] == ""} }
 
@@ -160,13 +163,9 @@ func (p *Prober) interval(pace path.Pace) time.Duration {
 	every := max(idleInterval, time.Duration(len(p.pairs))*time.Second/idleRate)
 	switch pace {
 	case path.Doubt:
-		return path.DoubtInterval
+		every = path.DoubtInterval
 	case path.Active:
-		actives := p.actives
-		if len(p.pairs) <= fewPairs {
-			actives = len(p.pairs)
-		}
-		every = max(path.ActiveInterval, time.Duration(actives)*time.Second/activeRate)
+		every = max(path.ActiveInterval, time.Duration(p.actives)*time.Second/activeRate)
 	case path.Waiting:
 		every = path.WaitingInterval
 	case path.Idle:
@@ -176,6 +175,9 @@ func (p *Prober) interval(pace path.Pace) time.Duration {
 
 // hasten brings the next round of a pair forward where its pace asks for it.
 func (r *pair) hasten(p *Prober, now time.Time) {
+	if r.reserved {
+		return
+	}
 	if due := now.Add(p.interval(p.pace(r))); due.Before(r.due) {
 		r.due = due
 	}
@@ -185,11 +187,12 @@ func (r *pair) hasten(p *Prober, now time.Time) {
 func (p *Prober) fly(r *pair, now time.Time) {
 	pace := p.pace(r)
 	if pace == path.Doubt || pace == path.Waiting {
-		if !p.doubts.AllowN(now, 1) {
-			r.due = now.Add(postponed)
+		if wait := p.reserve(r, now); wait > 0 {
+			r.due, r.reserved = now.Add(wait), true
 			return
 		}
 	}
+	r.reserved = false
 	r.due = now.Add(p.interval(pace))
 	if pace == path.Active && !now.Before(r.full) {
 		pace = path.Idle
@@ -226,6 +229,19 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		r.flights = append(r.flights, f)
 		heap.Push(&p.airborne, f)
 	}
+}
+
+// reserve returns how long a round of a pair has to wait for its turn, paths in use
+// apart from others.
+func (p *Prober) reserve(r *pair, now time.Time) time.Duration {
+	if r.reserved {
+		return 0
+	}
+	limiter := p.doubts
+	if p.inUse(r.target) {
+		limiter = p.urgent
+	}
+	return limiter.ReserveN(now, 1).DelayFrom(now)
 }
 
 // asking returns the one of an address's sockets that sends the requests of a way.
@@ -293,20 +309,25 @@ func (p *Prober) judge(r *pair, now time.Time) {
 		return
 	}
 	p.consider(r.target, now)
-	if due := r.due; r.index < len(p.queue) && p.queue[r.index] == r {
-		if r.hasten(p, now); r.due != due {
-			heap.Fix(&p.queue, r.index)
-			p.nudge()
-		}
-	}
 }
 
-// consider asks for a pass where the choice of a path is no longer what it was.
+// consider asks for a pass where the choice of a path is no longer what it was, and
+// brings forward what has to be known soon.
 func (p *Prober) consider(t *target, now time.Time) {
 	d := path.Choose(t.PathQuestion, t.evidence(now))
 	t.wish = d.Wish
-	if d.Path != t.Path || d.Proof.MTU != t.Proof.MTU || d.Proof.Silent != t.Proof.Silent || settled(d.Proof) != settled(t.Proof) {
+	if was := t.announced; d.Path != was.Path || d.Proof.MTU != was.Proof.MTU || d.Proof.Silent != was.Proof.Silent ||
+		settled(d.Proof) != settled(was.Proof) {
+		t.announced = d
 		p.cfg.Changed()
+	}
+	for _, r := range t.pairs {
+		if due := r.due; r.index < len(p.queue) && p.queue[r.index] == r {
+			if r.hasten(p, now); r.due != due {
+				heap.Fix(&p.queue, r.index)
+				p.nudge()
+			}
+		}
 	}
 }
 

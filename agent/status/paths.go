@@ -52,9 +52,11 @@ func pathsProven(choices []model.PathChoice) metav1.Condition {
 	down, unproven := listing{}, listing{}
 	for _, p := range choices {
 		switch {
+		case p.Forced && p.Path != model.PathDown:
+			// What its probes say is of no account.
 		case isDown(p):
 			down.add(p.Node)
-		case !isProven(p):
+		case !isProven(p) && !p.Proof.New:
 			unproven.add(p.Node)
 		}
 	}
@@ -62,7 +64,7 @@ func pathsProven(choices []model.PathChoice) metav1.Condition {
 	switch {
 	case down.paths > 0:
 		c.Reason = podnetv1alpha1.ReasonPathDown
-		c.Message = fmt.Sprintf("No probe comes back from %s, or there is no path: the last paths that worked are kept. See status.paths.exceptions.", down)
+		c.Message = fmt.Sprintf("No probe has come back from %s for a minute, or there is no path: paths that worked are kept. See status.paths.exceptions.", down)
 	case unproven.paths > 0:
 		c.Reason = podnetv1alpha1.ReasonUnproven
 		c.Message = fmt.Sprintf("Not proven yet: the paths in force to %s.", unproven)

@@ -88,7 +88,11 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		}
 		st.Findings = append(st.Findings, found)
 	}
-	for _, c := range []metav1.Condition{programmed(r), pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths), unobstructed(findings)} {
+	conditions := []metav1.Condition{programmed(r), unobstructed(findings)}
+	if len(r.Plan.Blocks) > 0 {
+		conditions = append(conditions, pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths))
+	}
+	for _, c := range conditions {
 		c.ObservedGeneration = generation
 		meta.SetStatusCondition(&st.Conditions, c)
 	}

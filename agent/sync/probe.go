@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
@@ -20,16 +21,18 @@ func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan,
 	if cluster.Evidence, err = s.cfg.Paths.Evidence(ctx); err != nil {
 		return model.Plan{}, err
 	}
-	pods := cluster.Pods
-	if s.probe != nil {
-		cluster.Pods = append(slices.Clone(pods), *s.probe)
+	wanted := plan.Build(s.withProbe(*cluster))
+	if s.plan == nil {
+		// What the attachment hangs on is made by this pass.
+		s.Trigger()
+		return wanted, nil
 	}
-	wanted := plan.Build(*cluster)
 	if wanted.Probe.MTU == 0 || len(wanted.Probe.Addrs) == 0 && s.probe == nil {
 		return wanted, nil
 	}
 	changed, err := s.attachProbe(ctx, wanted.Probe, cluster.Network.ID)
 	if err != nil {
+		time.AfterFunc(firstRetry, s.Trigger)
 		wanted.Problems = append(wanted.Problems, model.Problem{
 			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven, and stay as they are: %v.", err),
 		})
@@ -38,13 +41,17 @@ func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan,
 		return wanted, nil
 	}
 	problems := wanted.Problems
-	cluster.Pods = pods
-	if s.probe != nil {
-		cluster.Pods = append(slices.Clone(pods), *s.probe)
-	}
-	wanted = plan.Build(*cluster)
+	wanted = plan.Build(s.withProbe(*cluster))
 	wanted.Problems = problems
 	return wanted, nil
+}
+
+// withProbe returns a cluster to whose pods the attachment of the probes is added.
+func (s *Syncer) withProbe(cluster model.Cluster) model.Cluster {
+	if s.probe != nil {
+		cluster.Pods = append(slices.Clone(cluster.Pods), *s.probe)
+	}
+	return cluster
 }
 
 // attachProbe makes the attachment of the namespace from which probes are sent, and

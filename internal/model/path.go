@@ -37,8 +37,12 @@ type Proof struct {
 	Standing Standing
 	// Fresh says that a probe came back just now.
 	Fresh bool
-	// Silent says that probes have not come back for some time.
-	Silent bool
+	// Answers says that the last few probes have all come back. A path that failed may
+	// have to be steady for longer before it is proven again.
+	Answers bool
+	// Silent says that no probe has come back for a minute, and New that the path is known
+	// for less than that and was never proven.
+	Silent, New bool
 	// MTU is the largest packet in bytes that comes back; 0 where that is as large
 	// as the interface carries, or not known.
 	MTU int
@@ -52,6 +56,8 @@ func (p Proof) Holds() bool { return p.Standing == Proven || p.Standing == Suspe
 
 // Evidence is what is known of the paths to a block.
 type Evidence struct {
+	// Node is the node that holds the block.
+	Node string
 	// Taken is the path in force; empty where there is none yet.
 	Taken Path
 	// Proofs are those of the Ways.
@@ -74,6 +80,8 @@ type PathChoice struct {
 	PathQuestion
 	Node  string
 	Block netip.Prefix
+	// Cell is the prefix by which the kernel notes that this node sends to the block.
+	Cell netip.Prefix
 	// RouteMode is the name of the RouteMode that asks; empty where the PodNetwork does.
 	RouteMode string
 	Path      Path

@@ -14,8 +14,10 @@ const (
 	// path's probes of the same moment come back, before it has failed. What keeps the
 	// other node from answering at all is no failure of a path.
 	missesToFail = 3
-	// silence is how many rounds in a row have to come back by no path before that is said.
-	silence = 10
+	// silence is how long no round has come back before that is said, and youth how long
+	// it is no news that a path is not proven yet.
+	silence = time.Minute
+	youth   = time.Minute
 	// freshness is how long after an answer a path may take over.
 	freshness = 2 * time.Second
 	// firstHold is how long a path that failed has to be steady before it is proven
@@ -35,6 +37,10 @@ const (
 	// raises is how many rounds in a row packets that were too large have to come back
 	// before a path's MTU grows.
 	raises = 3
+	// cuts is how many rounds in a row packets of the needed size have to be lost, while
+	// smaller ones come back, before a path's MTU falls: what is lost by chance is not
+	// lost so often.
+	cuts = 3
 )
 
 // Result is what came of the probes of one round on one path: the sizes of the
@@ -62,6 +68,10 @@ type Machine struct {
 // track is what is known of one path.
 type track struct {
 	standing model.Standing
+	// since is when the path was first probed.
+	since time.Time
+	// proved says that it was proven once.
+	proved bool
 	// limit is the size of the largest packet that the path's interface carries.
 	limit int
 	// answered is when the last round was sent that came back, and steady when the
@@ -115,6 +125,16 @@ func (m Machine) Forgotten(i int) Machine {
 	return m
 }
 
+// Silent says whether nothing comes back by the path in force, although it was asked for.
+func (m Machine) Silent() bool {
+	for i, t := range m.tracks {
+		if model.Ways[i] == m.Taken && t.missed >= doubtful {
+			return true
+		}
+	}
+	return false
+}
+
 // Limit returns the size of the largest packet that a path's interface carries.
 func (m Machine) Limit(i int) int { return m.tracks[i].limit }
 
@@ -130,9 +150,13 @@ func (m Machine) Judge(r Round) Machine {
 
 // judge takes the result of a round, given whether the other path's probes came back.
 func (t track) judge(at time.Time, r Result, witness bool) track {
+	if t.since.IsZero() {
+		t.since = at
+	}
 	if len(r.Back) == 0 {
-		if r.Bare {
-			t.bare++
+		t.bare++
+		if !r.Bare {
+			t.bare = 0
 		}
 		return t.miss(at, witness)
 	}
@@ -168,12 +192,11 @@ func (t track) needed() int {
 	return t.limit
 }
 
-// cutShort takes a round of which only packets of up to best came back: one that is
-// lost may be chance, and the second is not.
+// cutShort takes a round of which only packets of up to best came back.
 func (t track) cutShort(best, lost int) track {
 	t.cut++
 	t.whole = 0
-	if t.cut+min(t.missed, 1) >= 2 && best >= least {
+	if t.cut+min(t.missed, 1) >= cuts && best >= least {
 		t.mtu, t.tooLarge, t.cut = best, lost, 0
 	}
 	return t
@@ -248,6 +271,7 @@ func (t track) pass(at time.Time) track {
 			t.standing = model.Proven
 		}
 	}
+	t.proved = t.proved || t.standing == model.Proven
 	return t
 }
 
@@ -258,7 +282,13 @@ func (m Machine) Evidence(now time.Time) model.Evidence {
 		p := &e.Proofs[i]
 		p.Standing = t.standing
 		p.Fresh = !t.answered.IsZero() && now.Sub(t.answered) <= freshness
-		p.Silent = t.missed >= silence
+		p.Answers = t.run >= proofs
+		heard := t.since
+		if t.answered.After(heard) {
+			heard = t.answered
+		}
+		p.Silent = t.missed > 0 && now.Sub(heard) >= silence
+		p.New = !t.proved && (t.since.IsZero() || now.Sub(t.since) < youth)
 		p.Corrupted = t.bare >= missesToFail
 		if t.tooLarge > 0 {
 			p.MTU = t.mtu
@@ -278,7 +308,8 @@ func Weakest(all []model.Evidence) model.Evidence {
 			if slices.Index(order, p.Standing) < slices.Index(order, w.Standing) {
 				w.Standing = p.Standing
 			}
-			w.Fresh, w.Silent, w.Corrupted = w.Fresh && p.Fresh, w.Silent || p.Silent, w.Corrupted || p.Corrupted
+			w.Fresh, w.Answers = w.Fresh && p.Fresh, w.Answers && p.Answers
+			w.Silent, w.New, w.Corrupted = w.Silent || p.Silent, w.New || p.New, w.Corrupted || p.Corrupted
 			if w.MTU == 0 || p.MTU > 0 && p.MTU < w.MTU {
 				w.MTU = p.MTU
 			}

@@ -33,8 +33,9 @@ const (
 
 const (
 	// doubtful is how many rounds in a row a path is probed in doubt although nothing
-	// comes back, and patient how many until it is probed as seldom as an idle one.
-	doubtful = silence
+	// comes back by any, and patient how many until it is probed as seldom as an idle
+	// one: an agent that is not there is not to be met by all others at once.
+	doubtful = 4
 	patient  = 40
 )
 
@@ -52,11 +53,14 @@ func (m Machine) Next(possible [2]bool, active bool, wish model.Path) Pace {
 		if other := m.tracks[1-i]; t.standing == model.Suspect && t.missed > 0 && other.run > 0 && possible[1-i] {
 			pace = Doubt
 		}
-		if model.Ways[i] == wish && t.missed < doubtful {
+		if model.Ways[i] == wish && t.unheard() < doubtful {
 			pace = Doubt
 		}
-		if active && model.Ways[i] == m.Taken && t.missed < patient {
-			pace = max(pace, Active)
+		if active && model.Ways[i] == m.Taken {
+			pace = max(pace, Waiting)
+			if t.missed < patient {
+				pace = max(pace, Active)
+			}
 		}
 	}
 	return pace
@@ -67,7 +71,7 @@ func (t track) pace() Pace {
 	unsettled := t.standing == model.Suspect || t.standing == model.Unproven || t.cut > 0 ||
 		t.tooLarge > 0 && t.tooLarge-t.mtu > precise
 	switch {
-	case unsettled && t.missed < doubtful:
+	case unsettled && t.unheard() < doubtful:
 		return Doubt
 	case unsettled && t.missed < patient, t.standing == model.Failed && t.run > 0:
 		return Waiting
@@ -75,6 +79,9 @@ func (t track) pace() Pace {
 		return Idle
 	}
 }
+
+// unheard counts the rounds in a row that came back by no path.
+func (t track) unheard() int { return t.missed - t.alone }
 
 // Sizes returns the sizes of the packets, in bytes, to send in a round of a pace on
 // each of the paths that are possible. Both paths are probed together, so that
@@ -109,7 +116,7 @@ func (t track) sizes() []int {
 	sizes := []int{smallest, t.needed(), t.limit}
 	low, high := 0, 0
 	switch {
-	case t.cut > 0 || t.missed > 0 && t.missed < doubtful:
+	case t.cut > 0:
 		low, high = least, t.needed()
 	case t.tooLarge > 0:
 		low, high = t.mtu, t.tooLarge

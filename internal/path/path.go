@@ -37,9 +37,9 @@ type Decision struct {
 // Choose returns the path to take.
 //
 // Each mode has a path that it prefers: Overlay the overlay, Routed and Auto the
-// routed path. It is taken as soon as it is proven, and left when it has failed
-// while the other one is proven: whatever is asked for, packets do not stay on a
-// path that fails while there is one that works. As long as nothing is known
+// routed path. It is taken as soon as it is proven. A path that has failed is left for
+// the other one as soon as that answers: whatever is asked for, packets do not stay on
+// a path that fails while there is one that works. As long as nothing is known
 // packets stay where they are, and begin with the overlay, which works wherever
 // nodes reach each other. Where no probe comes back at all the last path that
 // worked is kept. A path that is not in force takes over only by a fresh proof.
@@ -49,7 +49,7 @@ func Choose(q model.PathQuestion, e model.Evidence) Decision {
 	first, second := preference(q.Want)
 	d := Decision{}
 	switch {
-	case q.Forced && asks(q.Want):
+	case isForced(q):
 		d = forced(q, first)
 	case q.Obstacles[first] != "" && q.Obstacles[second] != "":
 		d = down("the overlay is impossible because %s, and so is the routed path because %s",
@@ -67,8 +67,8 @@ func Choose(q model.PathQuestion, e model.Evidence) Decision {
 			d.Proof = e.Proofs[i]
 		}
 	}
-	if d.Why == "" && d.Path != model.PathDown && d.Proof.Silent {
-		d.Why = fmt.Sprintf("No probe has come back on %s for some time, and there is no other path that is proven.", name(d.Path))
+	if d.Path != model.PathDown && d.Proof.Silent && !isForced(q) {
+		d.Why = fmt.Sprintf("No probe has come back by %s, or by another path, for a minute: it is kept.", name(d.Path))
 	}
 	return d
 }
@@ -80,6 +80,9 @@ func preference(want model.Mode) (first, second int) {
 	}
 	return routed, overlay
 }
+
+// isForced says whether a path is taken whatever its probes say.
+func isForced(q model.PathQuestion) bool { return q.Forced && asks(q.Want) }
 
 func forced(q model.PathQuestion, first int) Decision {
 	if q.Obstacles[first] != "" {
@@ -126,11 +129,11 @@ func either(q model.PathQuestion, e model.Evidence) Decision {
 	d := Decision{Path: e.Taken}
 	switch {
 	case e.Taken == model.Ways[first]:
-		if f.Standing == model.Failed && s.Standing == model.Proven {
+		if escapes(f, s) {
 			d = takeOver(e.Taken, model.Ways[second], s)
 		}
 	case e.Taken == model.Ways[second]:
-		if f.Standing == model.Proven {
+		if f.Standing == model.Proven || escapes(s, f) {
 			d = takeOver(e.Taken, model.Ways[first], f)
 		}
 	case f.Standing == model.Proven:
@@ -148,6 +151,12 @@ func either(q model.PathQuestion, e model.Evidence) Decision {
 			capital(d.Path), name(model.Ways[second]))
 	}
 	return d
+}
+
+// escapes says whether packets are better off on the other path than on the one in
+// force: also one that has not been steady for long, as long as it answers.
+func escapes(taken, other model.Proof) bool {
+	return taken.Standing == model.Failed && !taken.Answers && (other.Standing == model.Proven || other.Answers)
 }
 
 // takeOver lets a proven path take over where its proof is fresh, and otherwise

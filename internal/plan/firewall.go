@@ -64,10 +64,12 @@ func (v *view) inetSets() []model.Set {
 	for _, b := range v.own {
 		own = append(own, b.CIDR)
 	}
-	var probes [2][]netip.Addr
-	for _, a := range v.probe().Addrs {
-		i := model.FamilyIndex(a)
-		probes[i] = append(probes[i], a)
+	probes, probers := v.probeAddresses()
+	var remote []netip.Prefix
+	for _, p := range v.peers {
+		for _, b := range p.blocks {
+			remote = append(remote, b.CIDR)
+		}
 	}
 	for i, f := range families {
 		add(setEndpoints, f, addressElements(v.endpoints[i]))
@@ -79,6 +81,8 @@ func (v *view) inetSets() []model.Set {
 		add(setBlocks, f, prefixElements(f, own))
 		add(setNoMasquerade, f, prefixElements(f, v.network.MasqueradeExclude))
 		add(setProbes, f, addressElements(probes[i]))
+		add(setProbers, f, addressElements(probers[i]))
+		add(setRemote, f, prefixElements(f, remote))
 		for _, name := range []string{setHairpin, mapHostPorts, mapHostPortsIP, setTalking} {
 			add(name, f, nil)
 		}
@@ -117,7 +121,7 @@ func (v *view) rawPrerouting() []string {
 			local+fmt.Sprintf(endpoints, "!= ")+" drop",
 			local+fmt.Sprintf(endpoints, "")+" notrack")
 	}
-	return append(rules, v.markProbes()...)
+	return append(rules, v.probeRules()...)
 }
 
 func (v *view) rawOutput() []string {

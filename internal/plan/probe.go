@@ -35,16 +35,35 @@ func (v *view) probesFrom() string {
 	return model.ProbeLink
 }
 
-// markProbes gives probes that leave the node the mark by which they take the path
-// that they are to prove. The network's own probes alone can have their source:
-// pods cannot send with another's address.
-func (v *view) markProbes() []string {
+// probeAddresses returns, by family and sorted, the addresses from which this node
+// probes, and those from which others do.
+func (v *view) probeAddresses() (own, others [2][]netip.Addr) {
+	for _, a := range v.probe().Addrs {
+		own[model.FamilyIndex(a)] = append(own[model.FamilyIndex(a)], a)
+	}
+	for _, p := range v.peers {
+		for _, b := range p.blocks {
+			if a := ipam.ProbeAddress(b.CIDR); a.IsValid() {
+				others[model.FamilyIndex(a)] = append(others[model.FamilyIndex(a)], a)
+			}
+		}
+	}
+	return own, others
+}
+
+// probeRules keep everybody but other nodes' probes from the namespace that answers
+// them: whoever could fill its sockets could make one path look worse than the other. And they
+// give probes that leave the node the mark by which they take the path that they are to
+// prove. The network's own probes alone can have their source: pods cannot send with
+// another's address.
+func (v *view) probeRules() []string {
 	var rules []string
 	for i, f := range families {
-		if !v.active[i] {
-			continue
+		if v.active[i] {
+			rules = append(rules,
+				fmt.Sprintf("%[1]s daddr @%[2]s%[4]s %[1]s saddr != @%[3]s%[4]s drop", f.header, setProbes, setProbers, f.digit),
+				fmt.Sprintf("%s %s saddr @%s%s meta mark set udp dport map { %s }", pods, f.header, setProbes, f.digit, marksByPort()))
 		}
-		rules = append(rules, fmt.Sprintf("%s %s saddr @%s%s meta mark set udp dport map { %s }", pods, f.header, setProbes, f.digit, marksByPort()))
 	}
 	return rules
 }
@@ -66,14 +85,16 @@ func marksByPort() string {
 // talking notes to which addresses of other nodes' blocks this node's pods, and the
 // node itself, send: those paths are probed more often. One packet in eight is
 // enough to know it, and costs the others next to nothing. Addresses are noted up to
-// the length of the smallest blocks.
+// the length of the smallest blocks, and only those in blocks that there are: pods
+// could else fill the set with others.
 func (v *view) talking() []string {
 	var rules []string
 	for i, f := range families {
 		if v.active[i] {
 			mask := netip.PrefixFrom(f.ones, v.network.BlockBits[i]).Masked().Addr()
-			rules = append(rules, fmt.Sprintf("%s meta mark != { %#x, %#x } numgen random mod 8 == 0 update @%s%s { %s daddr & %s }",
-				v.toRemote(f), uint32(model.ProbeRoutedMark), uint32(model.ProbeOverlayMark), setTalking, f.digit, f.header, mask))
+			rules = append(rules, fmt.Sprintf("%s meta mark != { %#x, %#x } numgen random mod 8 == 0 %s daddr @%s%s update @%s%s { %s daddr & %s }",
+				v.toRemote(f), uint32(model.ProbeRoutedMark), uint32(model.ProbeOverlayMark), f.header, setRemote, f.digit,
+				setTalking, f.digit, f.header, mask))
 		}
 	}
 	return rules

@@ -111,9 +111,16 @@ func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
 		endpoint, _ := w.block.Endpoint(w.device.Local.Is4())
 		c.Limits[1], c.Hops[1] = min(v.mtu, w.device.MTU), fmt.Sprintf("%s by %s from %s", endpoint, w.device.Name, w.device.Local)
 	}
-	decision := path.Choose(q, v.evidence[w.block.CIDR])
+	bits := min(w.block.CIDR.Bits(), v.network.BlockBits[model.FamilyIndex(w.block.CIDR.Addr())])
+	c.Cell = netip.PrefixFrom(w.block.CIDR.Addr(), bits).Masked()
+	evidence := v.evidence[w.block.CIDR]
+	if evidence.Node != "" && evidence.Node != w.block.Node {
+		// It is of another node's path, which had the block before.
+		evidence = model.Evidence{}
+	}
+	decision := path.Choose(q, evidence)
 	c.Path, c.Diverges, c.Message, c.Proof = decision.Path, decision.Diverges, decision.Why, decision.Proof
-	if q.Obstacles[1] == "" && v.evidence[w.block.CIDR].Proofs[1].Corrupted {
+	if q.Obstacles[1] == "" && evidence.Proofs[1].Corrupted {
 		c.Corrupter = w.device.Name
 	}
 	if c.Message != "" && !ipam.ProbeAddress(w.block.CIDR).IsValid() {

@@ -25,6 +25,10 @@ const (
 	setHairpin = "hairpin"
 	// setProbes holds the addresses from which this node probes its paths.
 	setProbes = "probes"
+	// setProbers holds the addresses from which other nodes probe.
+	setProbers = "probers"
+	// setRemote holds other nodes' blocks.
+	setRemote = "remote"
 	// setTalking holds what the kernel notes by the rules of talking.
 	setTalking = model.TalkingSet
 	// mapHostPorts leads from ports of all addresses of the node to pods,
@@ -43,11 +47,11 @@ const talkingTime = time.Minute
 func declare(name string, f family) model.Set {
 	s := model.Set{Name: name + f.digit}
 	switch name {
-	case setEndpoints, setProbes:
+	case setEndpoints, setProbes, setProbers:
 		s.Key = f.address
 	case setTalking:
 		s.Key, s.Forgets = f.address, talkingTime
-	case setRanges, setBlocks, setNoMasquerade:
+	case setRanges, setBlocks, setRemote, setNoMasquerade:
 		s.Key, s.Interval = f.address, true
 	case setPodSources:
 		s.Key = "ifname . " + f.address
