@@ -50,6 +50,7 @@ curl curl
 dash dash
 dig bind9-dnsutils
 flock util-linux
+fping fping
 getent libc-bin
 ip iproute2
 iperf iperf

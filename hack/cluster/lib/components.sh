@@ -137,6 +137,8 @@ start_kubelet() {
 		clusterDomain: cluster.local
 		clusterDNS: [$dns_v4]
 		resolvConf: $folder/resolv.conf
+		# Tests kill the same container again and again, and the usual pause grows from 10 s to 5 minutes.
+		crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 		# All nodes share the machine's disk: neither its fill nor its images are a node's to judge by.
 		imageGCHighThresholdPercent: 100
 		evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}

@@ -13,7 +13,10 @@ agnhost_tags=(
 )
 
 # Programs that specs and our own tests run in a shell. dash is /bin/sh: busybox's own shell prefers its applets to what PATH finds.
-agnhost_programs=(bash curl dash dig getent ip iperf iperf3 nc socat ss)
+agnhost_programs=(bash curl dash dig fping getent ip iperf iperf3 nc socat ss)
+
+# Without this file fping does not know what ICMP is.
+protocols=$repo/hack/rootfs/protocols
 
 coredns_image() { say "registry.k8s.io/coredns/coredns:$(pinned coredns github.com/coredns/coredns)"; }
 
@@ -27,7 +30,7 @@ image_cache() {
 		binary agnhost
 		binary coredns
 		coredns_image
-		cat "$repo"/hack/image/*.go "$here/lib/images.sh"
+		cat "$repo"/hack/image/*.go "$here/lib/images.sh" "$protocols"
 		for program in busybox "${agnhost_programs[@]}"; do
 			stat -c '%n %s %Y' "$(path_of "$program")"
 		done
@@ -80,7 +83,7 @@ build_agnhost_image() {
 		-file "$(path_of busybox):/bin/busybox" -link /usr/bin/dash:/bin/sh -link /usr/bin/bash:/bin/bash \
 		-libs-of "$(path_of getent)" -dir /tmp:1777 -dir /uploads -dir /root:0700 \
 		-file "$etc/passwd:/etc/passwd" -file "$etc/group:/etc/group" \
-		-file "$etc/nsswitch.conf:/etc/nsswitch.conf" \
+		-file "$etc/nsswitch.conf:/etc/nsswitch.conf" -file "$protocols:/etc/protocols" \
 		-file "$(porter_file localhost.crt):/localhost.crt" -file "$(porter_file localhost.key):/localhost.key"
 	rm -r "$etc"
 }
