@@ -26,7 +26,7 @@ const (
 	hostWebPort, hostWebUDPPort   = 18080, 18081
 	mappedPort, mappedUDPPort     = 18880, 18881
 	servicePort, serviceUDPPort   = 80, 81
-	firstStreamPort, streamPorts  = 5201, 6
+	firstStreamPort, streamPorts  = 5201, 8
 	serviceStreamPort             = firstStreamPort
 	webContainer, streamContainer = "web", "stream"
 )
@@ -54,6 +54,7 @@ func startActors(ctx context.Context, namespace string) *actors {
 		Expect(kube.Create(ctx, a.pods[name])).To(Succeed())
 	}
 	a.expectRunning(ctx)
+	a.expectServed(ctx)
 	return a
 }
 
@@ -130,6 +131,8 @@ func (a *actors) service(name string) *corev1.Service {
 				{Name: "udp", Port: serviceUDPPort, TargetPort: intstr.FromInt32(webUDPPort), Protocol: corev1.ProtocolUDP},
 				{Name: "stream", Port: serviceStreamPort, TargetPort: intstr.FromInt32(firstStreamPort + 4)},
 				{Name: "stream-outside", Port: serviceStreamPort + 1, TargetPort: intstr.FromInt32(firstStreamPort + 5)},
+				{Name: "stream-pod", Port: serviceStreamPort + 2, TargetPort: intstr.FromInt32(firstStreamPort + 6)},
+				{Name: "stream-third", Port: serviceStreamPort + 3, TargetPort: intstr.FromInt32(firstStreamPort + 7)},
 			},
 		},
 	}
@@ -145,6 +148,22 @@ func (a *actors) expectRunning(ctx context.Context) {
 	for _, pod := range a.pods {
 		expectPodReady(ctx, pod)
 	}
+}
+
+// expectServed waits until kube-proxy has put all services into force on all nodes, which takes it up to a second.
+func (a *actors) expectServed(ctx context.Context) {
+	GinkgoHelper()
+	var asks []ask
+	for name := range a.services {
+		if strings.HasSuffix(name, "-local") {
+			continue
+		}
+		for _, node := range local.nodes {
+			port := a.nodePort(name, "web")
+			asks = append(asks, askWeb("service "+name+" on "+node.name, node.v4, port, "/hostname", name))
+		}
+	}
+	expectAnswersSoon(ctx, outside{}, asks)
 }
 
 func expectPodReady(ctx context.Context, pod *corev1.Pod) {
@@ -184,7 +203,9 @@ func expectNamespaceGone(ctx context.Context, name string) {
 }
 
 // in is the serving container of an actor.
-func (a *actors) in(name string) origin {
+func (a *actors) in(name string) origin { return a.container(name) }
+
+func (a *actors) container(name string) inContainer {
 	port := webPort
 	if name == "host" {
 		port = hostWebPort
@@ -197,10 +218,7 @@ func (a *actors) byRuntime(name string) origin {
 	GinkgoHelper()
 	for _, c := range a.pods[name].Status.ContainerStatuses {
 		if c.Name == webContainer {
-			return byRuntime{
-				inContainer{namespace: a.namespace, pod: name, container: webContainer, port: webPort},
-				a.pods[name].Spec.NodeName, strings.TrimPrefix(c.ContainerID, "containerd://"),
-			}
+			return byRuntime{a.container(name), a.pods[name].Spec.NodeName, strings.TrimPrefix(c.ContainerID, "containerd://")}
 		}
 	}
 	Fail(name + " does not run")

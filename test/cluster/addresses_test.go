@@ -163,7 +163,7 @@ func addressSpecs(a *actors) {
 		By("restoring it under traffic, while another node wants blocks too")
 		const seconds = 60
 		ping := func(what, address string) flow {
-			return flow{"pings " + what, a.byRuntime("a1"), fmt.Sprintf("ping -q -i 0.01 -c %d %s", 100*seconds, address), noPingLost}
+			return flow{"pings " + what, a.byRuntime("a1"), pings(address, 100, seconds), noPingLost}
 		}
 		expectUnnoticed(ctx, []flow{
 			ping("by IPv4", a.address("b1", true)), ping("by IPv6", a.address("c1", false)),

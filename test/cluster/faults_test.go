@@ -33,6 +33,51 @@ func faultSpecs(a *actors) {
 		expectReady(ctx)
 	}, SpecTimeout(4*time.Minute))
 
+	It("carries packets while agents crash in the middle of changes of mode", func(ctx context.Context) {
+		crashed := 0
+		a.underEnough(ctx, func() {
+			// One agent comes back into the change, the others crash somewhere on the way of it.
+			mode := otherMode(ctx)
+			first := crashed % len(local.nodes)
+			killAgent(ctx, local.nodes[first].name)
+			patchNetwork(ctx, func(spec *podnetv1alpha1.PodNetworkSpec) { spec.RouteMode = mode })
+			for i, node := range local.nodes {
+				if i != first {
+					killAgent(ctx, node.name)
+				}
+			}
+			crashed++
+			for _, node := range local.nodes {
+				expectPaths(ctx, node.name, mode, len(local.nodes)-1)
+			}
+		})
+		expectReady(ctx)
+	}, SpecTimeout(10*time.Minute))
+
+	It("carries packets while the API server hangs, agents crash and a change of mode is half done", func(ctx context.Context) {
+		mode := otherMode(ctx)
+		crashes := 0
+		expectUnnoticed(ctx, a.flows(45), func() {
+			var agents []*corev1.Pod
+			for _, node := range local.nodes {
+				agents = append(agents, agentOf(ctx, Default, node.name))
+			}
+			patchNetwork(ctx, func(spec *podnetv1alpha1.PodNetworkSpec) { spec.RouteMode = mode })
+			withoutAPIServer(func() {
+				for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(time.Second) {
+					crashes += killThoseThatRun(agents)
+				}
+			})
+			for _, node := range local.nodes {
+				expectPaths(ctx, node.name, mode, len(local.nodes)-1)
+			}
+			expectReady(ctx)
+		})
+		Expect(crashes).To(BeNumerically(">=", 2*len(local.nodes)), "crashes while the API server did not answer")
+		a.expectUnharmed(ctx)
+		AddReportEntry("crashes", crashes)
+	}, SpecTimeout(5*time.Minute))
+
 	It("carries packets while it is upgraded", func(ctx context.Context) {
 		upgraded := false
 		a.under(ctx, 20, func() {
@@ -131,12 +176,7 @@ func agentOf(ctx context.Context, g Gomega, node string) *corev1.Pod {
 // crashAgent ends the agent of a node by a signal that it cannot catch, and returns when it serves again.
 func crashAgent(ctx context.Context, node string) {
 	GinkgoHelper()
-	pod := agentOf(ctx, Default, node)
-	Expect(pod).NotTo(BeNil())
-	restarts := pod.Status.ContainerStatuses[0].RestartCount
-	process, err := processOf(pod)
-	Expect(err).NotTo(HaveOccurred())
-	Expect(syscall.Kill(process, syscall.SIGKILL)).To(Succeed())
+	restarts := killAgent(ctx, node).Status.ContainerStatuses[0].RestartCount
 	Eventually(func(g Gomega) {
 		pod := agentOf(ctx, g, node)
 		g.Expect(pod).NotTo(BeNil())
@@ -144,6 +184,44 @@ func crashAgent(ctx context.Context, node string) {
 		g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeNumerically(">", restarts))
 		g.Expect(pod.Status.ContainerStatuses[0].Ready).To(BeTrue())
 	}).Should(Succeed())
+}
+
+// killAgent ends the agent of a node, as soon as there is one, and returns its pod as it was.
+func killAgent(ctx context.Context, node string) *corev1.Pod {
+	GinkgoHelper()
+	var pod *corev1.Pod
+	Eventually(func(g Gomega) {
+		pod = agentOf(ctx, g, node)
+		g.Expect(pod).NotTo(BeNil())
+		process, err := processOf(pod)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(syscall.Kill(process, syscall.SIGKILL)).To(Succeed())
+	}).Should(Succeed())
+	return pod
+}
+
+// killThoseThatRun ends the agents in these pods that run at this moment, and returns how many did.
+func killThoseThatRun(pods []*corev1.Pod) int {
+	killed := 0
+	for _, pod := range pods {
+		if process, err := processOf(pod); err == nil && syscall.Kill(process, syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
+}
+
+// withoutAPIServer does something while the API server is halted: it takes requests, and answers none.
+func withoutAPIServer(do func()) {
+	GinkgoHelper()
+	process, err := local.process("kube-apiserver")
+	Expect(err).NotTo(HaveOccurred())
+	goOn := func() { Expect(syscall.Kill(process, syscall.SIGCONT)).To(Succeed()) }
+	// The cleanup is for a spec whose time is over; one that fails goes on here, before the cluster is looked at.
+	DeferCleanup(goOn)
+	Expect(syscall.Kill(process, syscall.SIGSTOP)).To(Succeed())
+	defer goOn()
+	do()
 }
 
 // processOf finds the agent's process among those of this machine, as its nodes share them: by the pod's cgroup, which

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -121,6 +122,23 @@ func (l *localCluster) helm(ctx context.Context, args ...string) (string, error)
 // onNode runs a command in the namespaces of a node.
 func (l *localCluster) onNode(ctx context.Context, node string, args ...string) (string, error) {
 	return l.run(ctx, l.script, append([]string{"exec", node}, args...)...)
+}
+
+// process is the process of a component, of which the cluster keeps a record.
+func (l *localCluster) process(name string) (int, error) {
+	record, err := os.ReadFile(filepath.Join(filepath.Dir(l.bin), "pids", name))
+	if err != nil {
+		return 0, err
+	}
+	number, _, _ := strings.Cut(string(record), " ")
+	command, err := os.ReadFile(filepath.Join("/proc", number, "comm"))
+	if err != nil {
+		return 0, fmt.Errorf("%s does not run any more: %w", name, err)
+	}
+	if got := strings.TrimSpace(string(command)); got != name {
+		return 0, fmt.Errorf("process %s is not %s any more but %s", number, name, got)
+	}
+	return strconv.Atoi(number)
 }
 
 // loadImage puts the image that `make image` assembles on every node.

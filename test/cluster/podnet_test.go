@@ -124,20 +124,28 @@ func setMode(ctx context.Context, mode podnetv1alpha1.Mode) {
 	}
 }
 
-// expectPaths waits until a node has routed paths to so many others, or to all but so many, and none is down.
+// expectPaths waits until a node has paths of this mode to so many others, and of the other mode to the rest, and none is down.
 func expectPaths(ctx context.Context, name string, mode podnetv1alpha1.Mode, nodes int) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		paths := nodeNetwork(ctx, g, name).Status.Paths
-		got := fmt.Sprintf("%d routed, %d overlay, %d down", value(paths.Routed), value(paths.Overlay), value(paths.Down))
-		// Each other node has a block of both families.
-		same, other := 2*nodes, 2*(len(local.nodes)-1-nodes)
-		want := fmt.Sprintf("%d routed, %d overlay, 0 down", same, other)
-		if mode == podnetv1alpha1.ModeOverlay {
-			want = fmt.Sprintf("%d routed, %d overlay, 0 down", other, same)
-		}
-		g.Expect(got).To(Equal(want), "paths of %s", name)
+		g.Expect(pathsOf(ctx, g, name)).To(Equal(pathsWanted(mode, nodes)), "paths of %s", name)
 	}).WithPolling(50 * time.Millisecond).Should(Succeed())
+}
+
+// pathsOf reads how many paths of which kind a node has, as pathsWanted words it.
+func pathsOf(ctx context.Context, g Gomega, name string) string {
+	paths := nodeNetwork(ctx, g, name).Status.Paths
+	return fmt.Sprintf("%d routed, %d overlay, %d down", value(paths.Routed), value(paths.Overlay), value(paths.Down))
+}
+
+// pathsWanted words paths of this mode to so many other nodes, each of which has a block of both families. Auto is to end
+// in routed paths.
+func pathsWanted(mode podnetv1alpha1.Mode, nodes int) string {
+	routed, overlay := 2*nodes, 2*(len(local.nodes)-1-nodes)
+	if mode == podnetv1alpha1.ModeOverlay {
+		routed, overlay = overlay, routed
+	}
+	return fmt.Sprintf("%d routed, %d overlay, 0 down", routed, overlay)
 }
 
 func value(n *int32) int32 {

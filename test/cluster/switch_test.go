@@ -15,23 +15,98 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
+// enoughChanges is how many changes are made before paths count as changing without a loss.
+const enoughChanges = 10
+
 // modeSwitchSpec is about paths that change under traffic.
 func modeSwitchSpec(a *actors) {
 	It("changes the mode of all paths under running pods without a loss", func(ctx context.Context) {
-		modes := []podnetv1alpha1.Mode{podnetv1alpha1.ModeOverlay, podnetv1alpha1.ModeRouted}
+		a.underEnough(ctx, func() { setMode(ctx, otherMode(ctx)) })
+	}, SpecTimeout(10*time.Minute))
+}
+
+// otherMode is what the PodNetwork does not ask for now, of Routed and Overlay.
+func otherMode(ctx context.Context) podnetv1alpha1.Mode {
+	GinkgoHelper()
+	if network(ctx, Default).Spec.RouteMode == podnetv1alpha1.ModeOverlay {
+		return podnetv1alpha1.ModeRouted
+	}
+	return podnetv1alpha1.ModeOverlay
+}
+
+// nodeSwitchSpec is about the paths of one node after another, which change under traffic.
+func nodeSwitchSpec(a *actors) {
+	It("changes the mode of one node's paths after another's under running pods without a loss", func(ctx context.Context) {
+		setMode(ctx, podnetv1alpha1.ModeRouted)
+		mode := &podnetv1alpha1.RouteMode{ObjectMeta: metav1.ObjectMeta{Name: "one-node"}}
+		DeferCleanup(func(ctx context.Context) { Expect(client.IgnoreNotFound(kube.Delete(ctx, mode))).To(Succeed()) })
 		next := 0
-		changes := a.under(ctx, 15, func() {
-			setMode(ctx, modes[next%2])
+		a.underEnough(ctx, func() {
+			// After each node had its turn comes none.
+			turn := next % (len(local.nodes) + 1)
 			next++
+			switch {
+			case turn == len(local.nodes):
+				Expect(kube.Delete(ctx, mode)).To(Succeed())
+				expectOverlayOf(ctx, "")
+				return
+			case turn == 0:
+				mode.ResourceVersion, mode.UID = "", ""
+				mode.Spec = overlayOf(local.nodes[turn].name)
+				Expect(kube.Create(ctx, mode)).To(Succeed())
+			default:
+				before := mode.DeepCopy()
+				mode.Spec = overlayOf(local.nodes[turn].name)
+				Expect(kube.Patch(ctx, mode, client.MergeFrom(before))).To(Succeed())
+			}
+			expectOverlayOf(ctx, local.nodes[turn].name)
 		})
-		Expect(changes).To(BeNumerically(">=", 4), "changes of mode while the traffic went on")
-		AddReportEntry("changes of mode", changes)
-	}, SpecTimeout(3*time.Minute))
+	}, SpecTimeout(10*time.Minute))
+}
+
+// underEnough makes changes while steady traffic goes on, as often as it takes: how long one lasts is podnet's affair.
+func (a *actors) underEnough(ctx context.Context, change func()) {
+	GinkgoHelper()
+	changes := 0
+	for changes < enoughChanges {
+		changes += a.under(ctx, 15, change)
+	}
+	AddReportEntry("changes", changes)
+}
+
+// overlayOf asks for the overlay between one node and all others.
+func overlayOf(node string) podnetv1alpha1.RouteModeSpec {
+	return podnetv1alpha1.RouteModeSpec{
+		Between: []metav1.LabelSelector{{MatchLabels: map[string]string{corev1.LabelHostname: node}}, {}},
+		Mode:    podnetv1alpha1.ModeOverlay,
+	}
+}
+
+// expectOverlayOf waits until all paths are routed but those from and to one node, or all for an empty name.
+func expectOverlayOf(ctx context.Context, name string) {
+	GinkgoHelper()
+	others := len(local.nodes) - 1
+	for _, node := range local.nodes {
+		routed := others - 1
+		switch name {
+		case node.name:
+			routed = 0
+		case "":
+			routed = others
+		}
+		expectPaths(ctx, node.name, podnetv1alpha1.ModeRouted, routed)
+	}
 }
 
 // switchSpecs are about which paths are taken.
 func switchSpecs(a *actors) {
+	// What is lost here is lost for want of a processor, and so would be what the next specs find lost.
+	It("loses nothing of steady traffic while nothing changes", func(ctx context.Context) {
+		expectUnnoticed(ctx, a.flows(15), func() {})
+	}, SpecTimeout(time.Minute))
+
 	modeSwitchSpec(a)
+	nodeSwitchSpec(a)
 
 	It("changes the paths between those nodes that a RouteMode selects", func(ctx context.Context) {
 		const rack = "test.podnet.dev/rack"
