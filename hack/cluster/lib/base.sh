@@ -14,6 +14,9 @@ Usage: hack/cluster/cluster COMMAND
   shell [NODE]         a shell inside a node (default node1)
   exec NODE COMMAND…   run a command inside a node
   outside COMMAND…     run a command in the network outside the cluster
+  fabric open          let the fabric pass everything, as it does after "up"
+  fabric strict        drop what nodes send from addresses that are not their own, such as pods'
+  fabric mtu BYTES     drop larger IP packets silently, but for TCP between nodes
   load IMAGE.tar…      import image archives on every node
   backup FOLDER        keep what etcd holds
   restore FOLDER       make etcd hold that again
