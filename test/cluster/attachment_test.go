@@ -38,6 +38,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 		}
 		podSpecs(a)
 		switchSpecs(a)
+		fabricSpecs(a)
 		faultSpecs(a)
 		addressSpecs(a)
 		endpointSpecs(a)
