@@ -58,6 +58,9 @@ const (
 	// FirewallTable is the name of podnet's nftables tables, one of the inet
 	// family and, under Bridge, one of the bridge family.
 	FirewallTable = "podnet"
+	// PolicyTable is the name of the nftables tables that enforce network policy,
+	// of the same families.
+	PolicyTable = "podnet-policy"
 )
 
 // State is what podnet makes of a node's kernel: as wanted (internal/plan), or
@@ -230,11 +233,11 @@ type Element struct {
 	Value []string
 }
 
-// Chain is a base chain of a table.
+// Chain is a chain of a table.
 type Chain struct {
 	Name string
 	// Type is filter or nat, Hook and Priority are as nft writes them, such as
-	// prerouting and dstnat-10.
+	// prerouting and dstnat-10. All are empty for a chain that only others lead to.
 	Type     string
 	Hook     string
 	Priority string

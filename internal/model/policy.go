@@ -1,0 +1,107 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// PolicyObjects are the objects of the cluster that network policy goes by, each
+// list in any order.
+type PolicyObjects struct {
+	NetworkPolicies []NetworkPolicy
+	Namespaces      []Namespace
+	Pods            []ClusterPod
+}
+
+// Namespace is a namespace of the cluster.
+type Namespace struct {
+	Name   string
+	Labels map[string]string
+}
+
+// ClusterPod is a pod of the cluster that has not ended, reduced to what network
+// policy goes by.
+type ClusterPod struct {
+	Namespace, Name string
+	// UID is the one that the runtime knows the pod by: of a static pod not that
+	// of the object that mirrors it.
+	UID    string
+	Labels map[string]string
+	// Addrs are those of its status; none as long as it has none.
+	Addrs []netip.Addr
+	// Ports are the ports of its containers that have a name, in their order.
+	Ports []NamedPort
+	// Node is the name of the node that the pod was given to; empty before.
+	Node string
+	// HostNetwork says that the pod has the addresses of its node.
+	HostNetwork bool
+	// Created decides between pods that claim one address: the younger one has it.
+	Created time.Time
+}
+
+// NamedPort is a port of a container that has a name.
+type NamedPort struct {
+	Name string
+	// Protocol is TCP, UDP or SCTP; empty stands for TCP.
+	Protocol string
+	Port     uint16
+}
+
+// PolicyType is a direction that a NetworkPolicy is about, named as in the API.
+type PolicyType string
+
+// The policy types.
+const (
+	PolicyIngress PolicyType = "Ingress"
+	PolicyEgress  PolicyType = "Egress"
+)
+
+// NetworkPolicy is a NetworkPolicy of networking.k8s.io/v1.
+type NetworkPolicy struct {
+	Namespace, Name string
+	// Pods selects the pods of the namespace that the policy applies to.
+	Pods    Selector
+	Ingress []PolicyRule
+	Egress  []PolicyRule
+	// Types are the directions that the policy isolates; none stands for ingress,
+	// and egress too where there are rules for it.
+	Types []PolicyType
+}
+
+// PolicyRule allows what comes from, or goes to, any of its peers by any of its ports.
+type PolicyRule struct {
+	// Peers are the other ends; none stands for everybody.
+	Peers []PolicyPeer
+	// Ports are those of the end that is connected to; none stands for all ports
+	// of all protocols.
+	Ports []PolicyPort
+}
+
+// PolicyPeer is either a Block or pods; one without any field is nobody.
+type PolicyPeer struct {
+	// Namespaces selects namespaces; nil stands for the policy's own.
+	Namespaces *Selector
+	// Pods selects pods in these namespaces; nil stands for all of them.
+	Pods *Selector
+	// Block is a block of addresses; where it is set the selectors are nil.
+	Block *IPBlock
+}
+
+// IPBlock holds the addresses of CIDR that are in none of Except.
+type IPBlock struct {
+	CIDR   netip.Prefix
+	Except []netip.Prefix
+}
+
+// PolicyPort is a port, a range of ports, or all ports of a protocol.
+type PolicyPort struct {
+	// Protocol is TCP, UDP or SCTP; empty stands for TCP.
+	Protocol string
+	// Name is that of a port of the pod that is connected to; where it is set the
+	// numbers do not count.
+	Name string
+	// Port is the only or the first port, or nil for all ports of the protocol.
+	Port *int32
+	// EndPort is the last port of a range that begins at Port, or nil.
+	EndPort *int32
+}

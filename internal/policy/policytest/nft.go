@@ -1,0 +1,264 @@
+package policytest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Packet is one of a connection's, as it is forwarded.
+type Packet struct {
+	Connection
+	// Reply says that it goes from the server to the client.
+	Reply bool
+	// State is conntrack's; empty stands for established.
+	State string
+}
+
+// Verdict runs the rules of a table on a packet that is forwarded, as the kernel
+// does. It returns whether the packet passes and how many rules it met. It knows as
+// much of nft's language as internal/policy uses, and returns an error for anything
+// else.
+func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
+	m := machine{table: t, packet: p, chains: map[string]model.Chain{}, sets: map[string]model.Set{}}
+	for _, c := range t.Chains {
+		m.chains[c.Name] = c
+	}
+	for _, s := range t.Sets {
+		m.sets[s.Name] = s
+	}
+	for _, c := range t.Chains {
+		if c.Hook != "forward" {
+			continue
+		}
+		verdict, err := m.run(c.Name, 0)
+		if err != nil {
+			return false, m.rules, err
+		}
+		if verdict == "drop" {
+			return false, m.rules, nil
+		}
+	}
+	return true, m.rules, nil
+}
+
+type machine struct {
+	table  model.Table
+	packet Packet
+	chains map[string]model.Chain
+	sets   map[string]model.Set
+	// rules counts those that were met.
+	rules int
+}
+
+// run runs a chain and returns accept, drop, or return where the chain came to its end.
+func (m *machine) run(name string, depth int) (string, error) {
+	c, ok := m.chains[name]
+	if !ok || depth > 15 {
+		return "", fmt.Errorf("no chain %s, or too deep", name)
+	}
+	for _, r := range c.Rules {
+		m.rules++
+		verdict, err := m.rule(r.Text)
+		if err != nil {
+			return "", fmt.Errorf("%s: rule %q: %w", name, r.Text, err)
+		}
+		word, target, _ := strings.Cut(verdict, " ")
+		switch word {
+		case "": // it does not match
+		case "accept", "drop", "return":
+			return word, nil
+		case "jump", "goto":
+			verdict, err := m.run(target, depth+1)
+			if err != nil || verdict != "return" || word == "goto" {
+				return verdict, err
+			}
+		default:
+			return "", fmt.Errorf("%s: verdict %q", name, verdict)
+		}
+	}
+	return "return", nil
+}
+
+// rule returns the verdict of a rule; empty where it does not match.
+func (m *machine) rule(text string) (string, error) {
+	words := strings.Fields(text)
+	for len(words) > 0 {
+		switch words[0] {
+		case "accept", "drop", "return":
+			return words[0], m.end(words[1:])
+		case "jump", "goto":
+			return words[0] + " " + words[1], m.end(words[2:])
+		}
+		var key []string
+		there := true
+		for {
+			part, has, rest, err := m.key(words)
+			if err != nil {
+				return "", err
+			}
+			key, there, words = append(key, part), there && has, rest
+			if len(words) == 0 || words[0] != "." {
+				break
+			}
+			words = words[1:]
+		}
+		if words[0] == "vmap" {
+			return m.vmap(key, there, words[1:])
+		}
+		matches, rest, err := m.compare(key, words)
+		if err != nil || !matches || !there {
+			return "", err
+		}
+		words = rest
+	}
+	return "", fmt.Errorf("no verdict")
+}
+
+func (m *machine) end(words []string) error {
+	if len(words) > 0 {
+		return fmt.Errorf("%q after the verdict", words)
+	}
+	return nil
+}
+
+// key reads an expression, and returns its value and whether the packet has one.
+func (m *machine) key(words []string) (value string, has bool, rest []string, err error) {
+	p := m.packet
+	from, to := p.Client, p.Server
+	if p.Reply {
+		from, to = to, from
+	}
+	tracked := p.State != "invalid" && p.State != "untracked"
+	of := func(a netip.Addr, header string) bool { return a.Is4() == (header == "ip") }
+	starts := func(expression string) bool { return strings.HasPrefix(strings.Join(words, " ")+" ", expression+" ") }
+	switch {
+	case starts("ct state"):
+		state := p.State
+		if state == "" {
+			state = "established"
+		}
+		return state, true, words[2:], nil
+	case starts("ct direction"):
+		direction := "original"
+		if p.Reply {
+			direction = "reply"
+		}
+		return direction, tracked, words[2:], nil
+	case starts("ct original ip saddr"), starts("ct original ip6 saddr"):
+		return p.Client.String(), tracked && of(p.Client, words[2]), words[4:], nil
+	case starts("ct reply ip saddr"), starts("ct reply ip6 saddr"):
+		return p.Server.String(), tracked && of(p.Server, words[2]), words[4:], nil
+	case starts("ip saddr"), starts("ip6 saddr"):
+		return from.String(), of(from, words[0]), words[2:], nil
+	case starts("ip daddr"), starts("ip6 daddr"):
+		return to.String(), of(to, words[0]), words[2:], nil
+	case starts("meta l4proto"):
+		protocol := p.Protocol
+		if protocol == "icmp" && p.Client.Is6() {
+			protocol = "ipv6-icmp"
+		}
+		return protocol, true, words[2:], nil
+	case starts("th dport"), starts("th sport"):
+		// The other port is one that no policy names.
+		port := "none"
+		if (words[1] == "dport") == !p.Reply {
+			port = strconv.Itoa(int(p.Port))
+		}
+		return port, true, words[2:], nil
+	case starts("icmpv6 type"):
+		return "echo-request", p.Protocol == "icmp" && p.Client.Is6(), words[2:], nil
+	}
+	return "", false, nil, fmt.Errorf("unknown expression %q", words)
+}
+
+// compare says whether a key is equal to a word, in braces, or in a set.
+func (m *machine) compare(key []string, words []string) (bool, []string, error) {
+	if name, ok := strings.CutPrefix(words[0], "@"); ok {
+		s, ok := m.sets[name]
+		if !ok || s.Value != "" {
+			return false, nil, fmt.Errorf("no set %s", name)
+		}
+		_, found, err := lookup(s.Elements, key)
+		return found, words[1:], err
+	}
+	if words[0] == "{" {
+		end := slices.Index(words, "}")
+		in := slices.ContainsFunc(words[1:end], func(w string) bool { return strings.TrimSuffix(w, ",") == key[0] })
+		return in, words[end+1:], nil
+	}
+	return words[0] == key[0], words[1:], nil
+}
+
+// vmap returns the verdict that a map has for a key.
+func (m *machine) vmap(key []string, there bool, words []string) (string, error) {
+	var elements []model.Element
+	if name, ok := strings.CutPrefix(words[0], "@"); ok {
+		s, ok := m.sets[name]
+		if !ok || s.Value != "verdict" {
+			return "", fmt.Errorf("no map %s", name)
+		}
+		elements = s.Elements
+	} else {
+		text := strings.Trim(strings.Join(words, " "), "{} ")
+		for element := range strings.SplitSeq(text, ", ") {
+			key, value, _ := strings.Cut(element, " : ")
+			elements = append(elements, model.Element{Key: []string{key}, Value: []string{value}})
+		}
+	}
+	if !there {
+		return "", nil
+	}
+	e, found, err := lookup(elements, key)
+	if err != nil || !found {
+		return "", err
+	}
+	return e.Value[0], nil
+}
+
+// lookup finds the element that holds a key. That two do is an error: nft refuses it.
+func lookup(elements []model.Element, key []string) (model.Element, bool, error) {
+	var found []model.Element
+	for _, e := range elements {
+		if len(e.Key) != len(key) {
+			return e, false, fmt.Errorf("element %v for key %v", e, key)
+		}
+		holds := true
+		for i := range key {
+			holds = holds && in(e.Key[i], key[i])
+		}
+		if holds {
+			found = append(found, e)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return model.Element{}, false, nil
+	case 1:
+		return found[0], true, nil
+	}
+	return model.Element{}, false, fmt.Errorf("elements overlap: %v", found)
+}
+
+// in says whether a part of an element, which may be a prefix or a range, holds a value.
+func in(part, value string) bool {
+	if part == value {
+		return true
+	}
+	if p, err := netip.ParsePrefix(part); err == nil {
+		a, err := netip.ParseAddr(value)
+		return err == nil && p.Contains(a)
+	}
+	first, last, ok := strings.Cut(part, "-")
+	if !ok {
+		return false
+	}
+	n, err := strconv.Atoi(value)
+	low, lowErr := strconv.Atoi(first)
+	high, highErr := strconv.Atoi(last)
+	return err == nil && lowErr == nil && highErr == nil && low <= n && n <= high
+}

@@ -1,0 +1,262 @@
+// Package policytest says for tests what network policy is: Allowed is a plain
+// reading of the specification, Verdict runs the rules of a table as the kernel
+// does, and Random makes clusters to compare the two on. Nothing here is meant to be
+// fast, and nothing is shared with internal/policy but the values.
+package policytest
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// World is a cluster as one of its nodes sees it.
+type World struct {
+	Objects model.PolicyObjects
+	Blocks  []model.Block
+	// Attached are the pods that hang on this node.
+	Attached []model.Pod
+}
+
+// Connection is from a client to a port of a server. What Services made of the
+// server is done: it is the pod that they led to.
+type Connection struct {
+	Client, Server netip.Addr
+	// Protocol is tcp, udp, sctp or icmp; the latter has no port.
+	Protocol string
+	Port     uint16
+}
+
+// Allowed says whether the policies of this node's pods allow a connection that is
+// forwarded by this node.
+func (w World) Allowed(c Connection) bool {
+	if c.Client == c.Server {
+		// "A Pod cannot block access to itself."
+		return true
+	}
+	for _, pod := range w.Attached {
+		if slices.Contains(pod.Addrs, c.Client) && !w.allowedBy(pod, c, model.PolicyEgress) {
+			return false
+		}
+		if slices.Contains(pod.Addrs, c.Server) && !w.allowedBy(pod, c, model.PolicyIngress) {
+			return false
+		}
+	}
+	return true
+}
+
+// allowedBy says whether the policies of one end allow a connection. They are
+// additive: one that allows it is enough.
+func (w World) allowedBy(pod model.Pod, c Connection, direction model.PolicyType) bool {
+	self, known := w.object(pod)
+	isolated := false
+	for _, p := range w.Objects.NetworkPolicies {
+		if p.Namespace != pod.Namespace || !appliesTo(p, direction) {
+			continue
+		}
+		if !known {
+			// It may select the pod.
+			isolated = true
+			continue
+		}
+		if !selects(p.Pods, self.Labels) {
+			continue
+		}
+		isolated = true
+		rules, other := p.Ingress, c.Client
+		if direction == model.PolicyEgress {
+			rules, other = p.Egress, c.Server
+		}
+		for _, r := range rules {
+			if w.anyPeer(p.Namespace, r.Peers, other) && w.anyPort(r.Ports, c) {
+				return true
+			}
+		}
+	}
+	return !isolated
+}
+
+// appliesTo says whether a policy is about a direction, as its types say, or else: "it
+// will default based on the existence of ingress or egress rules; policies that contain
+// an egress section are assumed to affect egress, and all policies (whether or not they
+// contain an ingress section) are assumed to affect ingress".
+func appliesTo(p model.NetworkPolicy, direction model.PolicyType) bool {
+	if len(p.Types) > 0 {
+		return slices.Contains(p.Types, direction)
+	}
+	return direction == model.PolicyIngress || len(p.Egress) > 0
+}
+
+// object returns the object of an attached pod.
+func (w World) object(pod model.Pod) (model.ClusterPod, bool) {
+	for _, o := range w.Objects.Pods {
+		if !o.HostNetwork && o.Namespace == pod.Namespace && o.Name == pod.Name && o.UID == pod.UID {
+			return o, true
+		}
+	}
+	return model.ClusterPod{}, false
+}
+
+// podAt returns the pod that has an address, if it is known.
+func (w World) podAt(a netip.Addr) (model.ClusterPod, bool) {
+	for _, pod := range w.Attached {
+		if slices.Contains(pod.Addrs, a) {
+			return w.object(pod)
+		}
+	}
+	if w.isNode(a) {
+		return model.ClusterPod{}, false
+	}
+	var found model.ClusterPod
+	ok := false
+	for _, o := range w.Objects.Pods {
+		if o.HostNetwork || !slices.Contains(o.Addrs, a) || w.isAttached(o) {
+			continue
+		}
+		if !ok || o.Created.After(found.Created) {
+			found, ok = o, true
+		}
+	}
+	return found, ok
+}
+
+// isAttached says whether an object is that of an attached pod, whose addresses are
+// those that it was attached with.
+func (w World) isAttached(o model.ClusterPod) bool {
+	return slices.ContainsFunc(w.Attached, func(p model.Pod) bool {
+		return p.Namespace == o.Namespace && p.Name == o.Name && p.UID == o.UID
+	})
+}
+
+func (w World) isNode(a netip.Addr) bool {
+	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return ipam.NodeAddress(b.CIDR) == a })
+}
+
+// asBlocksSee returns the address that blocks of addresses go by: of a node's own
+// address in the pod range that is the node's.
+func (w World) asBlocksSee(a netip.Addr) netip.Addr {
+	for _, b := range w.Blocks {
+		if ipam.NodeAddress(b.CIDR) == a {
+			for _, e := range b.Endpoints {
+				if e.Is4() == a.Is4() {
+					return e
+				}
+			}
+		}
+	}
+	return a
+}
+
+// anyPeer says whether an address is one of the peers, which are all "if this field is
+// empty or missing".
+func (w World) anyPeer(namespace string, peers []model.PolicyPeer, a netip.Addr) bool {
+	if len(peers) == 0 {
+		return true
+	}
+	for _, p := range peers {
+		if p.Block != nil {
+			if inBlock(*p.Block, w.asBlocksSee(a)) {
+				return true
+			}
+			continue
+		}
+		if p.Pods == nil && p.Namespaces == nil {
+			continue
+		}
+		pod, ok := w.podAt(a)
+		if !ok {
+			continue
+		}
+		if p.Namespaces == nil && pod.Namespace != namespace {
+			continue
+		}
+		if p.Namespaces != nil && !w.namespaceSelected(*p.Namespaces, pod.Namespace) {
+			continue
+		}
+		if p.Pods == nil || selects(*p.Pods, pod.Labels) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w World) namespaceSelected(s model.Selector, name string) bool {
+	for _, n := range w.Objects.Namespaces {
+		if n.Name == name {
+			return selects(s, n.Labels)
+		}
+	}
+	return false
+}
+
+// inBlock says whether an address is in a block, as Go's net package reads it.
+func inBlock(b model.IPBlock, a netip.Addr) bool {
+	in := func(p netip.Prefix) bool {
+		_, block, err := net.ParseCIDR(p.String())
+		return err == nil && block.Contains(a.AsSlice())
+	}
+	return in(b.CIDR) && !slices.ContainsFunc(b.Except, in)
+}
+
+// anyPort says whether a connection is to one of the ports, which are all "if this field
+// is empty or missing".
+func (w World) anyPort(ports []model.PolicyPort, c Connection) bool {
+	if len(ports) == 0 {
+		return true
+	}
+	for _, p := range ports {
+		protocol := strings.ToLower(p.Protocol)
+		if protocol == "" {
+			protocol = "tcp"
+		}
+		if protocol != c.Protocol || protocol == "icmp" {
+			continue
+		}
+		switch {
+		case p.Name != "":
+			server, ok := w.podAt(c.Server)
+			if number, has := numberOf(server, p.Name, protocol); ok && has && number == c.Port {
+				return true
+			}
+		case p.Port == nil:
+			return true
+		case p.EndPort == nil:
+			if *p.Port == int32(c.Port) && c.Port > 0 {
+				return true
+			}
+		default:
+			// A range that begins before the first port, or ends behind the last, is none.
+			if *p.Port > 0 && *p.EndPort < 65536 && *p.Port <= int32(c.Port) && int32(c.Port) <= *p.EndPort {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// numberOf returns the number of a pod's first port of a name and protocol.
+func numberOf(pod model.ClusterPod, name, protocol string) (uint16, bool) {
+	for _, p := range pod.Ports {
+		if p.Name == name && (strings.ToLower(p.Protocol) == protocol || p.Protocol == "" && protocol == "tcp") {
+			return p.Port, true
+		}
+	}
+	return 0, false
+}
+
+// selects says whether labels fulfil a selector.
+func selects(s model.Selector, labels map[string]string) bool {
+	for _, r := range s {
+		value, has := labels[r.Key]
+		is := has && slices.Contains(r.Values, value)
+		if r.Operator == model.In && !is || r.Operator == model.NotIn && is ||
+			r.Operator == model.Exists && !has || r.Operator == model.DoesNotExist && has {
+			return false
+		}
+	}
+	return true
+}

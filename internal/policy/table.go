@@ -1,0 +1,204 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// families are the words that differ between the IP families. Their index is
+// that of model.FamilyIndex.
+var families = [...]struct{ digit, header, address string }{
+	{"4", "ip", "ipv4_addr"},
+	{"6", "ip6", "ipv6_addr"},
+}
+
+// words are those that differ between the directions.
+var words = [len(directions)]struct {
+	// chain is the name of the chain that judges and of the set of isolated pods;
+	// others that of the map of the other ends, and identity begins the names of
+	// their identities.
+	chain, others, identity string
+	// pod and other are the addresses of the isolated pod and of the other end, as
+	// conntrack knows them. With them a packet of either direction of a connection is
+	// judged alike: whoever opened it, and whom Services led it to.
+	pod, other string
+}{
+	ingress: {chain: "ingress", others: "sources", identity: "from", pod: server, other: client},
+	egress:  {chain: "egress", others: "destinations", identity: "to", pod: client, other: server},
+}
+
+// client and server are the two ends of a connection, given the family's header.
+const (
+	client = "ct original %s saddr"
+	server = "ct reply %s saddr"
+)
+
+// selfSet holds the isolated pods, as both ends of what they send to themselves.
+const selfSet = "self"
+
+// chainOf is the name of the chain of an identity in a family, and of its map.
+func chainOf(i *identity, family int) string {
+	kind, hash, _ := strings.Cut(i.name, "-")
+	return kind + families[family].digit + "-" + hash
+}
+
+// tables writes down what was decided.
+func (b *build) tables() []model.Table {
+	t := model.Table{Family: "inet", Name: model.PolicyTable, Chains: []model.Chain{forward(), stray()}}
+	for family := range families {
+		t.Sets = append(t.Sets, b.self(family))
+		for _, d := range directions {
+			b.writeDirection(&t, &b.decided[d], family)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.portSets)) {
+		t.Sets = append(t.Sets, b.portSets[name].set(name))
+		t.Chains = append(t.Chains, chain(name,
+			"ct direction original meta l4proto . th dport @"+name+" return",
+			"ct direction reply meta l4proto . th sport @"+name+" return",
+			"drop"))
+	}
+	tables := []model.Table{t}
+	if bridge, ok := b.bridgeTable(); ok {
+		tables = append(tables, bridge)
+	}
+	for i := range tables {
+		order(&tables[i])
+	}
+	return tables
+}
+
+// order brings sets and elements into one order, so that equal tables are equal.
+func order(t *model.Table) {
+	slices.SortFunc(t.Sets, func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
+	for _, s := range t.Sets {
+		slices.SortFunc(s.Elements, model.CompareElement)
+	}
+	slices.SortFunc(t.Chains, func(a, b model.Chain) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func chain(name string, rules ...string) model.Chain {
+	c := model.Chain{Name: name}
+	for _, r := range rules {
+		c.Rules = append(c.Rules, model.FirewallRule{Text: r})
+	}
+	return c
+}
+
+// forward is where packets from and to pods are judged, each time, and not only the
+// first of a connection: a connection obeys the policy that is. What the node itself
+// sends and receives does not come this way.
+func forward() model.Chain {
+	c := chain("forward",
+		"ct state { invalid, untracked } goto stray",
+		// Errors are about a connection that is there.
+		"ct state related meta l4proto { icmp, ipv6-icmp } accept")
+	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
+	// A packet between two pods of the node has to pass both.
+	for _, d := range []direction{egress, ingress} {
+		for _, f := range families {
+			set := words[d].chain + f.digit
+			c.Rules = append(c.Rules, model.FirewallRule{Text: fmt.Sprintf(words[d].pod, f.header) + " @" + set + " jump " + set})
+		}
+	}
+	return c
+}
+
+// stray judges packets that belong to no connection that the kernel knows: whether
+// they may pass nobody can tell. Neighbour discovery, which a bridge carries from pod
+// to pod, is never tracked; of what is routed no packet has the hop limit that it has.
+func stray() model.Chain {
+	rules := []string{"icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"}
+	for _, f := range families {
+		rules = append(rules,
+			fmt.Sprintf("%s saddr @%s%s drop", f.header, words[egress].chain, f.digit),
+			fmt.Sprintf("%s daddr @%s%s drop", f.header, words[ingress].chain, f.digit))
+	}
+	return chain("stray", rules...)
+}
+
+// self returns the set of isolated pods as both ends of a connection. A pod can
+// reach itself, by a Service for instance, whatever policies say.
+func (b *build) self(family int) model.Set {
+	f := families[family]
+	s := model.Set{Name: selfSet + f.digit, Key: f.address + " . " + f.address}
+	for _, l := range b.local {
+		if l.isolated != [len(directions)]bool{} {
+			for _, a := range l.Addrs {
+				if model.FamilyIndex(a) == family {
+					s.Elements = append(s.Elements, model.Element{Key: []string{a.String(), a.String()}})
+				}
+			}
+		}
+	}
+	return s
+}
+
+// writeDirection writes what was decided on a direction in a family.
+func (b *build) writeDirection(t *model.Table, d *decision, family int) {
+	f, w := families[family], words[d.direction]
+	isolated := model.Set{Name: w.chain + f.digit, Key: f.address}
+	for _, l := range b.local {
+		if l.isolated[d.direction] {
+			for _, a := range l.Addrs {
+				if model.FamilyIndex(a) == family {
+					isolated.Elements = append(isolated.Elements, model.Element{Key: []string{a.String()}})
+				}
+			}
+		}
+	}
+	others := model.Set{Name: w.others + f.digit, Key: f.address, Value: "verdict", Elements: d.peerElements[family]}
+	t.Sets = append(t.Sets, isolated, others)
+
+	other, pod := fmt.Sprintf(w.other, f.header), fmt.Sprintf(w.pod, f.header)
+	judge := chain(w.chain+f.digit,
+		fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit),
+		fmt.Sprintf("%s vmap @%s", other, others.Name))
+	if len(d.blockElements[family]) > 0 {
+		judge.Rules = append(judge.Rules, model.FirewallRule{Text: other + " vmap " + inline(d.blockElements[family])})
+	}
+	judge.Rules = append(judge.Rules, model.FirewallRule{Text: "drop"})
+	t.Chains = append(t.Chains, judge)
+
+	for _, i := range d.identities {
+		if !i.reaches(family) {
+			continue
+		}
+		name := chainOf(i, family)
+		t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
+		t.Chains = append(t.Chains, chain(name, fmt.Sprintf("%s vmap @%s", pod, name), "drop"))
+	}
+}
+
+// inline writes elements as a map within a rule. Prefixes stand in the rule and not
+// in a map with a name: they change with policies, seldom, and a map of prefixes
+// cannot be changed in part and at once by every nft.
+func inline(elements []model.Element) string {
+	parts := make([]string, 0, len(elements))
+	for _, e := range elements {
+		parts = append(parts, strings.Join(e.Key, " . ")+" : "+strings.Join(e.Value, " . "))
+	}
+	return "{ " + strings.Join(parts, ", ") + " }"
+}
+
+// bridgeTable keeps broadcasts and multicasts of a bridge's other ports from
+// isolated pods: to the rules they are not sent to the pod. Without an isolated pod
+// on a bridge there is no such table.
+func (b *build) bridgeTable() (model.Table, bool) {
+	ports := model.Set{Name: "ingressports", Key: "ifname"}
+	for _, l := range b.local {
+		if l.isolated[ingress] && l.Attachment == model.Bridge {
+			ports.Elements = append(ports.Elements, model.Element{Key: []string{l.HostLink}})
+		}
+	}
+	c := chain("forward",
+		"oifname @ingressports ether type ip meta pkttype { broadcast, multicast } drop",
+		// Neighbour discovery is multicast.
+		"oifname @ingressports ether type ip6 meta pkttype { broadcast, multicast } meta l4proto != ipv6-icmp drop")
+	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
+	return model.Table{Family: "bridge", Name: model.PolicyTable, Sets: []model.Set{ports}, Chains: []model.Chain{c}}, len(ports.Elements) > 0
+}
