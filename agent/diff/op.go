@@ -23,7 +23,8 @@ const (
 type Op struct {
 	Verb Verb
 	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Port, Sysctl
-	// or Table, or an Elements. Putting a Table replaces the whole of it.
+	// or Table, or an Elements, TableChange or TableParts. Putting a Table replaces the
+	// whole of it.
 	Object any
 }
 
@@ -75,6 +76,11 @@ func Describe(object any) string {
 		return fmt.Sprintf("nft table %s %s", o.Family, o.Name)
 	case Elements:
 		return fmt.Sprintf("%d elements of nft set %s of table %s %s", len(o.Elements), o.Set, o.Family, o.Table)
+	case TableChange:
+		return fmt.Sprintf("change of %d chains, %d sets and the elements of %d more of nft table %s %s",
+			len(o.Chains), len(o.Sets), len(o.Changes), o.Family, o.Table)
+	case TableParts:
+		return fmt.Sprintf("%d chains and %d sets of nft table %s %s", len(o.Chains), len(o.Sets), o.Family, o.Table)
 	}
 	return fmt.Sprintf("%T", object)
 }

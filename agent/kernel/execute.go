@@ -127,6 +127,16 @@ func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
 			return k.putTable(ctx, o)
 		}
 		return k.deleteTable(ctx, o)
+	case diff.TableChange:
+		if put {
+			return k.changeTable(ctx, o)
+		}
+		return errors.New("a change cannot be deleted")
+	case diff.TableParts:
+		if put {
+			return errors.New("parts are put by a change")
+		}
+		return k.deleteParts(ctx, o)
 	}
 	return fmt.Errorf("no operation on a %T is known", op.Object)
 }

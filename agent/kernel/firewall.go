@@ -19,22 +19,94 @@ func (k *Kernel) putTable(ctx context.Context, want model.Table) error {
 	tx.Add(table)
 	tx.Delete(table)
 	tx.Add(table)
-	for _, s := range want.Sets {
-		addSet(tx, want, s)
-		addElements(diff.Elements{Family: want.Family, Table: want.Name, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+	fillTable(tx, want)
+	return k.nft.Run(ctx, tx)
+}
+
+// fillTable adds sets and chains to a table, and then what may name any of them.
+func fillTable(tx *knftables.Transaction, t model.Table) {
+	for _, c := range t.Chains {
+		addChain(tx, t, c)
 	}
-	for _, c := range want.Chains {
-		addChain(tx, want, c)
+	for _, s := range t.Sets {
+		addSet(tx, t, s)
 	}
-	for _, c := range want.Chains {
-		for _, r := range c.Rules {
-			tx.Add(&knftables.Rule{
-				Family: table.Family, Table: want.Name, Chain: c.Name,
-				Rule: r.Text, Comment: knftables.PtrTo(r.Fingerprint),
-			})
+	for _, s := range t.Sets {
+		addElements(diff.Elements{Family: t.Family, Table: t.Name, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+	}
+	for _, c := range t.Chains {
+		addRules(tx, t, c)
+	}
+}
+
+func addRules(tx *knftables.Transaction, table model.Table, c model.Chain) {
+	for _, r := range c.Rules {
+		rule := &knftables.Rule{Family: knftables.Family(table.Family), Table: table.Name, Chain: c.Name, Rule: r.Text}
+		if r.Fingerprint != "" {
+			rule.Comment = knftables.PtrTo(r.Fingerprint)
+		}
+		tx.Add(rule)
+	}
+}
+
+// changeTable changes parts of a table in one transaction. What is to be made may
+// be there already, as an older part that could not be deleted yet.
+func (k *Kernel) changeTable(ctx context.Context, c diff.TableChange) error {
+	tx := k.nft.NewTransaction()
+	table := model.Table{Family: c.Family, Name: c.Table}
+	for _, made := range c.Chains {
+		addChain(tx, table, made)
+		tx.Flush(chainOf(table, made.Name))
+	}
+	for _, s := range c.Sets {
+		addSet(tx, table, s)
+		tx.Flush(setObject(table, s))
+	}
+	for _, s := range c.Sets {
+		addElements(diff.Elements{Family: c.Family, Table: c.Table, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+	}
+	for _, op := range c.Changes {
+		if e, ok := op.Object.(diff.Elements); ok && op.Verb == diff.Delete {
+			addElements(e, tx.Delete)
+		} else if ok {
+			addElements(e, tx.Add)
 		}
 	}
+	for _, made := range c.Chains {
+		addRules(tx, table, made)
+	}
+	for _, name := range c.Old.Chains {
+		tx.Flush(chainOf(table, name))
+	}
+	for _, s := range c.Old.Sets {
+		tx.Flush(setObject(table, s))
+	}
 	return k.nft.Run(ctx, tx)
+}
+
+// deleteParts deletes parts of a table that a change has emptied.
+func (k *Kernel) deleteParts(ctx context.Context, p diff.TableParts) error {
+	tx := k.nft.NewTransaction()
+	table := model.Table{Family: p.Family, Name: p.Table}
+	for _, name := range p.Chains {
+		tx.Delete(chainOf(table, name))
+	}
+	for _, s := range p.Sets {
+		tx.Delete(setObject(table, s))
+	}
+	return k.nft.Run(ctx, tx)
+}
+
+func chainOf(t model.Table, name string) *knftables.Chain {
+	return &knftables.Chain{Family: knftables.Family(t.Family), Table: t.Name, Name: name}
+}
+
+// setObject names a set or a map.
+func setObject(t model.Table, s model.Set) knftables.Object {
+	if s.Value == "" {
+		return &knftables.Set{Family: knftables.Family(t.Family), Table: t.Name, Name: s.Name}
+	}
+	return &knftables.Map{Family: knftables.Family(t.Family), Table: t.Name, Name: s.Name}
 }
 
 // maxNoted is how many elements rules can add to a set at most.

@@ -100,6 +100,10 @@ func (f *Fake) execute(op diff.Op) error {
 		f.state.Firewall = set(f.state.Firewall, observedTable(o), put, same)
 	case diff.Elements:
 		return f.elements(put, o)
+	case diff.TableChange:
+		return f.changeTable(put, o)
+	case diff.TableParts:
+		return f.deleteParts(put, o)
 	default:
 		return errors.New("unknown object")
 	}

@@ -1,0 +1,152 @@
+package diff
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// TableChange turns a table into another one of its name, in one transaction. It is
+// for tables whose chains come and go with what they are about, as those of network
+// policy do: replacing such a table for each of its changes would cost as much as
+// the table is large.
+type TableChange struct {
+	Family string
+	Table  string
+	// Sets are made, with these elements and no others.
+	Sets []model.Set
+	// Chains are made, or have their rules replaced.
+	Chains []model.Chain
+	// Changes are of the elements of other sets; what goes stands before what comes.
+	Changes []Op
+	// Old are emptied. Nothing leads to them any more, and they are to be deleted by
+	// an operation of their own.
+	Old TableParts
+}
+
+// TableParts are sets and chains of a table. Of the sets the names and values count.
+type TableParts struct {
+	Family string
+	Table  string
+	Sets   []model.Set
+	Chains []string
+}
+
+// Empty says whether there are none.
+func (p TableParts) Empty() bool { return len(p.Sets) == 0 && len(p.Chains) == 0 }
+
+// ChangeTable returns what turns have into want, both as internal/policy writes them:
+// with texts of rules, and sets, elements and chains sorted. It says false where the
+// table has to be replaced as a whole.
+//
+// The kernel may count a chain as used for a while after the last element that led to
+// it went (k8s.io/kubernetes#121046), so that what is old is only emptied here.
+func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
+	change = TableChange{Family: want.Family, Table: want.Name, Old: TableParts{Family: want.Family, Table: want.Name}}
+	sets := map[string]model.Set{}
+	for _, s := range have.Sets {
+		sets[s.Name] = s
+	}
+	for _, w := range want.Sets {
+		h, found := sets[w.Name]
+		delete(sets, w.Name)
+		switch {
+		case !found:
+			change.Sets = append(change.Sets, w)
+		case w.Key != h.Key || w.Value != h.Value || w.Interval != h.Interval:
+			return TableChange{}, false
+		default:
+			put, del := sortedChanges(w.Elements, h.Elements)
+			if len(del) > 0 {
+				change.Changes = append(change.Changes, elementsOp(Delete, want, w, del))
+			}
+			if len(put) > 0 {
+				change.Changes = append(change.Changes, elementsOp(Put, want, w, put))
+			}
+		}
+	}
+	for _, s := range have.Sets {
+		if _, old := sets[s.Name]; old {
+			s.Elements = nil
+			change.Old.Sets = append(change.Old.Sets, s)
+		}
+	}
+	chains := map[string]model.Chain{}
+	for _, c := range have.Chains {
+		chains[c.Name] = c
+	}
+	for _, w := range want.Chains {
+		h, found := chains[w.Name]
+		delete(chains, w.Name)
+		switch {
+		case !found:
+			change.Chains = append(change.Chains, w)
+		case w.Type != h.Type || w.Hook != h.Hook || w.Priority != h.Priority:
+			return TableChange{}, false
+		case !slices.Equal(w.Rules, h.Rules):
+			change.Chains = append(change.Chains, w)
+		}
+	}
+	for _, c := range have.Chains {
+		if _, old := chains[c.Name]; old {
+			change.Old.Chains = append(change.Old.Chains, c.Name)
+		}
+	}
+	return change, true
+}
+
+// Empty says whether the change changes nothing.
+func (c TableChange) Empty() bool {
+	return len(c.Sets) == 0 && len(c.Chains) == 0 && len(c.Changes) == 0 && c.Old.Empty()
+}
+
+// sortedChanges is elementChanges for sorted elements: of the many that are there a
+// change concerns few.
+func sortedChanges(want, have []model.Element) (put, del []model.Element) {
+	for len(want) > 0 || len(have) > 0 {
+		order := 0
+		switch {
+		case len(want) == 0:
+			order = 1
+		case len(have) == 0:
+			order = -1
+		default:
+			order = model.CompareElement(want[0], have[0])
+		}
+		switch {
+		case order < 0:
+			put, want = append(put, want[0]), want[1:]
+		case order > 0:
+			del, have = append(del, have[0]), have[1:]
+		default:
+			if !slices.Equal(want[0].Value, have[0].Value) {
+				put, del = append(put, want[0]), append(del, have[0])
+			}
+			want, have = want[1:], have[1:]
+		}
+	}
+	return put, del
+}
+
+// Without returns the parts that are not in a table.
+func (p TableParts) Without(t model.Table) TableParts {
+	p.Sets = remove(p.Sets, func(s model.Set) bool {
+		return slices.ContainsFunc(t.Sets, func(is model.Set) bool { return is.Name == s.Name })
+	})
+	p.Chains = remove(p.Chains, func(name string) bool {
+		return slices.ContainsFunc(t.Chains, func(is model.Chain) bool { return is.Name == name })
+	})
+	return p
+}
+
+// With returns these parts and others of the same table.
+func (p TableParts) With(q TableParts) TableParts {
+	q.Sets = slices.Concat(p.Sets, q.Sets)
+	q.Chains = slices.Concat(p.Chains, q.Chains)
+	slices.SortFunc(q.Sets, func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
+	q.Sets = slices.CompactFunc(q.Sets, func(a, b model.Set) bool { return a.Name == b.Name })
+	slices.Sort(q.Chains)
+	q.Chains = slices.Compact(q.Chains)
+	return q
+}
