@@ -355,8 +355,8 @@ func (b *Book) Pods() []model.Pod {
 	return b.list(func(e *entry) bool { return !e.leaving })
 }
 
-// recorded returns all pods that have a record, sorted by host link.
-func (b *Book) recorded() []model.Pod {
+// Recorded returns all pods that have a record, sorted by host link.
+func (b *Book) Recorded() []model.Pod {
 	return b.list(func(*entry) bool { return true })
 }
 

@@ -363,7 +363,7 @@ func TestReserveThatFailsTakesNothingUnlessTheRecordMayBeThere(t *testing.T) {
 	if _, err := book.Reserve(newPod("a"), prefixes("10.0.0.0/24")); !errors.Is(err, errFault) {
 		t.Fatalf("got %v", err)
 	}
-	if pods, after := book.recorded(), open(t, dir).Pods(); len(pods) != 1 || len(book.Pods()) != 0 || !reflect.DeepEqual(pods, after) {
+	if pods, after := book.Recorded(), open(t, dir).Pods(); len(pods) != 1 || len(book.Pods()) != 0 || !reflect.DeepEqual(pods, after) {
 		t.Errorf("%v, after a restart %v", pods, after)
 	}
 }

@@ -118,7 +118,7 @@ func (s *Server) dead(ctx context.Context) map[attachment]bool {
 // lost returns the attachments whose sandboxes the runtime did not know in two looks,
 // with the paths of their network namespaces.
 func (s *Server) lost(ctx context.Context) map[attachment]string {
-	pods := s.config.Book.recorded()
+	pods := s.config.Book.Recorded()
 	if s.config.Runtime == nil || len(pods) == 0 {
 		return nil
 	}
@@ -172,7 +172,7 @@ type judge func(ctx context.Context, pod model.Pod) (why string, err error)
 // collect detaches the pods that are not to stay. Those with a request under way
 // are left alone.
 func (s *Server) collect(ctx context.Context, judge judge) error {
-	pods := s.config.Book.recorded()
+	pods := s.config.Book.Recorded()
 	for _, hostLink := range s.config.Book.Damaged() {
 		pods = append(pods, model.Pod{HostLink: hostLink})
 	}

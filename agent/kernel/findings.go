@@ -95,7 +95,7 @@ func forwardFindings(ctx context.Context) ([]model.Finding, error) {
 	var out []model.Finding
 	for _, o := range objects {
 		c := o.Chain
-		if c == nil || c.Hook != "forward" || c.Table == model.FirewallTable || c.Family == "bridge" || c.Family == "arp" {
+		if c == nil || c.Hook != "forward" || c.Table == model.FirewallTable || c.Table == model.PolicyTable || c.Family == "bridge" || c.Family == "arp" {
 			continue
 		}
 		switch {

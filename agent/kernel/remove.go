@@ -27,10 +27,30 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	if err := k.Execute(ctx, ops); err != nil {
 		return fmt.Errorf("remove what podnet made: %w", err)
 	}
+	if err := k.removePolicy(ctx); err != nil {
+		return err
+	}
 	if err := removePodLinks(); err != nil {
 		return err
 	}
 	return k.restoreSysctls()
+}
+
+// removePolicy removes the tables of network policy, which Observe leaves out.
+func (k *Kernel) removePolicy(ctx context.Context) error {
+	for _, family := range tableFamilies {
+		_, err := listNFT(ctx, "table", family, model.PolicyTable)
+		if errors.Is(err, errNoTable) {
+			continue
+		}
+		if err == nil {
+			err = k.deleteTable(ctx, model.Table{Family: family, Name: model.PolicyTable})
+		}
+		if err != nil {
+			return fmt.Errorf("remove what enforces network policy: %w", err)
+		}
+	}
+	return nil
 }
 
 func appendDeletes[T any](ops []diff.Op, objects []T) []diff.Op {

@@ -11,7 +11,10 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -40,9 +43,15 @@ type Source struct {
 	// newest is the newest version of the API server's store that was seen.
 	newest string
 
+	// policyChanged, unless it is nil, is called when something changes that network
+	// policy goes by.
+	policyChanged func()
+
 	mu sync.Mutex
-	// cache is the one that is complete; nil before there is one.
+	// cache is the one that is complete; nil before there is one. pods are those in it;
+	// nil where nobody asks for them.
 	cache cache.Cache
+	pods  *pods
 }
 
 // staleInterval is how often an agent compares its cache with the API server, and
@@ -65,6 +74,10 @@ func New(newCache func() (cache.Cache, error), live client.Reader) *Source {
 		synced: make(chan struct{}), renew: make(chan struct{}, 1),
 	}
 }
+
+// WatchPolicies makes the Source watch what network policy goes by too, and call
+// changed when something of it changes. It is to be called before Run.
+func (s *Source) WatchPolicies(changed func()) { s.policyChanged = changed }
 
 // Renew makes the Source begin with a new cache, since somebody has seen that the
 // API server was put back to an older state.
@@ -92,11 +105,12 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 		running, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- c.Start(running) }()
-		if err := watch(running, c, changed); err != nil {
+		pods, err := s.watch(running, c, changed)
+		if err != nil {
 			stop()
 			return errors.Join(err, <-ended)
 		}
-		s.use(c)
+		s.use(c, pods)
 		stopLast()
 		stopLast = func() {
 			stop()
@@ -105,6 +119,9 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 			}
 		}
 		changed()
+		if s.policyChanged != nil {
+			s.policyChanged()
+		}
 		if why := s.stale(ctx, c); why != "" {
 			log.FromContext(ctx).Info("reading all objects anew", "reason", why)
 		}
@@ -184,40 +201,78 @@ func rollCall(ctx context.Context, from client.Reader) (call, version string) {
 }
 
 // watch makes changed be called whenever an object changes, and returns when
-// the cache holds all that the API server holds. It fails only with ctx.
-func watch(ctx context.Context, c cache.Cache, changed func()) error {
-	kinds := []client.Object{&podnetv1alpha1.PodNetwork{}, &podnetv1alpha1.NodeSubnet{}, &podnetv1alpha1.RouteMode{}}
+// the cache holds all that the API server holds, and so do the pods. It fails only
+// with ctx.
+func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*pods, error) {
+	kinds := []watched{
+		{&podnetv1alpha1.PodNetwork{}, notify(changed)}, {&podnetv1alpha1.NodeSubnet{}, notify(changed)}, {&podnetv1alpha1.RouteMode{}, notify(changed)},
+	}
+	var keeps *pods
+	if s.policyChanged != nil {
+		keeps = &pods{byID: map[types.NamespacedName]model.ClusterPod{}}
+		kinds = append(kinds,
+			// Blocks say which addresses are nodes', and the network whether podnet goes.
+			watched{&podnetv1alpha1.PodNetwork{}, notify(s.policyChanged)}, watched{&podnetv1alpha1.NodeSubnet{}, notify(s.policyChanged)},
+			watched{&networkingv1.NetworkPolicy{}, notify(s.policyChanged)}, watched{&corev1.Namespace{}, notifyLabels(s.policyChanged)},
+			watched{&corev1.Pod{}, keeps.handler(s.policyChanged)})
+	}
+	var handled []toolscache.InformerSynced
 	for _, kind := range kinds {
 		err := wait.PollUntilContextCancel(ctx, startRetry, true, func(ctx context.Context) (bool, error) {
-			informer, err := c.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
+			var registration toolscache.ResourceEventHandlerRegistration
+			informer, err := c.GetInformer(ctx, kind.object, cache.BlockUntilSynced(false))
 			if err == nil {
-				_, err = informer.AddEventHandler(notify(changed))
+				registration, err = informer.AddEventHandler(kind.handler)
 			}
 			if err != nil {
-				log.FromContext(ctx).Info("cannot watch yet, trying again", "kind", fmt.Sprintf("%T", kind), "reason", err.Error())
+				log.FromContext(ctx).Info("cannot watch yet, trying again", "kind", fmt.Sprintf("%T", kind.object), "reason", err.Error())
 				// It may pass, so it is tried again.
 				return false, nil
+			}
+			if keeps != nil {
+				handled = append(handled, registration.HasSynced)
 			}
 			return true, nil
 		})
 		if err != nil {
-			return fmt.Errorf("watch %T: %w", kind, err)
+			return nil, fmt.Errorf("watch %T: %w", kind.object, err)
 		}
 	}
-	if !c.WaitForCacheSync(ctx) {
-		return fmt.Errorf("fill the caches: %w", context.Cause(ctx))
+	if !c.WaitForCacheSync(ctx) || !toolscache.WaitForCacheSync(ctx.Done(), handled...) {
+		return nil, fmt.Errorf("fill the caches: %w", context.Cause(ctx))
 	}
-	return nil
+	return keeps, nil
+}
+
+// watched is a kind of object, and who hears of it.
+type watched struct {
+	object  client.Object
+	handler toolscache.ResourceEventHandler
 }
 
 // use makes a cache the one that is read from.
-func (s *Source) use(c cache.Cache) {
+func (s *Source) use(c cache.Cache, pods *pods) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cache == nil {
 		close(s.synced)
 	}
-	s.cache = c
+	s.cache, s.pods = c, pods
+}
+
+// notifyLabels is notify for namespaces, whose generation says nothing of their labels.
+func notifyLabels(changed func()) toolscache.ResourceEventHandler {
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { changed() },
+		UpdateFunc: func(before, after any) {
+			was, ok := before.(client.Object)
+			is, also := after.(client.Object)
+			if !ok || !also || !maps.Equal(was.GetLabels(), is.GetLabels()) {
+				changed()
+			}
+		},
+		DeleteFunc: func(any) { changed() },
+	}
 }
 
 func notify(changed func()) toolscache.ResourceEventHandler {

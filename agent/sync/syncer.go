@@ -80,7 +80,9 @@ type Config struct {
 	Flows  Flows
 	// Paths, unless it is nil, proves paths.
 	Paths Paths
-	Node  Node
+	// Policy, unless it is nil, returns what of network policy is not enforced as asked.
+	Policy func() []model.Problem
+	Node   Node
 	// Pods returns the pods whose links exist on the node.
 	Pods func(ctx context.Context) ([]model.Pod, error)
 	// Usage returns how many addresses of each block are in use, those of pods that
@@ -316,6 +318,9 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 	s.rollCall = snap.RollCall
 	report := status.Report{Plan: wanted, Host: host, Pods: pods, RollCall: snap.RollCall}
 	report.Problems = slices.Concat(explain(wanted.Problems, snap.RangeSummary), problems, snap.Problems)
+	if s.cfg.Policy != nil {
+		report.Problems = append(report.Problems, s.cfg.Policy()...)
+	}
 	if snap.Network == nil {
 		// The network may have been deleted by mistake: what the node has stays as
 		// it is until there is one again.

@@ -24,6 +24,7 @@ import (
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
+	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
@@ -63,12 +64,15 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
+	enforcer := policy.New(policy.Config{Source: src, Kernel: k, Pods: book.Recorded, FullInterval: o.fullInterval})
+	src.WatchPolicies(enforcer.Trigger)
 	syncer = sync.New(sync.Config{
 		Source:  src,
 		Kernel:  k,
 		Links:   k,
 		Flows:   k,
 		Paths:   paths,
+		Policy:  enforcer.Problems,
 		Watcher: k,
 		Node: &node.Local{
 			Name: o.node, Options: endpoints, Known: known, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
@@ -85,7 +89,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		FullInterval: o.fullInterval,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: o.socket(), Book: book, Network: syncer, Checker: syncer, Wanted: syncer.Recount,
+		Socket: o.socket(), Book: book, Network: policy.Gate{Network: syncer, Enforcer: enforcer}, Checker: syncer, Wanted: syncer.Recount,
 		Present: k.Present, Runtime: o.runtime(), Reclaimed: func(pod model.Pod, why string) { events.add(addressReclaimed(pod, why)) },
 	})
 	if err != nil {
@@ -95,17 +99,9 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
-		sweep(server, o.fullInterval),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), syncer.Run),
 		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
 		func(ctx context.Context) error { return hear(ctx, src, syncer) },
-		func(ctx context.Context) error {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-src.Synced():
-				return syncer.Run(ctx)
-			}
-		},
 	); err != nil {
 		return err
 	}
@@ -121,6 +117,18 @@ func hear(ctx context.Context, src *source.Source, syncer *sync.Syncer) error {
 		return err
 	}
 	return nil
+}
+
+// after runs a part of the agent when the caches are complete.
+func after(synced <-chan struct{}, run manager.RunnableFunc) manager.RunnableFunc {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-synced:
+			return run(ctx)
+		}
+	}
 }
 
 // sweep lets go of attachments that nobody has, now and then.
@@ -175,6 +183,7 @@ func newSource(mgr manager.Manager) *source.Source {
 			HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 			// Nobody here reads who wrote which field, and it is a large part of an object.
 			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject:         source.CacheOptions(),
 		})
 	}, mgr.GetAPIReader())
 }

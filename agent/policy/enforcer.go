@@ -1,0 +1,348 @@
+// Package policy keeps the node's policy tables: it has them computed when something
+// changes that they follow from, puts the change into the kernel, and makes a pod's ADD
+// wait until what is to be enforced on the pod is in the kernel. What the tables are is left
+// to internal/policy, and the doing to agent/kernel.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/internal/model"
+	compiler "github.com/podnet/podnet/internal/policy"
+)
+
+// Source says what the API holds.
+type Source interface {
+	Policies(ctx context.Context) (source.Policies, error)
+}
+
+// Kernel changes the kernel's network.
+type Kernel interface {
+	Execute(ctx context.Context, ops []diff.Op) error
+}
+
+// Config is what an Enforcer works with.
+type Config struct {
+	Source Source
+	Kernel Kernel
+	// Pods returns all pods that have addresses of this node, whether their links are
+	// made, to be made, or to be removed.
+	Pods func() []model.Pod
+	// FullInterval is the time between passes when nothing changes.
+	FullInterval time.Duration
+}
+
+// Enforcer is the loop that enforces network policy. Its methods may be called
+// concurrently.
+type Enforcer struct {
+	cfg     Config
+	trigger chan struct{}
+
+	// mu is held while tables are computed and changed.
+	mu sync.Mutex
+	// index is what the API held when it was last read; nil before.
+	index *compiler.Index
+	// changed is closed when there is another index.
+	changed chan struct{}
+	// have are the tables as they were last written; nil where it is not known what
+	// the kernel has, which stays as it is until all of it is replaced at once.
+	have []model.Table
+	// old are parts of them that were emptied and are to be deleted.
+	old map[string]diff.TableParts
+	// removed says that podnet was taken off the node.
+	removed bool
+	// unread are the problems of objects, and unknown are attached pods without labels.
+	unread  []model.Problem
+	unknown []model.Pod
+	failed  error
+}
+
+// New returns an Enforcer that does nothing before Run.
+func New(cfg Config) *Enforcer {
+	return &Enforcer{cfg: cfg, trigger: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// Families of the tables.
+const (
+	inet   = "inet"
+	bridge = "bridge"
+)
+
+// Times of the loop.
+const (
+	// settle is how long a pass waits for further changes after the first.
+	settle = 20 * time.Millisecond
+	// share is the part of the time that passes take at most: a pause is so many times
+	// as long as the pass before it.
+	share      = 4
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// passTimeout bounds a pass that the kernel holds up.
+	passTimeout = time.Minute
+	// labelsWait is how long an ADD waits for a pod's labels. The rest of its time is
+	// for an address, and for the link.
+	labelsWait = 10 * time.Second
+)
+
+// Trigger asks for a pass. Any number of calls before the pass begins lead to one.
+func (e *Enforcer) Trigger() {
+	select {
+	case e.trigger <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes passes until ctx ends: when triggered, when the last one failed, and
+// at least every FullInterval.
+func (e *Enforcer) Run(ctx context.Context) error {
+	retry := firstRetry
+	wait := time.Duration(0)
+	pause := settle
+	for {
+		timer := time.NewTimer(wait)
+		var since time.Time
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-e.trigger:
+			timer.Stop()
+			since = time.Now()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+			}
+		case <-timer.C:
+		}
+		start := time.Now()
+		err := e.Pass(ctx)
+		if err != nil {
+			log.FromContext(ctx).Error(err, "cannot enforce network policy as it is, trying again", "after", retry.String())
+			wait = retry
+			retry = min(2*retry, lastRetry)
+			continue
+		}
+		if !since.IsZero() {
+			propagationSeconds.Observe(time.Since(since).Seconds())
+		}
+		pause = max(settle, share*time.Since(start))
+		retry, wait = firstRetry, e.cfg.FullInterval
+	}
+}
+
+// Pass reads the objects and enforces what they say.
+func (e *Enforcer) Pass(ctx context.Context) error {
+	// What was begun is brought to its end also when the agent is told to stop.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
+	defer cancel()
+	start := time.Now()
+	defer func() { passSeconds.Observe(time.Since(start).Seconds()) }()
+	found, err := e.cfg.Source.Policies(ctx)
+	if err != nil {
+		return fmt.Errorf("read what policies go by: %w", err)
+	}
+	index := compiler.NewIndex(found.Objects, found.Blocks)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if found.Uninstall {
+		return e.remove(ctx)
+	}
+	e.index, e.unread, e.removed = index, found.Problems, false
+	close(e.changed)
+	e.changed = make(chan struct{})
+	return e.enforce(ctx)
+}
+
+// enforce makes the kernel's tables what they shall be. The caller holds mu.
+func (e *Enforcer) enforce(ctx context.Context) error {
+	result := e.index.Build(e.cfg.Pods())
+	e.unknown = result.Unknown
+	ops, old := e.operations(result.Tables)
+	if len(ops) > 0 {
+		if e.failed = e.cfg.Kernel.Execute(ctx, ops); e.failed != nil {
+			// What the kernel has now is not known. All of it is replaced next time.
+			e.have, e.old = nil, nil
+			failures.Inc()
+			return fmt.Errorf("change the policy tables: %w", e.failed)
+		}
+	}
+	e.forgetBridge(ctx, result.Tables)
+	e.have, e.old = result.Tables, old
+	e.sweep(ctx)
+	return nil
+}
+
+// operations returns what turns the tables into those that are wanted, and the
+// parts of these that are old then.
+func (e *Enforcer) operations(want []model.Table) ([]diff.Op, map[string]diff.TableParts) {
+	old := map[string]diff.TableParts{}
+	var ops []diff.Op
+	for _, w := range want {
+		i := slices.IndexFunc(e.have, func(h model.Table) bool { return h.Family == w.Family })
+		if i < 0 {
+			ops = append(ops, diff.Op{Verb: diff.Put, Object: w})
+			continue
+		}
+		change, ok := diff.ChangeTable(w, e.have[i])
+		if !ok {
+			ops = append(ops, diff.Op{Verb: diff.Put, Object: w})
+			continue
+		}
+		if !change.Empty() {
+			ops = append(ops, diff.Op{Verb: diff.Put, Object: change})
+		}
+		old[w.Family] = e.old[w.Family].With(change.Old).Without(w)
+	}
+	for _, h := range e.have {
+		if !slices.ContainsFunc(want, func(w model.Table) bool { return w.Family == h.Family }) {
+			ops = append(ops, deletion(h.Family))
+		}
+	}
+	return ops, old
+}
+
+func deletion(family string) diff.Op {
+	return diff.Op{Verb: diff.Delete, Object: model.Table{Family: family, Name: model.PolicyTable}}
+}
+
+// forgetBridge deletes the table of the bridge family that an earlier agent may have
+// left, where none is wanted. Where the kernel has no such tables there is none to delete.
+func (e *Enforcer) forgetBridge(ctx context.Context, want []model.Table) {
+	if e.have != nil || slices.ContainsFunc(want, func(w model.Table) bool { return w.Family == bridge }) {
+		return
+	}
+	if err := e.cfg.Kernel.Execute(ctx, []diff.Op{deletion(bridge)}); err != nil {
+		log.FromContext(ctx).V(1).Info("cannot delete a policy table of the bridge family", "reason", err.Error())
+	}
+}
+
+// sweep deletes what is old. The kernel may still count it as used: then it is
+// tried again after the next change, and harms nobody until then.
+func (e *Enforcer) sweep(ctx context.Context) {
+	for family, old := range e.old {
+		if old.Empty() {
+			continue
+		}
+		if err := e.cfg.Kernel.Execute(ctx, []diff.Op{{Verb: diff.Delete, Object: old}}); err != nil {
+			log.FromContext(ctx).V(1).Info("cannot delete old parts of a policy table yet", "reason", err.Error())
+			continue
+		}
+		delete(e.old, family)
+	}
+}
+
+// remove takes the tables away, once, as podnet goes.
+func (e *Enforcer) remove(ctx context.Context) error {
+	if e.removed {
+		return nil
+	}
+	e.have, e.old, e.index = nil, nil, nil
+	e.forgetBridge(ctx, nil)
+	if err := e.cfg.Kernel.Execute(ctx, []diff.Op{deletion(inet)}); err != nil {
+		return fmt.Errorf("take the policy tables away: %w", err)
+	}
+	e.removed = true
+	return nil
+}
+
+// Admit returns when the kernel enforces the policies that select a pod which is about
+// to be attached, and nothing else may send to it or get from it what they forbid. It
+// waits for the pod's labels.
+func (e *Enforcer) Admit(ctx context.Context, pod model.Pod) error {
+	limit := time.NewTimer(labelsWait)
+	defer limit.Stop()
+	for {
+		changed, err := e.admit(ctx, pod)
+		if changed == nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the labels of pod %s/%s: %w", pod.Namespace, pod.Name, context.Cause(ctx))
+		case <-limit.C:
+			return types.NewError(types.ErrTryAgainLater, err.Error(), "")
+		}
+	}
+}
+
+// admit enforces what there is to be enforced on a pod; where that is not known, it returns
+// a channel that is closed when it may be, and why it is not.
+func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.index == nil {
+		return e.changed, errors.New("the agent has not heard from the API server yet which network policies there are")
+	}
+	if !e.index.CanAttach(pod) {
+		return e.changed, fmt.Errorf("the labels of pod %s/%s are not known, which say what network policies select it: "+
+			"the API server has not told the agent of the pod (UID %s) within %s", pod.Namespace, pod.Name, pod.UID, labelsWait)
+	}
+	if err := e.enforce(ctx); err != nil {
+		// The next pass makes all of it anew.
+		e.Trigger()
+		return nil, err
+	}
+	return nil, nil
+}
+
+// namedPods is how many pods a problem names.
+const namedPods = 3
+
+// Problems returns what of the policies is not enforced as asked, a sentence each.
+func (e *Enforcer) Problems() []model.Problem {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	problems := slices.Clone(e.unread)
+	if e.failed != nil {
+		problems = append(problems, model.Problem{
+			Reason:  model.ReasonKernelError,
+			Message: fmt.Sprintf("Network policy is enforced as it was before, since the kernel refuses a change of it: %v.", e.failed),
+		})
+	}
+	if len(e.unknown) > 0 {
+		var names []string
+		for _, p := range e.unknown[:min(len(e.unknown), namedPods)] {
+			names = append(names, p.Namespace+"/"+p.Name)
+		}
+		problems = append(problems, model.Problem{
+			Reason: model.ReasonDegraded,
+			Message: fmt.Sprintf("The labels of %d pods of this node are not known, as the API server has no such pods (%s): "+
+				"every network policy of their namespaces isolates them.", len(e.unknown), strings.Join(names, ", ")),
+		})
+	}
+	return problems
+}
+
+// Gate is a cni.Network in which policies are in force before a pod is attached.
+type Gate struct {
+	cni.Network
+	Enforcer *Enforcer
+}
+
+// Attach implements cni.Network.
+func (g Gate) Attach(ctx context.Context, pod model.Pod) error {
+	if err := g.Enforcer.Admit(ctx, pod); err != nil {
+		return err
+	}
+	return g.Network.Attach(ctx, pod)
+}
+
+// Detach implements cni.Network. Policies are enforced on a pod until its record is gone.
+func (g Gate) Detach(ctx context.Context, pod model.Pod) error {
+	defer g.Enforcer.Trigger()
+	return g.Network.Detach(ctx, pod)
+}

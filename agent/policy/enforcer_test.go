@@ -1,0 +1,300 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/diff/difftest"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/internal/model"
+	compiler "github.com/podnet/podnet/internal/policy"
+	"github.com/podnet/podnet/internal/policy/policytest"
+)
+
+// node is what an Enforcer works with: a kernel in memory, and what the API holds.
+type node struct {
+	*difftest.Fake
+
+	mu    sync.Mutex
+	found source.Policies
+	pods  []model.Pod
+	// fail is what the kernel answers to the operations that it refuses.
+	fail     error
+	refuse   func(diff.Op) bool
+	enforcer *Enforcer
+}
+
+func newNode(w policytest.World) *node {
+	n := &node{Fake: difftest.New(model.State{})}
+	n.set(w)
+	n.enforcer = New(Config{Source: n, Kernel: n, Pods: n.attached, FullInterval: time.Hour})
+	return n
+}
+
+func (n *node) set(w policytest.World) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.found, n.pods = source.Policies{Objects: w.Objects, Blocks: w.Blocks}, w.Attached
+}
+
+func (n *node) Policies(context.Context) (source.Policies, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.found, nil
+}
+
+func (n *node) attached() []model.Pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pods
+}
+
+func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
+	for _, op := range ops {
+		if n.fail != nil && n.refuse(op) {
+			return n.fail
+		}
+	}
+	return n.Fake.Execute(ctx, ops)
+}
+
+// expect checks that the kernel has the tables of a world.
+func (n *node) expect(t *testing.T, w policytest.World) {
+	t.Helper()
+	want := difftest.New(model.State{Firewall: compiler.NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables}).State().Firewall
+	got := n.State().Firewall
+	for _, tables := range [][]model.Table{want, got} {
+		for _, table := range tables {
+			for i := range table.Sets {
+				table.Sets[i].Elements = append([]model.Element{}, table.Sets[i].Elements...)
+			}
+		}
+	}
+	for i := range got {
+		sortChains(got[i].Chains)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("the kernel has\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+func sortChains(chains []model.Chain) {
+	for i := range chains {
+		for j := i; j > 0 && chains[j].Name < chains[j-1].Name; j-- {
+			chains[j], chains[j-1] = chains[j-1], chains[j]
+		}
+	}
+}
+
+func world(seed uint64) policytest.World { return policytest.NewRandom(seed).World }
+
+func TestKernelFollowsTheObjects(t *testing.T) {
+	n := newNode(world(1))
+	for seed := uint64(1); seed <= 100; seed++ {
+		n.set(world(seed))
+		if err := n.enforcer.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.expect(t, world(seed))
+	}
+	executed := len(n.Executed)
+	if err := n.enforcer.Pass(t.Context()); err != nil || len(n.Executed) != executed {
+		t.Errorf("a pass over an unchanged node executes %v (%v)", n.Executed[executed:], err)
+	}
+}
+
+func TestAfterAFailureTheTableIsReplacedWhole(t *testing.T) {
+	n := newNode(world(1))
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.fail, n.refuse = errors.New("no memory"), func(op diff.Op) bool { return op.Verb == diff.Put }
+	n.set(world(2))
+	if err := n.enforcer.Pass(t.Context()); err == nil {
+		t.Fatal("the failure is not told")
+	}
+	n.expect(t, world(1))
+	if got := n.enforcer.Problems(); len(got) == 0 || !strings.Contains(got[0].Message, "no memory") {
+		t.Errorf("problems are %+v", got)
+	}
+	n.fail = nil
+	before := len(n.Executed)
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, whole := n.Executed[before].Object.(model.Table); !whole {
+		t.Errorf("executes %v", n.Executed[before])
+	}
+	n.expect(t, world(2))
+}
+
+// A new agent does not know what the kernel has, and replaces it at once.
+func TestRestartReplacesWhatIsThere(t *testing.T) {
+	n := newNode(world(1))
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.enforcer = New(n.enforcer.cfg)
+	n.set(world(2))
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.expect(t, world(2))
+}
+
+// Parts that the kernel counts as used are deleted later, and may be wanted again before.
+func TestOldPartsAreDeletedWhenTheKernelLetsThemGo(t *testing.T) {
+	n := newNode(world(1))
+	n.fail, n.refuse = errors.New("device or resource busy"), func(op diff.Op) bool {
+		_, parts := op.Object.(diff.TableParts)
+		return parts
+	}
+	for _, seed := range []uint64{1, 2, 1, 3, 2} {
+		n.set(world(seed))
+		if err := n.enforcer.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.fail = nil
+	n.set(world(4))
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.expect(t, world(4))
+}
+
+// link is a network that knows when a pod was attached.
+type link struct {
+	cni.Network
+	attached chan struct{}
+}
+
+func (l link) Attach(context.Context, model.Pod) error { close(l.attached); return nil }
+
+func denyAll(pods ...model.ClusterPod) policytest.World {
+	return policytest.World{Objects: model.PolicyObjects{
+		NetworkPolicies: []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}, Namespaces: []model.Namespace{{Name: "red"}}, Pods: pods,
+	}}
+}
+
+func TestPodIsAttachedWhenItsPoliciesAreInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := model.Pod{ContainerID: "c", IfName: "eth0", Namespace: "red", Name: "p", UID: "1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}
+		n := newNode(denyAll())
+		l := link{attached: make(chan struct{})}
+		gate := Gate{Network: l, Enforcer: n.enforcer}
+		done := make(chan error, 1)
+		go func() { done <- gate.Attach(t.Context(), pod) }()
+		waits := func(what string) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case <-l.attached:
+				t.Fatalf("%s: the pod is attached", what)
+			default:
+			}
+		}
+		waits("before the agent has heard from the API server")
+		pass := func(w policytest.World) {
+			t.Helper()
+			w.Attached = []model.Pod{pod}
+			n.set(w)
+			if err := n.enforcer.Pass(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(denyAll())
+		waits("without an object")
+		pass(denyAll(model.ClusterPod{Namespace: "red", Name: "p", UID: "of a former pod"}))
+		waits("with the object of a former pod")
+		known := denyAll(model.ClusterPod{Namespace: "red", Name: "p", UID: "1"})
+		pass(known)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		<-l.attached
+		known.Attached = []model.Pod{pod}
+		n.expect(t, known)
+	})
+}
+
+func TestPodWithoutLabelsIsRefusedInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(denyAll())
+		if err := n.enforcer.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := n.enforcer.Admit(t.Context(), model.Pod{Namespace: "red", Name: "p", UID: "1"})
+		if err == nil || !strings.Contains(err.Error(), "the labels of pod red/p are not known") {
+			t.Errorf("got %v", err)
+		}
+		// No policy can select this one, whatever its labels are.
+		if err := n.enforcer.Admit(t.Context(), model.Pod{Namespace: "blue", Name: "p", UID: "2"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestUninstallTakesTheTablesAway(t *testing.T) {
+	n := newNode(world(1))
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.found.Uninstall = true
+	for range 2 {
+		if err := n.enforcer.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := n.State().Firewall; len(got) != 0 {
+		t.Errorf("left are %+v", got)
+	}
+}
+
+func TestPodsThatTheAPIDoesNotKnowAreAProblem(t *testing.T) {
+	n := newNode(denyAll())
+	n.pods = []model.Pod{{ContainerID: "c", Namespace: "red", Name: "p", UID: "1"}}
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := n.enforcer.Problems()
+	if len(got) != 1 || !strings.Contains(got[0].Message, "1 pods of this node are not known") || !strings.Contains(got[0].Message, "red/p") {
+		t.Errorf("problems are %+v", got)
+	}
+}
+
+// Many changes lead to few passes, and the last one is seen.
+func TestChangesAreCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(world(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- n.enforcer.Run(ctx) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		before := len(n.Executed)
+		for seed := uint64(2); seed <= 50; seed++ {
+			n.set(world(seed))
+			n.enforcer.Trigger()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		n.expect(t, world(50))
+		if got := len(n.Executed) - before; got > 6 {
+			t.Errorf("50 changes at once lead to %d operations", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,322 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// CacheOptions say what caches keep of objects that are no kinds of podnet's. There
+// may be 100,000 pods: what policy does not go by is not kept, and those that have
+// ended are not even sent.
+func CacheOptions() map[client.Object]cache.ByObject {
+	strip := cache.TransformStripManagedFields()
+	return map[client.Object]cache.ByObject{
+		&corev1.Pod{}: {
+			Transform: stripPod,
+			Field:     fields.AndSelectors(fields.OneTermNotEqualSelector("status.phase", "Succeeded"), fields.OneTermNotEqualSelector("status.phase", "Failed")),
+		},
+		&corev1.Namespace{}: {Transform: func(o any) (any, error) {
+			if n, ok := o.(*corev1.Namespace); ok {
+				n.Annotations, n.Spec, n.Status = nil, corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
+			}
+			return strip(o)
+		}},
+	}
+}
+
+// stripPod leaves of a pod what clusterPod reads.
+func stripPod(o any) (any, error) {
+	p, ok := o.(*corev1.Pod)
+	if !ok {
+		return o, nil
+	}
+	out := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: p.Namespace, Name: p.Name, UID: p.UID, Labels: p.Labels, CreationTimestamp: p.CreationTimestamp,
+			ResourceVersion: p.ResourceVersion,
+		},
+		Spec:   corev1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork},
+		Status: corev1.PodStatus{PodIP: p.Status.PodIP, PodIPs: p.Status.PodIPs},
+	}
+	if hash, ok := p.Annotations[mirrorHash]; ok {
+		out.Annotations = map[string]string{mirrorHash: hash}
+	}
+	var named []corev1.ContainerPort
+	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
+		for _, port := range c.Ports {
+			if port.Name != "" {
+				named = append(named, corev1.ContainerPort{Name: port.Name, Protocol: port.Protocol, ContainerPort: port.ContainerPort})
+			}
+		}
+	}
+	if len(named) > 0 {
+		out.Spec.Containers = []corev1.Container{{Ports: named}}
+	}
+	return out, nil
+}
+
+// mirrorHash is the annotation that has, on the object that mirrors a static pod, the
+// UID by which the runtime knows the pod.
+const mirrorHash = "kubernetes.io/config.hash"
+
+// clusterPod turns a pod into a value.
+func clusterPod(p *corev1.Pod) model.ClusterPod {
+	out := model.ClusterPod{
+		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Labels: p.Labels,
+		Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork, Created: p.CreationTimestamp.Time,
+	}
+	if hash, ok := p.Annotations[mirrorHash]; ok {
+		out.UID = hash
+	}
+	for _, ip := range append([]corev1.PodIP{{IP: p.Status.PodIP}}, p.Status.PodIPs...) {
+		if a, err := netip.ParseAddr(ip.IP); err == nil && !slices.Contains(out.Addrs, a.Unmap()) {
+			out.Addrs = append(out.Addrs, a.Unmap())
+		}
+	}
+	for _, c := range p.Spec.Containers {
+		for _, port := range c.Ports {
+			out.Ports = append(out.Ports, model.NamedPort{
+				Name: port.Name, Protocol: string(port.Protocol),
+				Port: uint16(port.ContainerPort), //nolint:gosec // 16 bits by validation.
+			})
+		}
+	}
+	return out
+}
+
+// pods are those of the cluster as values. A list of the cache would copy all of
+// them for each change of one.
+type pods struct {
+	mu   sync.Mutex
+	byID map[types.NamespacedName]model.ClusterPod
+}
+
+// handler keeps the pods, and calls changed when one differs in what policy goes by.
+func (p *pods) handler(changed func()) toolscache.ResourceEventHandler {
+	put := func(o any) {
+		pod, ok := o.(*corev1.Pod)
+		if !ok {
+			return
+		}
+		is := clusterPod(pod)
+		id := types.NamespacedName{Namespace: is.Namespace, Name: is.Name}
+		p.mu.Lock()
+		was, has := p.byID[id]
+		p.byID[id] = is
+		p.mu.Unlock()
+		if !has || !reflect.DeepEqual(was, is) {
+			changed()
+		}
+	}
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    put,
+		UpdateFunc: func(_, after any) { put(after) },
+		DeleteFunc: func(o any) {
+			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+				o = gone.Obj
+			}
+			if pod, ok := o.(*corev1.Pod); ok {
+				p.mu.Lock()
+				delete(p.byID, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
+				p.mu.Unlock()
+				changed()
+			}
+		},
+	}
+}
+
+func (p *pods) list() []model.ClusterPod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.byID))
+}
+
+// Policies is what the API holds of what network policy goes by.
+type Policies struct {
+	Objects model.PolicyObjects
+	// Blocks are those of all nodes.
+	Blocks []model.Block
+	// Uninstall says that podnet shall be taken off every node.
+	Uninstall bool
+	// Problems are what could not be read, a sentence each.
+	Problems []model.Problem
+}
+
+// Policies reads the caches. It fails before they are complete.
+func (s *Source) Policies(ctx context.Context) (Policies, error) {
+	s.mu.Lock()
+	from, pods := s.cache, s.pods
+	s.mu.Unlock()
+	var out Policies
+	if from == nil || pods == nil {
+		return out, errors.New("the agent has not heard all from the API server yet")
+	}
+	// It reads the blocks, and what became of those that are gone.
+	snap, err := s.Snapshot(ctx)
+	if err != nil {
+		return out, err
+	}
+	out.Blocks, out.Uninstall = snap.Blocks, snap.Uninstall
+	out.Objects.Pods = pods.list()
+	var namespaces corev1.NamespaceList
+	if err := from.List(ctx, &namespaces); err != nil {
+		return out, fmt.Errorf("read namespaces: %w", err)
+	}
+	for i := range namespaces.Items {
+		n := &namespaces.Items[i]
+		out.Objects.Namespaces = append(out.Objects.Namespaces, model.Namespace{Name: n.Name, Labels: n.Labels})
+	}
+	var policies networkingv1.NetworkPolicyList
+	if err := from.List(ctx, &policies); err != nil {
+		return out, fmt.Errorf("read NetworkPolicies: %w", err)
+	}
+	for i := range policies.Items {
+		p, err := networkPolicy(&policies.Items[i])
+		if err != nil {
+			out.Problems = append(out.Problems, model.Problem{
+				Reason:  podnetv1alpha1.ReasonDegraded,
+				Message: fmt.Sprintf("%v; what cannot be read allows nothing until it is mended.", err),
+			})
+		}
+		out.Objects.NetworkPolicies = append(out.Objects.NetworkPolicies, p)
+	}
+	return out, nil
+}
+
+// networkPolicy turns a NetworkPolicy into a value. What cannot be read, which the API
+// server's validation does not let through, selects nobody, and the error says what it is.
+func networkPolicy(p *networkingv1.NetworkPolicy) (model.NetworkPolicy, error) {
+	out := model.NetworkPolicy{Namespace: p.Namespace, Name: p.Name}
+	var problems []string
+	r := policyReader{problem: func(field string, err error) {
+		problems = append(problems, fmt.Sprintf("%s: %v", field, err))
+	}}
+	if s := r.selector("podSelector", &p.Spec.PodSelector); s != nil {
+		out.Pods = *s
+	}
+	for _, t := range p.Spec.PolicyTypes {
+		out.Types = append(out.Types, model.PolicyType(t))
+	}
+	for i, rule := range p.Spec.Ingress {
+		out.Ingress = append(out.Ingress, r.rule(fmt.Sprintf("ingress[%d]", i), rule.From, rule.Ports))
+	}
+	for i, rule := range p.Spec.Egress {
+		out.Egress = append(out.Egress, r.rule(fmt.Sprintf("egress[%d]", i), rule.To, rule.Ports))
+	}
+	if len(problems) > 0 {
+		return out, fmt.Errorf("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, strings.Join(problems, "; "))
+	}
+	return out, nil
+}
+
+// policyReader reads parts of a policy.
+type policyReader struct {
+	problem func(field string, err error)
+}
+
+// nobody selects nothing: no label is there and absent.
+var nobody = model.Selector{{Key: "podnet.dev/nobody", Operator: model.Exists}, {Key: "podnet.dev/nobody", Operator: model.DoesNotExist}}
+
+func (r policyReader) selector(field string, s *metav1.LabelSelector) *model.Selector {
+	if s == nil {
+		return nil
+	}
+	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
+		r.problem(field, err)
+		return &nobody
+	}
+	out := selector(s)
+	return &out
+}
+
+func (r policyReader) rule(field string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) model.PolicyRule {
+	var out model.PolicyRule
+	for i, p := range peers {
+		at := fmt.Sprintf("%s.peers[%d]", field, i)
+		peer := model.PolicyPeer{Namespaces: r.selector(at, p.NamespaceSelector), Pods: r.selector(at, p.PodSelector)}
+		if p.IPBlock != nil {
+			peer.Block = r.block(at, p.IPBlock)
+		}
+		out.Peers = append(out.Peers, peer)
+	}
+	for _, p := range ports {
+		port := model.PolicyPort{EndPort: p.EndPort}
+		if p.Protocol != nil {
+			port.Protocol = string(*p.Protocol)
+		}
+		if p.Port != nil {
+			if p.Port.Type == intstr.String {
+				port.Name = p.Port.StrVal
+			} else {
+				port.Port = &p.Port.IntVal
+			}
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	return out
+}
+
+// block reads a block. Without all of its exceptions it would hold too much, so that
+// one which cannot be read makes it nobody's.
+func (r policyReader) block(field string, b *networkingv1.IPBlock) *model.IPBlock {
+	var out model.IPBlock
+	var err error
+	if out.CIDR, err = parseBlock(b.CIDR); err != nil {
+		r.problem(field+".ipBlock.cidr", err)
+		return nil
+	}
+	for _, e := range b.Except {
+		except, err := parseBlock(e)
+		if err != nil {
+			r.problem(field+".ipBlock.except", err)
+			return nil
+		}
+		out.Except = append(out.Except, except)
+	}
+	return &out
+}
+
+// parseBlock reads a CIDR as the API server does, which lets numbers have leading
+// zeros in objects that are old.
+func parseBlock(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err == nil {
+		return p, nil
+	}
+	addr, bits, ok := strings.Cut(text, "/")
+	if !ok || strings.Contains(addr, ":") {
+		return p, err
+	}
+	var numbers []string
+	for number := range strings.SplitSeq(addr, ".") {
+		trimmed := strings.TrimLeft(number, "0")
+		if trimmed == "" {
+			trimmed = "0"
+		}
+		numbers = append(numbers, trimmed)
+	}
+	if sloppy, again := netip.ParsePrefix(strings.Join(numbers, ".") + "/" + bits); again == nil {
+		return sloppy, nil
+	}
+	return p, err
+}
