@@ -37,6 +37,8 @@ type Kernel interface {
 type Config struct {
 	Source Source
 	Kernel Kernel
+	// Watcher tells, for Watch, when others may have changed what is enforced.
+	Watcher Watcher
 	// Pods returns all pods that have addresses of this node, whether their links are
 	// made, to be made, or to be removed.
 	Pods func() []model.Pod
@@ -67,6 +69,7 @@ type Enforcer struct {
 	unread  []model.Problem
 	unknown []model.Pod
 	failed  error
+	tally   tally
 }
 
 // New returns an Enforcer that does nothing before Run.
@@ -168,11 +171,15 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 
 // enforce makes the kernel's tables what they shall be. The caller holds mu.
 func (e *Enforcer) enforce(ctx context.Context) error {
+	if e.foreign() {
+		drift.Inc()
+		e.have, e.old = nil, nil
+	}
 	result := e.index.Build(e.cfg.Pods())
 	e.unknown = result.Unknown
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
-		if e.failed = e.cfg.Kernel.Execute(ctx, ops); e.failed != nil {
+		if e.failed = e.execute(ctx, ops); e.failed != nil {
 			// What the kernel has now is not known. All of it is replaced next time.
 			e.have, e.old = nil, nil
 			failures.Inc()
@@ -183,6 +190,14 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	e.have, e.old = result.Tables, old
 	e.sweep(ctx)
 	return nil
+}
+
+// execute changes the kernel, by a transaction for each operation. The caller holds mu.
+func (e *Enforcer) execute(ctx context.Context, ops []diff.Op) error {
+	e.tally.own += int64(len(ops))
+	err := e.cfg.Kernel.Execute(ctx, ops)
+	e.tally.last = time.Now()
+	return err
 }
 
 // operations returns what turns the tables into those that are wanted, and the
@@ -224,7 +239,7 @@ func (e *Enforcer) forgetBridge(ctx context.Context, want []model.Table) {
 	if e.have != nil || slices.ContainsFunc(want, func(w model.Table) bool { return w.Family == bridge }) {
 		return
 	}
-	if err := e.cfg.Kernel.Execute(ctx, []diff.Op{deletion(bridge)}); err != nil {
+	if err := e.execute(ctx, []diff.Op{deletion(bridge)}); err != nil {
 		log.FromContext(ctx).V(1).Info("cannot delete a policy table of the bridge family", "reason", err.Error())
 	}
 }
@@ -236,7 +251,7 @@ func (e *Enforcer) sweep(ctx context.Context) {
 		if old.Empty() {
 			continue
 		}
-		if err := e.cfg.Kernel.Execute(ctx, []diff.Op{{Verb: diff.Delete, Object: old}}); err != nil {
+		if err := e.execute(ctx, []diff.Op{{Verb: diff.Delete, Object: old}}); err != nil {
 			log.FromContext(ctx).V(1).Info("cannot delete old parts of a policy table yet", "reason", err.Error())
 			continue
 		}
@@ -251,7 +266,7 @@ func (e *Enforcer) remove(ctx context.Context) error {
 	}
 	e.have, e.old, e.index = nil, nil, nil
 	e.forgetBridge(ctx, nil)
-	if err := e.cfg.Kernel.Execute(ctx, []diff.Op{deletion(inet)}); err != nil {
+	if err := e.execute(ctx, []diff.Op{deletion(inet)}); err != nil {
 		return fmt.Errorf("take the policy tables away: %w", err)
 	}
 	e.removed = true

@@ -16,6 +16,10 @@ var (
 		Help:    "Time from hearing of a change that network policy goes by until the kernel enforces it, in seconds.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 	})
+	drift = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "podnet_agent_policy_drift_total",
+		Help: "Replacements of the node's policy tables because others had changed them.",
+	})
 	failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "podnet_agent_policy_failures_total",
 		Help: "Changes of the node's policy tables that the kernel refused. All of the tables are replaced after one.",
@@ -23,5 +27,5 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(passSeconds, propagationSeconds, failures)
+	metrics.Registry.MustRegister(passSeconds, propagationSeconds, drift, failures)
 }

@@ -64,7 +64,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	enforcer := policy.New(policy.Config{Source: src, Kernel: k, Pods: book.Recorded, FullInterval: o.fullInterval})
+	enforcer := policy.New(policy.Config{Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval})
 	src.WatchPolicies(enforcer.Trigger)
 	syncer = sync.New(sync.Config{
 		Source:  src,
@@ -99,7 +99,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), syncer.Run),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), after(src.Synced(), syncer.Run),
 		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
 		func(ctx context.Context) error { return hear(ctx, src, syncer) },
 	); err != nil {

@@ -1,0 +1,65 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// WatchPolicy calls changed after each transaction, whoever's, that changed something
+// of the policy tables, until ctx ends or the subscription fails; then it returns an
+// error. It may miss some where very many things change at once, as when a large
+// table is replaced. changed must not block.
+func (k *Kernel) WatchPolicy(ctx context.Context, changed func()) error {
+	socket, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return fmt.Errorf("subscribe to changes of nftables: %w", err)
+	}
+	stop := context.AfterFunc(ctx, socket.Close)
+	defer stop()
+	defer socket.Close()
+	touched := false
+	for {
+		messages, _, err := socket.Receive()
+		if errors.Is(err, unix.ENOBUFS) {
+			continue
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("receive notifications of nftables: %w", err)
+		}
+		for _, m := range messages {
+			switch {
+			case isGeneration(m):
+				if touched {
+					changed()
+				}
+				touched = false
+			case !touched:
+				touched = isOfPolicy(m)
+			}
+		}
+	}
+}
+
+// isGeneration says whether a message ends those of one transaction.
+func isGeneration(m syscall.NetlinkMessage) bool {
+	return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN
+}
+
+// isOfPolicy says whether a message is about a policy table. All messages name the
+// table by an attribute of the same number, those about tables as their name.
+func isOfPolicy(m syscall.NetlinkMessage) bool {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nfgenmsg {
+		return false
+	}
+	attrs, err := nftAttributes(m.Data[nfgenmsg:])
+	return err == nil && textOf(attrs[nftTableAttr]) == model.PolicyTable
+}

@@ -1,0 +1,82 @@
+package policy
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// Watcher tells of changes of the policy tables in the kernel.
+type Watcher interface {
+	// WatchPolicy calls changed after each transaction that changed them.
+	WatchPolicy(ctx context.Context, changed func()) error
+}
+
+// quiet is how long nobody may have changed the tables before the changes are
+// counted: those of the Enforcer itself come with a delay.
+const quiet = 300 * time.Millisecond
+
+// tally compares the changes of the tables with those that the Enforcer made. One more
+// is somebody else's.
+type tally struct {
+	seen atomic.Int64
+	// The Enforcer's lock guards what follows.
+
+	own  int64
+	last time.Time
+}
+
+// Watch puts the tables back when others have changed them, until ctx ends.
+func (e *Enforcer) Watch(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		// What was missed before, or between two subscriptions, is not known.
+		e.mu.Lock()
+		if e.have != nil {
+			e.have, e.old = nil, nil
+			e.Trigger()
+		}
+		e.mu.Unlock()
+		judge := time.AfterFunc(quiet, func() { e.judge(ctx) })
+		defer judge.Stop()
+		err := e.cfg.Watcher.WatchPolicy(ctx, func() {
+			e.tally.seen.Add(1)
+			judge.Reset(quiet)
+		})
+		if err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "cannot watch the policy tables, trying again")
+		}
+	}, firstRetry)
+	return nil
+}
+
+// judge asks for a pass that replaces the tables where somebody else has changed them.
+func (e *Enforcer) judge(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if left := quiet - time.Since(e.tally.last); left > 0 {
+		time.AfterFunc(left, func() { e.judge(ctx) })
+		return
+	}
+	if !e.foreign() {
+		return
+	}
+	drift.Inc()
+	log.FromContext(ctx).Info("others have changed the policy tables: replacing them")
+	e.have, e.old = nil, nil
+	e.Trigger()
+}
+
+// foreign says whether somebody else has changed the tables since it was last asked, as
+// far as all changes have come in. The caller holds mu.
+func (e *Enforcer) foreign() bool {
+	if time.Since(e.tally.last) < quiet {
+		return false
+	}
+	seen := e.tally.seen.Swap(0)
+	own := e.tally.own
+	e.tally.own = 0
+	return e.have != nil && seen > own
+}

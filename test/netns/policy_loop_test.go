@@ -1,0 +1,195 @@
+package netns
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/policy"
+	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/policy/policytest"
+)
+
+// policyNode is a node on which the agent's loop enforces the policies of a cluster.
+type policyNode struct {
+	*policed
+	*node
+	mu sync.Mutex
+	// whole counts replacements of whole tables.
+	whole    int
+	enforcer *policy.Enforcer
+}
+
+// newPolicyNode starts the loop on the first node of a cluster.
+func newPolicyNode(t *testing.T, c *policed) *policyNode {
+	t.Helper()
+	n := &policyNode{policed: c, node: c.nodes[0]}
+	n.enforcer = policy.New(policy.Config{
+		Source: n, Kernel: n, Watcher: n.node.kernel, FullInterval: time.Hour,
+		Pods: func() []model.Pod {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return slices.Clone(n.node.pods)
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for _, run := range []func(context.Context) error{n.enforcer.Run, n.enforcer.Watch} {
+		all.Go(func() {
+			if err := n.Try(func() error { return run(ctx) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); all.Wait() })
+	return n
+}
+
+// Policies is what the API holds.
+func (n *policyNode) Policies(context.Context) (source.Policies, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o := n.objects
+	o.NetworkPolicies, o.Pods = slices.Clone(o.NetworkPolicies), slices.Clone(o.Pods)
+	return source.Policies{Objects: o, Blocks: n.blocks}, nil
+}
+
+// Execute counts what it executes.
+func (n *policyNode) Execute(ctx context.Context, ops []diff.Op) error {
+	for _, op := range ops {
+		if _, ok := op.Object.(model.Table); ok && op.Verb == diff.Put {
+			n.mu.Lock()
+			n.whole++
+			n.mu.Unlock()
+		}
+	}
+	return n.node.kernel.Execute(ctx, ops)
+}
+
+// change changes what the API holds.
+func (n *policyNode) change(f func(*model.PolicyObjects)) {
+	n.mu.Lock()
+	f(&n.objects)
+	n.mu.Unlock()
+	n.enforcer.Trigger()
+}
+
+func (n *policyNode) replaced() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.whole
+}
+
+// becomes waits for something.
+func becomes(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// What others do to the tables is put right, and what the agent does is not taken for it.
+func TestPolicyTablesAreGuarded(t *testing.T) {
+	t.Parallel()
+	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
+	server := c.addPod(t, c.nodes[0], "red", map[string]string{"app": "server"})
+	client := c.addPod(t, c.nodes[0], "blue", map[string]string{"app": "client"})
+	n := newPolicyNode(t, c)
+	n.change(func(o *model.PolicyObjects) {
+		o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
+	})
+	reaches := func() bool { return connects(client.Namespace, "tcp", server.Addrs[0], port, soon) }
+	becomes(t, "the policy is enforced", func() bool { return !reaches() })
+	for _, harm := range []string{
+		"delete table inet " + model.PolicyTable, "flush chain inet " + model.PolicyTable + " forward", "flush set inet " + model.PolicyTable + " ingress4",
+		"flush ruleset",
+	} {
+		// The loop's own changes of a moment ago are told apart.
+		time.Sleep(time.Second)
+		before := n.replaced()
+		n.Run(t, append([]string{"nft"}, strings.Fields(harm)...)...)
+		becomes(t, "the table is replaced after "+harm, func() bool { return n.replaced() > before })
+		becomes(t, "the policy is enforced after "+harm, func() bool { return !reaches() })
+		if harm == "flush ruleset" {
+			n.sync(t)
+		}
+	}
+	time.Sleep(time.Second)
+	before := n.replaced()
+	for seed := range uint64(20) {
+		r := policytest.NewRandomIn(seed, c.world(c.nodes[0]))
+		n.change(func(o *model.PolicyObjects) { o.NetworkPolicies = []model.NetworkPolicy{r.Policy(0), r.Policy(1)} })
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(time.Second)
+	if got := n.replaced(); got != before {
+		t.Errorf("the loop takes its own changes for others' and replaces the table %d times", got-before)
+	}
+}
+
+// A pod that comes while others send to it, and that a policy selects, does not get a
+// single packet that is forbidden.
+func TestNoPacketBeforeThePolicies(t *testing.T) {
+	t.Parallel()
+	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
+	n := newPolicyNode(t, c)
+	sender := c.addPod(t, c.nodes[0], "red", map[string]string{"app": "sender"})
+	other := c.addPod(t, c.nodes[0], "blue", nil)
+	n.change(func(o *model.PolicyObjects) {
+		o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
+	})
+	becomes(t, "the policy is enforced", func() bool { return !connects(other.Namespace, "tcp", sender.Addrs[0], port, soon) })
+	for range 10 {
+		if from, heard := n.arrives(t, sender); heard {
+			t.Fatalf("the pod got a packet of %s", from)
+		}
+	}
+	n.change(func(o *model.PolicyObjects) { o.NetworkPolicies = nil })
+	becomes(t, "the policy is gone", func() bool { return connects(other.Namespace, "tcp", sender.Addrs[0], port, soon) })
+	if _, heard := n.arrives(t, sender); !heard {
+		t.Error("without a policy nothing comes either")
+	}
+}
+
+// arrives attaches a pod while another one sends to it, and says whether the pod gets any of that.
+func (n *policyNode) arrives(t *testing.T, sender *pod) (netip.Addr, bool) {
+	t.Helper()
+	p := n.newPod(t)
+	p.Pod.Namespace, p.UID = "red", p.Pod.Name
+	sink := p.NewSink(t, sinkPort)
+	ctx, cancel := context.WithCancel(t.Context())
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for ctx.Err() == nil {
+			// What is refused or unreachable does not come.
+			_ = sender.SendFrom(sender.Addrs[0], p.Addrs[0], sinkPort, []byte("hello"))
+		}
+	})
+	// As ADD does: recorded, admitted when the API tells of it, and then attached.
+	n.mu.Lock()
+	n.node.pods = append(n.node.pods, p.Pod)
+	n.mu.Unlock()
+	sending.Go(func() {
+		time.Sleep(50 * time.Millisecond)
+		n.change(func(o *model.PolicyObjects) {
+			o.Pods = append(o.Pods, model.ClusterPod{Namespace: "red", Name: p.Pod.Name, UID: p.UID, Node: n.node.Name})
+		})
+	})
+	n.Do(t, func() error { return n.enforcer.Admit(context.Background(), p.Pod) })
+	n.mu.Lock()
+	n.node.pods = n.node.pods[:len(n.node.pods)-1]
+	n.node.attach(t, p)
+	n.mu.Unlock()
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	sending.Wait()
+	return sink.Heard(t)
+}
