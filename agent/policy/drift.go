@@ -15,9 +15,13 @@ type Watcher interface {
 	WatchPolicy(ctx context.Context, changed func()) error
 }
 
-// quiet is how long nobody may have changed the tables before the changes are
-// counted: those of the Enforcer itself come with a delay.
-const quiet = 300 * time.Millisecond
+const (
+	// quiet is how long the Enforcer may not have changed the tables before changes
+	// are counted: one hears of its own with a delay.
+	quiet = 300 * time.Millisecond
+	// late is after how long one that it has not heard of does not count any more.
+	late = 2 * time.Second
+)
 
 // tally compares the changes of the tables with those that the Enforcer made. One more
 // is somebody else's.
@@ -75,8 +79,10 @@ func (e *Enforcer) foreign() bool {
 	if time.Since(e.tally.last) < quiet {
 		return false
 	}
-	seen := e.tally.seen.Swap(0)
-	own := e.tally.own
-	e.tally.own = 0
-	return e.have != nil && seen > own
+	if time.Since(e.tally.last) > late {
+		e.tally.own = 0
+	}
+	more := e.tally.seen.Swap(0) - e.tally.own
+	e.tally.own = max(0, -more)
+	return e.have != nil && more > 0
 }

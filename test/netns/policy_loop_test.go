@@ -113,7 +113,7 @@ func TestPolicyTablesAreGuarded(t *testing.T) {
 		"flush ruleset",
 	} {
 		// The loop's own changes of a moment ago are told apart.
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second)
 		before := n.replaced()
 		n.Run(t, append([]string{"nft"}, strings.Fields(harm)...)...)
 		becomes(t, "the table is replaced after "+harm, func() bool { return n.replaced() > before })
