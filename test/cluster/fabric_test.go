@@ -13,9 +13,6 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// pathsProven is the condition by which a NodeNetwork says whether its paths answer probes, and what they carry.
-const pathsProven = "PathsProven"
-
 // fabricSpecs are about what the network between nodes delivers, which podnet finds out by itself where the mode is Auto.
 func fabricSpecs(a *actors) {
 	Context("in mode Auto, on a fabric that changes", func() {
@@ -25,7 +22,7 @@ func fabricSpecs(a *actors) {
 			setMode(ctx, podnetv1alpha1.ModeAuto)
 			for _, node := range local.nodes {
 				Eventually(func(g Gomega) {
-					proven := meta.FindStatusCondition(nodeNetwork(ctx, g, node.name).Status.Conditions, pathsProven)
+					proven := meta.FindStatusCondition(nodeNetwork(ctx, g, node.name).Status.Conditions, podnetv1alpha1.ConditionPathsProven)
 					g.Expect(proven).NotTo(BeNil())
 					g.Expect(proven.Status).To(Equal(metav1.ConditionTrue), "%s: %s", node.name, proven.Message)
 				}).Should(Succeed())
@@ -119,6 +116,7 @@ func stalledBriefly(output string) error { return stalledFor(output, 2) }
 func atMostPingsLost(most int) func(string) error {
 	return func(output string) error {
 		sent, came, err := countPings(output)
+		GinkgoWriter.Printf("%d of %d pings were lost\n", sent-came, sent)
 		if err == nil && sent-came > most {
 			err = fmt.Errorf("%d of %d pings were lost, and %d were allowed to", sent-came, sent, most)
 		}
@@ -167,8 +165,10 @@ func expectOverlayEverywhere(ctx context.Context) {
 func explanations(ctx context.Context, g Gomega, name string) []string {
 	status := nodeNetwork(ctx, g, name).Status
 	var out []string
-	if proven := meta.FindStatusCondition(status.Conditions, pathsProven); proven != nil {
-		out = append(out, proven.Message)
+	for _, kind := range []string{podnetv1alpha1.ConditionPathsProven, podnetv1alpha1.ConditionPathMTUReduced} {
+		if c := meta.FindStatusCondition(status.Conditions, kind); c != nil {
+			out = append(out, c.Message)
+		}
 	}
 	for _, exception := range status.Paths.Exceptions {
 		out = append(out, exception.Message)

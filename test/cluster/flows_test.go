@@ -134,13 +134,15 @@ func stalledFor(output string, allowed int) error {
 	if err != nil {
 		return err
 	}
-	empty := 0
+	empty, longest := 0, 0
+	defer func() { GinkgoWriter.Printf("longest stall: %d of %d intervals\n", longest, len(r.Intervals)) }()
 	for i, interval := range r.Intervals {
 		if interval.Sum.Bytes != 0 {
 			empty = 0
 			continue
 		}
-		if empty++; empty > allowed {
+		empty++
+		if longest = max(longest, empty); empty > allowed {
 			return fmt.Errorf("nothing came through in intervals %d to %d of %d", i+2-empty, i+1, len(r.Intervals))
 		}
 	}
