@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Usage: hack/conformance.sh [RUN...], by default all: overlay routed bridge
+# Usage: hack/conformance.sh [RUN...], by default all: overlay routed bridge policy policy-bridge
 #
-# Runs the conformance specs of Kubernetes' own end-to-end suite that are about networks. Each run has a fresh local
-# cluster of its own, on which Helm installs podnet:
+# Runs specs of Kubernetes' own end-to-end suite: those of conformance that are about networks, and those of network
+# policy. Each run has a fresh local cluster of its own, on which Helm installs podnet:
 #
-#   overlay  attachment PointToPoint, route mode Overlay
-#   routed   attachment PointToPoint, route mode Routed
-#   bridge   attachment Bridge, route mode Overlay
+#   overlay        attachment PointToPoint, route mode Overlay
+#   routed         attachment PointToPoint, route mode Routed
+#   bridge         attachment Bridge, route mode Overlay
+#   policy         as overlay, the specs of NetworkPolicy but those that send SCTP, which not every kernel has
+#   policy-bridge  as bridge, the same
 #
 # The results are in bin/conformance/RUN (junit.xml, e2e.log; and of a failed run, what its cluster was like). It fails
 # unless every spec of every run has passed. In the environment:
 #
-#   FOCUS  a regular expression for the specs, instead of those of conformance
+#   FOCUS  a regular expression for the specs, instead of those of the run
 #   PROCS  how many specs run at the same time (default 2; none of them is marked as serial)
 #   NODES  nodes of the cluster (default 2)
 #   KEEP   not empty: leave the cluster of the last run up; CLUSTER_NAME=podnet-conformance names it
@@ -19,12 +21,22 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CLUSTER_NAME=${CLUSTER_NAME:-podnet-conformance} NODES=${NODES:-2}
-FOCUS=${FOCUS:-'\[sig-network\].*\[Conformance\]'}
 cluster=hack/cluster/cluster
 results=bin/conformance
 
-attachment_of() { [[ $1 == bridge ]] && echo Bridge || echo PointToPoint; }
+attachment_of() { [[ $1 == *bridge ]] && echo Bridge || echo PointToPoint; }
 mode_of() { [[ $1 == routed ]] && echo Routed || echo Overlay; }
+
+# selection_of RUN prints the options that select its specs, one a line.
+selection_of() {
+	if [[ -n ${FOCUS:-} ]]; then
+		echo "--focus=$FOCUS"
+	elif [[ $1 == policy* ]]; then
+		echo '--label-filter=Feature: containsAny NetworkPolicy && !(Feature: containsAny SCTPConnectivity)'
+	else
+		echo '--focus=\[sig-network\].*\[Conformance\]'
+	fi
+}
 
 # install RUN makes a cluster and gives it its pod network; it returns when every node carries pods.
 install() {
@@ -41,8 +53,9 @@ install() {
 
 # specs RUN runs them. Their log is long, so only ginkgo's summary of it is shown.
 specs() {
-	local out=$results/$1
-	"$(command -v ginkgo)" --procs="${PROCS:-2}" --no-color --focus="$FOCUS" --timeout=2h --poll-progress-after=5m \
+	local out=$results/$1 selection
+	mapfile -t selection < <(selection_of "$1")
+	"$(command -v ginkgo)" --procs="${PROCS:-2}" --no-color "${selection[@]}" --timeout=2h --poll-progress-after=5m \
 		--output-dir="$out" --junit-report=junit.xml \
 		"$bin/e2e.test" -- --provider=skeleton --kubeconfig="$KUBECONFIG" --kubectl-path="$bin/kubectl" \
 		--disable-log-dump >"$out/e2e.log" 2>&1 || echo "run $1: ginkgo returned $?"
@@ -51,7 +64,7 @@ specs() {
 # count RUN STATUS prints how many specs ended so.
 count() { grep -c "<testcase name=\"\[It\].* status=\"$2\"" "$results/$1/junit.xml" || true; }
 
-# run RUN returns 0 when all specs that FOCUS selects have passed.
+# run RUN returns 0 when all specs that it selects have passed.
 run() {
 	local out=$results/$1 began=$SECONDS
 	rm -rf "$out"
@@ -75,9 +88,9 @@ run() {
 	return "$failed"
 }
 
-(($#)) || set -- overlay routed bridge
+(($#)) || set -- overlay routed bridge policy policy-bridge
 for name in "$@"; do
-	[[ $name =~ ^(overlay|routed|bridge)$ ]] || {
+	[[ $name =~ ^(overlay|routed|bridge|policy|policy-bridge)$ ]] || {
 		echo "conformance.sh: there is no run '$name'; there are: overlay routed bridge" >&2
 		exit 2
 	}
