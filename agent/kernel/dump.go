@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,11 +52,21 @@ func (p *pass) allAddresses() ([]netlink.Addr, error) {
 	})
 }
 
-// routes lists the routes of a table of one family.
-func (p *pass) routes(family, table int) ([]netlink.Route, error) {
-	filter := &netlink.Route{Table: table}
-	return complete(fmt.Sprintf("routes of table %d", table), func() ([]netlink.Route, error) {
-		return p.h.Handle.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE) //nolint:forbidigo // complete retries, then fails
+// routes lists the routes of one family in some tables. They are asked for together
+// because the kernel sends those of all tables each time: it chooses among them only
+// for a socket that asks for strict checks (NETLINK_GET_STRICT_CHK, since Linux 4.20).
+func (p *pass) routes(family int, tables ...int) ([]netlink.Route, error) {
+	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+	return complete(fmt.Sprintf("routes of tables %d", tables), func() ([]netlink.Route, error) {
+		var found []netlink.Route
+		//nolint:forbidigo // complete retries, then fails
+		err := p.h.Handle.RouteListFilteredIter(family, all, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+			if slices.Contains(tables, r.Table) {
+				found = append(found, r)
+			}
+			return true
+		})
+		return found, err
 	})
 }
 

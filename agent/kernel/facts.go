@@ -49,7 +49,7 @@ func (k *Kernel) Facts(_ context.Context) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
-	own, err := p.observeRoutes()
+	own, err := p.observeRoutes(model.RouteTable)
 	if err != nil {
 		return Facts{}, err
 	}

@@ -232,7 +232,7 @@ func shorten(names []string) string {
 // directly, each of which takes an entry, with the size of the neighbour tables.
 // Permanent entries do not count (net/core/neighbour.c, gc_entries).
 func (p *pass) neighbourFindings() ([]model.Finding, error) {
-	own, err := p.observeRoutes()
+	own, err := p.observeRoutes(tables...)
 	if err != nil {
 		return nil, err
 	}

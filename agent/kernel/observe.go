@@ -34,7 +34,7 @@ func (k *Kernel) Observe(ctx context.Context, want model.State) (model.State, er
 			have.Ports = append(have.Ports, port)
 		}
 	}
-	if have.Routes, err = p.observeRoutes(); err != nil {
+	if have.Routes, err = p.observeRoutes(tables...); err != nil {
 		return model.State{}, err
 	}
 	if have.Addresses, err = p.observeAddresses(want.Addresses, have.Routes); err != nil {

@@ -31,7 +31,7 @@ func (p *pass) overlapFindings(links []netlink.Link, ranges []netip.Prefix) ([]m
 			others[a.Index] = a.Name
 		}
 	}
-	own, err := p.observeRoutes()
+	own, err := p.observeRoutes(model.RouteTable)
 	if err != nil {
 		return nil, err
 	}

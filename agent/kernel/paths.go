@@ -20,14 +20,14 @@ func (k *Kernel) Taken(_ context.Context) (map[netip.Prefix]model.Path, error) {
 	if _, err := p.allLinks(); err != nil {
 		return nil, err
 	}
-	routes, err := p.observeRoutes()
+	routes, err := p.observeRoutes(model.RouteTable)
 	if err != nil {
 		return nil, err
 	}
 	taken := map[netip.Prefix]model.Path{}
 	for _, r := range routes {
 		// Routes to pods of this node have no gateway.
-		if r.Table != 0 || !r.Via.IsValid() {
+		if !r.Via.IsValid() {
 			continue
 		}
 		taken[r.Dst] = model.PathRouted

@@ -30,45 +30,37 @@ func modelTable(number int) int {
 	return number
 }
 
-// observeRoutes finds podnet's routes of both families in all its tables.
-func (p *pass) observeRoutes() ([]model.Route, error) {
+// observeRoutes finds podnet's routes of both families in some of its tables.
+func (p *pass) observeRoutes(in ...int) ([]model.Route, error) {
 	var have []model.Route
 	for _, family := range families {
-		for _, table := range tables {
-			routes, err := p.observeTable(family, table)
-			if err != nil {
-				return nil, err
+		routes, err := p.routes(family, in...)
+		if err != nil {
+			return nil, err
+		}
+		have = slices.Grow(have, len(routes))
+		for _, r := range routes {
+			if r.Protocol == model.RouteProtocol {
+				have = append(have, p.observedRoute(r, family))
 			}
-			have = append(have, routes...)
 		}
 	}
 	return have, nil
 }
 
-// observeTable finds podnet's routes of a family in a table.
-func (p *pass) observeTable(family, table int) ([]model.Route, error) {
-	routes, err := p.routes(family, table)
-	if err != nil {
-		return nil, err
+func (p *pass) observedRoute(r netlink.Route, family int) model.Route {
+	found := model.Route{
+		Table: modelTable(r.Table), Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
+		Via: addrOf(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
 	}
-	var have []model.Route
-	for _, r := range routes {
-		if r.Protocol == model.RouteProtocol {
-			found := model.Route{
-				Table: modelTable(table), Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
-				Via: addrOf(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
-			}
-			if !found.Dst.IsValid() {
-				found.Dst = netip.PrefixFrom(unspecifiedOf(family), 0)
-			}
-			// The kernel shows unreachable IPv6 routes on lo.
-			if !found.Unreachable {
-				found.Link = p.nameOf(r.LinkIndex)
-			}
-			have = append(have, found)
-		}
+	if !found.Dst.IsValid() {
+		found.Dst = netip.PrefixFrom(unspecifiedOf(family), 0)
 	}
-	return have, nil
+	// The kernel shows unreachable IPv6 routes on lo.
+	if !found.Unreachable {
+		found.Link = p.nameOf(r.LinkIndex)
+	}
+	return found
 }
 
 // putRoute makes a route in its table, or replaces the one of the same
