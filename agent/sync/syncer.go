@@ -164,6 +164,11 @@ const (
 	lastRetry  = 30 * time.Second
 	// settle is how long a pass waits for further changes after the first.
 	settle = 50 * time.Millisecond
+	// restFactor is how many times as long as a pass takes the next one that a change
+	// asks for waits after it, up to mostRest: where changes do not end, as while thousands
+	// of paths are being proven, passes shall not take all the time there is.
+	restFactor = 2
+	mostRest   = time.Second
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = 2 * time.Minute
 	// familyGrace is how long the second family's block may come after the first's.
@@ -177,6 +182,7 @@ const (
 func (s *Syncer) Run(ctx context.Context) error {
 	retry := firstRetry
 	wait := time.Duration(0)
+	var rested time.Time
 	for {
 		timer := time.NewTimer(wait)
 		select {
@@ -189,11 +195,14 @@ func (s *Syncer) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(settle):
+			case <-time.After(max(settle, time.Until(rested))):
 			}
 		case <-timer.C:
 		}
-		if err := s.Pass(ctx); err != nil {
+		begun := time.Now()
+		err := s.Pass(ctx)
+		rested = time.Now().Add(min(restFactor*time.Since(begun), mostRest))
+		if err != nil {
 			log.FromContext(ctx).Error(err, "pass failed, trying again", "after", retry.String())
 			wait = retry
 			retry = min(2*retry, lastRetry)

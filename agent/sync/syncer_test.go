@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/onsi/gomega"
@@ -410,4 +411,42 @@ func TestManyTriggersLeadToOnePass(t *testing.T) {
 	g.Eventually(done).Should(gomega.Receive(gomega.BeNil()))
 	// One pass at the start at most beside the one that all triggers led to.
 	g.Expect(len(passes)).To(gomega.BeNumerically("<=", 1))
+}
+
+// slow is a kernel of which a pass takes a second.
+type slow struct{ *node }
+
+func (s slow) Observe(ctx context.Context, want model.State) (model.State, error) {
+	time.Sleep(time.Second)
+	return s.node.Observe(ctx, want)
+}
+
+func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		s := n.syncer()
+		s.cfg.Kernel = slow{n}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		for range 100 {
+			s.Trigger()
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		if passes := len(n.reports); passes < 5 || passes > 7 {
+			t.Errorf("%d passes of a second in ten, want one in two seconds", passes)
+		}
+		// One change alone does not wait.
+		before := len(n.reports)
+		s.Trigger()
+		time.Sleep(settle + time.Second + time.Millisecond)
+		if len(n.reports) != before+1 {
+			t.Error("a change after a time without any has to wait")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
