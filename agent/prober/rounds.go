@@ -44,6 +44,8 @@ type pair struct {
 	// from is this node's end.
 	from    netip.Addr
 	machine path.Machine
+	// pace is that of the last round.
+	pace path.Pace
 	// due is when the next round is, and full when the next of both paths.
 	due, full time.Time
 	// reserved says that due is when the rate allows the round.
@@ -193,7 +195,12 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		}
 	}
 	r.reserved = false
-	r.due = now.Add(p.interval(pace))
+	interval := p.interval(pace)
+	if pace == path.Idle && r.pace != path.Idle {
+		// Pairs that have settled together are not probed together ever after.
+		interval = time.Duration(float64(interval) * rand.Float64()) //nolint:gosec // It need not be unpredictable.
+	}
+	r.pace, r.due = pace, now.Add(interval)
 	if pace == path.Active && !now.Before(r.full) {
 		pace = path.Idle
 	}
