@@ -125,7 +125,7 @@ test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as r
 	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster/...
 
 .PHONY: bench
-bench: ## Benchmarks, in tables (docs/benchmarks.md).
+bench: ## Benchmarks, in tables, as root (docs/benchmarks.md).
 	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
 	export KUBEBUILDER_ASSETS
 	pure=$$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agent/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')

@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/node"
+	"github.com/podnet/podnet/agent/prober"
+	"github.com/podnet/podnet/agent/status"
+	agentsync "github.com/podnet/podnet/agent/sync"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
+)
+
+// agent is the agent of one node, without what talks to the API server and to
+// the container runtime.
+type agent struct {
+	*topology.Host
+	underlay *topology.Underlay
+	cluster  *cluster
+	kernel   *meter
+	prober   *prober.Prober
+	syncer   *agentsync.Syncer
+
+	mu       sync.Mutex
+	reported status.Report
+}
+
+// meter is a kernel that counts what is done to it.
+type meter struct {
+	*kernel.Kernel
+	// operations were executed in the last pass, which took executing of processor time.
+	operations int
+	executing  time.Duration
+	// told counts the changes of which the kernel has told.
+	told atomic.Int64
+}
+
+// Execute implements sync.Kernel.
+func (m *meter) Execute(ctx context.Context, ops []diff.Op) error {
+	used := processorTime()
+	err := m.Kernel.Execute(ctx, ops)
+	m.operations += len(ops)
+	m.executing += processorTime() - used
+	return err
+}
+
+// Watch implements sync.Watcher.
+func (m *meter) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
+	return m.Kernel.Watch(ctx, sysctls, func(s diff.Sighting) {
+		switch s.Object.(type) {
+		case nil, model.Sysctl: // Nobody told of a change: it was looked at.
+		default:
+			m.told.Add(1)
+		}
+		seen(s)
+	})
+}
+
+// fullInterval is that of an agent without options.
+const fullInterval = 30 * time.Second
+
+// newAgent makes a node in a cluster, and its agent, which does not run yet.
+func newAgent(b *testing.B, c *cluster) *agent {
+	b.Helper()
+	topology.Require(b)
+	log.SetLogger(logr.Discard())
+	a := &agent{underlay: topology.NewUnderlay(b, 1500), cluster: c}
+	a.Host = a.underlay.AddHost(b, self, topology.Families{IPv4: true})
+	c.blocks[0].Endpoints = []netip.Addr{a.IPv4.Addr()}
+	k, err := kernel.New(kernel.Config{StateDir: b.TempDir()})
+	must(b, "looking for nft", err)
+	a.kernel = &meter{Kernel: k}
+	a.prober, err = prober.New(prober.Config{
+		Changed: func() { a.syncer.Trigger() },
+		Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
+			return taken, a.Try(func() error { taken, err = k.Taken(ctx); return err })
+		},
+		Talking: func(ctx context.Context) (addrs []netip.Addr, err error) {
+			return addrs, a.Try(func() error { addrs, err = k.Talking(ctx); return err })
+		},
+	})
+	must(b, "making the prober", err)
+	a.syncer = agentsync.New(agentsync.Config{
+		Source: c, Kernel: a.kernel, Links: k, Flows: k, Paths: a.prober, Watcher: a.kernel,
+		Node: &node.Local{
+			Name: self, Kernel: k, Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
+			Uninstall: func(context.Context) error { return errors.ErrUnsupported },
+		},
+		Pods:    func(context.Context) ([]model.Pod, error) { return nil, nil },
+		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
+		Waiting: func() [2]int64 { return [2]int64{} },
+		Report: func(r status.Report) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.reported = r
+		},
+		Serve:        func(context.Context) error { return nil },
+		FullInterval: fullInterval,
+	})
+	return a
+}
+
+// start runs parts of the agent until the benchmark ends.
+func (a *agent) start(b *testing.B, parts ...func(context.Context) error) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	for _, part := range parts {
+		running.Go(func() {
+			if err := a.Try(func() error { return part(ctx) }); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	b.Cleanup(func() { cancel(); running.Wait() })
+}
+
+// begin makes the first pass, says what it cost, and makes the second, which attaches
+// the namespace of the probes.
+func (a *agent) begin(b *testing.B) cost {
+	b.Helper()
+	first := a.pass(b)
+	a.pass(b)
+	return first
+}
+
+// pass makes a pass, and says what it cost.
+func (a *agent) pass(b *testing.B) cost {
+	b.Helper()
+	a.kernel.operations, a.kernel.executing = 0, 0
+	told, used, start := a.kernel.told.Load(), processorTime(), time.Now()
+	a.Do(b, func() error { return a.syncer.Pass(b.Context()) })
+	c := cost{
+		took: time.Since(start), used: processorTime() - used, executing: a.kernel.executing, operations: a.kernel.operations,
+	}
+	must(b, "making a pass", a.syncer.Ready())
+	// What the kernel tells of comes a moment later.
+	for last := told - 1; last != a.kernel.told.Load(); time.Sleep(hush) {
+		last = a.kernel.told.Load()
+	}
+	c.told = int(a.kernel.told.Load() - told)
+	return c
+}
+
+// hush is the time after which nothing more is expected.
+const hush = 50 * time.Millisecond
+
+// cost is what a pass cost.
+type cost struct {
+	took time.Duration
+	// used is the processor time, and executing that part of it in which the kernel was
+	// changed.
+	used, executing time.Duration
+	// told is of how many changes the kernel told.
+	operations, told int
+}
+
+// report returns what the last pass found.
+func (a *agent) report() status.Report {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reported
+}
+
+func must(b *testing.B, what string, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatalf("%s: %v", what, err)
+	}
+}
