@@ -168,7 +168,7 @@ const (
 	// asks for waits after it, up to mostRest: where changes do not end, as while thousands
 	// of paths are being proven, passes shall not take all the time there is.
 	restFactor = 2
-	mostRest   = time.Second
+	mostRest   = 300 * time.Millisecond
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = 2 * time.Minute
 	// familyGrace is how long the second family's block may come after the first's.
