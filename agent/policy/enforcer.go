@@ -160,10 +160,12 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 	index := compiler.NewIndex(found.Objects, found.Blocks)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if found.Uninstall {
+	if found.Uninstall || e.removed {
+		// Once it was taken off, an agent does nothing more until it is started again: the
+		// object that asked for it goes before the agent does.
 		return e.remove(ctx)
 	}
-	e.index, e.unread, e.removed = index, found.Problems, false
+	e.index, e.unread = index, found.Problems
 	close(e.changed)
 	e.changed = make(chan struct{})
 	return e.enforce(ctx)

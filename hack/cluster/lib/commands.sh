@@ -224,7 +224,18 @@ cmd_node_ip() {
 	stop "kubelet-$1"
 	make_kubelet_cert "$1" "$2"
 	start_kubelet "$1" "$2"
+	# kube-proxy ends when its node's addresses change, and is started again by whoever runs it.
+	local deadline=$(($(now_ms) + 60000))
+	until node_known_by "$1" "${2%%,*}"; do
+		[ "$(now_ms)" -lt "$deadline" ] || die "$1 is not known by ${2%%,*} after a minute"
+		sleep 0.5
+	done
+	stop "kube-proxy-$1"
+	start_proxy "$1"
 }
+
+# node_known_by NODE ADDRESS says whether Kubernetes has the address for the node.
+node_known_by() { kubectl get node "$1" -o jsonpath='{.status.addresses[*].address}' 2>/dev/null | grep -qwF "$2"; }
 
 inside_cluster() { grep -q "/$cgroup_top/" "/proc/$$/cgroup"; }
 
