@@ -434,6 +434,7 @@ func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if passes := len(n.reports); passes < 7 || passes > 9 {
 			t.Errorf("%d passes of a second in ten, want one in 1.3 seconds", passes)
 		}
@@ -441,6 +442,7 @@ func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 		before := len(n.reports)
 		s.Trigger()
 		time.Sleep(settle + time.Second + time.Millisecond)
+		synctest.Wait()
 		if len(n.reports) != before+1 {
 			t.Error("a change after a time without any has to wait")
 		}
