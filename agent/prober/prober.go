@@ -86,8 +86,26 @@ type target struct {
 	pairs  map[netip.Addr]*pair
 	active bool
 	wish   model.Path
-	// announced is the decision for which a pass was asked last.
-	announced path.Decision
+	// announced is what a pass was asked for last, or is in force.
+	announced news
+}
+
+// news is what of the evidence a pass is asked for.
+type news struct {
+	path              model.Path
+	standing          model.Standing
+	mtu               int
+	silent, corrupted bool
+}
+
+// newsOf returns what there is to say of a choice. A path that has just become suspect
+// is news only if it stays so.
+func newsOf(taken model.Path, proof model.Proof, corrupted bool) news {
+	n := news{path: taken, standing: proof.Standing, mtu: proof.MTU, silent: proof.Silent, corrupted: corrupted}
+	if n.standing == model.Suspect && !n.silent {
+		n.standing = model.Proven
+	}
+	return n
 }
 
 // New makes the namespace from which probes are sent.
@@ -285,11 +303,8 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 		}
 		pr.aim(was)
 	}
-	t.announced = path.Decision{Path: c.Path, Proof: c.Proof}
+	t.announced = newsOf(c.Path, c.Proof, c.Corrupter != "")
 	t.wish = path.Choose(c.PathQuestion, t.evidence(now)).Wish
-	for _, pr := range t.pairs {
-		pr.hasten(p, now)
-	}
 	return t
 }
 
@@ -309,15 +324,13 @@ func (r *pair) aim(was model.PathChoice) {
 
 // collect makes the queue anew, of the pairs that there are.
 func (p *Prober) collect(now time.Time) {
-	p.pairs, p.actives = p.pairs[:0], 0
+	p.pairs = p.pairs[:0]
 	for _, t := range p.targets {
 		for _, r := range t.pairs {
 			p.pairs = append(p.pairs, r)
-			if p.inUse(t) {
-				p.actives++
-			}
 		}
 	}
+	p.count()
 	p.queue = append(p.queue[:0], p.pairs...)
 	for i, r := range p.queue {
 		r.index = i
@@ -326,6 +339,16 @@ func (p *Prober) collect(now time.Time) {
 	heap.Init(&p.queue)
 	p.cells = newCells(p.targets)
 	p.nudge()
+}
+
+// count counts the pairs in use.
+func (p *Prober) count() {
+	p.actives = 0
+	for _, r := range p.pairs {
+		if p.inUse(r.target) {
+			p.actives++
+		}
+	}
 }
 
 func (p *Prober) nudge() {
@@ -364,7 +387,7 @@ func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
 	}
 	now := time.Now()
 	for _, r := range t.pairs {
-		if r.machine.Silent() && r.due.Sub(now) > path.WaitingInterval && !r.reserved {
+		if r.machine.Unheard() && r.due.Sub(now) > path.WaitingInterval && !r.reserved {
 			r.due = now
 			heap.Fix(&p.queue, r.index)
 			p.nudge()
@@ -420,19 +443,18 @@ func (p *Prober) talk(addrs []netip.Addr, now time.Time) {
 			talking[t] = true
 		}
 	}
-	p.actives = 0
 	for _, t := range p.targets {
 		began := talking[t] && !t.active
 		t.active = talking[t]
-		if t.active {
-			p.actives += len(t.pairs)
+		if !began {
+			continue
 		}
 		for _, r := range t.pairs {
-			if began && !r.reserved {
-				r.due = now
-				heap.Fix(&p.queue, r.index)
-			}
+			// Its turn among paths that nobody uses may be far away.
+			r.due, r.reserved = now, false
+			heap.Fix(&p.queue, r.index)
 		}
 	}
+	p.count()
 	p.nudge()
 }

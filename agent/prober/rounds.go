@@ -152,13 +152,11 @@ func (p *Prober) forget(f *flight) {
 
 // pace returns the pace of a pair.
 func (p *Prober) pace(r *pair) path.Pace {
-	return r.machine.Next(r.target.possible(), p.inUse(r.target), r.target.wish)
+	return r.machine.Next(r.target.Possible(), p.inUse(r.target), r.target.wish)
 }
 
 // inUse says whether this node talks to a block, or it has so few that it may.
 func (p *Prober) inUse(t *target) bool { return t.active || len(p.pairs) <= fewPairs }
-
-func (t *target) possible() [2]bool { return [2]bool{t.Obstacles[0] == "", t.Obstacles[1] == ""} }
 
 // interval returns the time until the next round of a pace.
 func (p *Prober) interval(pace path.Pace) time.Duration {
@@ -212,8 +210,8 @@ func (p *Prober) fly(r *pair, now time.Time) {
 		return
 	}
 	f := &flight{pair: r, round: path.Round{At: now}, deadline: now.Add(r.timeout())}
-	bare := r.machine.Bare(pace, r.target.possible())
-	for way, sizes := range r.machine.Sizes(pace, r.target.possible()) {
+	bare := r.machine.Bare(pace, r.target.Possible())
+	for way, sizes := range r.machine.Sizes(pace, r.target.Possible()) {
 		if len(sizes) == 0 {
 			continue
 		}
@@ -321,11 +319,11 @@ func (p *Prober) judge(r *pair, now time.Time) {
 // consider asks for a pass where the choice of a path is no longer what it was, and
 // brings forward what has to be known soon.
 func (p *Prober) consider(t *target, now time.Time) {
-	d := path.Choose(t.PathQuestion, t.evidence(now))
+	e := t.evidence(now)
+	d := path.Choose(t.PathQuestion, e)
 	t.wish = d.Wish
-	if was := t.announced; d.Path != was.Path || d.Proof.MTU != was.Proof.MTU || d.Proof.Silent != was.Proof.Silent ||
-		settled(d.Proof) != settled(was.Proof) {
-		t.announced = d
+	if is := newsOf(d.Path, d.Proof, e.Proofs[model.OverlayWay].Corrupted); is != t.announced {
+		t.announced = is
 		p.cfg.Changed()
 	}
 	for _, r := range t.pairs {
@@ -336,13 +334,4 @@ func (p *Prober) consider(t *target, now time.Time) {
 			}
 		}
 	}
-}
-
-// settled is what is said of a proof: a path that has just become suspect is news
-// only if it stays so.
-func settled(p model.Proof) model.Standing {
-	if p.Standing == model.Suspect && !p.Silent {
-		return model.Proven
-	}
-	return p.Standing
 }

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,14 +50,16 @@ func isProven(p model.PathChoice) bool {
 func isDown(p model.PathChoice) bool { return p.Path == model.PathDown || p.Proof.Silent }
 
 func pathsProven(choices []model.PathChoice) metav1.Condition {
-	down, unproven := listing{}, listing{}
+	down, unproven, beginning := listing{}, listing{}, listing{}
 	for _, p := range choices {
 		switch {
 		case p.Forced && p.Path != model.PathDown:
 			// What its probes say is of no account.
 		case isDown(p):
 			down.add(p.Node)
-		case !isProven(p) && !p.Proof.New:
+		case !isProven(p) && p.Proof.New:
+			beginning.add(p.Node)
+		case !isProven(p):
 			unproven.add(p.Node)
 		}
 	}
@@ -71,6 +74,9 @@ func pathsProven(choices []model.PathChoice) metav1.Condition {
 	default:
 		c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven
 		c.Message = provenMessage(choices)
+		if beginning.paths > 0 {
+			c.Message += fmt.Sprintf(" Those to %s have only begun to be probed.", beginning)
+		}
 	}
 	c.Message = clip(c.Message)
 	return c
@@ -122,12 +128,7 @@ type listing struct {
 
 func (l *listing) add(name string) {
 	l.paths++
-	for _, known := range l.first {
-		if known == name {
-			return
-		}
-	}
-	if len(l.first) < pathsNamed {
+	if len(l.first) < pathsNamed && !slices.Contains(l.first, name) {
 		l.first = append(l.first, name)
 	}
 }

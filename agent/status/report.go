@@ -91,6 +91,10 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	conditions := []metav1.Condition{programmed(r), unobstructed(findings)}
 	if len(r.Plan.Blocks) > 0 {
 		conditions = append(conditions, pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths))
+	} else {
+		// Nothing is sent to other nodes, and nothing said of the way.
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionPathsProven)
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionPathMTUReduced)
 	}
 	for _, c := range conditions {
 		c.ObservedGeneration = generation

@@ -31,18 +31,18 @@ func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan,
 		return wanted, nil
 	}
 	changed, err := s.attachProbe(ctx, wanted.Probe, cluster.Network.ID)
+	if changed {
+		wanted = plan.Build(s.withProbe(*cluster))
+	}
 	if err != nil {
-		time.AfterFunc(firstRetry, s.Trigger)
+		s.probeRetry = min(max(2*s.probeRetry, firstRetry), lastRetry)
+		time.AfterFunc(s.probeRetry, s.Trigger)
 		wanted.Problems = append(wanted.Problems, model.Problem{
 			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven, and stay as they are: %v.", err),
 		})
-	}
-	if !changed {
 		return wanted, nil
 	}
-	problems := wanted.Problems
-	wanted = plan.Build(s.withProbe(*cluster))
-	wanted.Problems = problems
+	s.probeRetry = 0
 	return wanted, nil
 }
 

@@ -134,6 +134,8 @@ type Syncer struct {
 	// that for which it listens; nil before it is there.
 	probe   *model.Pod
 	network string
+	// probeRetry is after what time that is tried again; 0 where it was made.
+	probeRetry time.Duration
 	// What follows is the loop's alone.
 
 	findings []model.Finding

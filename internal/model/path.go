@@ -14,7 +14,13 @@ const (
 
 // Ways are the paths that packets can take, in the order in which arrays hold
 // something for each.
-var Ways = [2]Path{PathRouted, PathOverlay}
+var Ways = [2]Path{RoutedWay: PathRouted, OverlayWay: PathOverlay}
+
+// Indexes into Ways and such arrays.
+const (
+	RoutedWay  = 0
+	OverlayWay = 1
+)
 
 // Standing says what is known of a path by its probes.
 type Standing string
@@ -73,6 +79,11 @@ type PathQuestion struct {
 	// Obstacles say for each of the Ways why it is impossible, as a clause that can
 	// follow "because"; empty where it is possible.
 	Obstacles [2]string
+}
+
+// Possible says which of the Ways are possible.
+func (q PathQuestion) Possible() [2]bool {
+	return [2]bool{q.Obstacles[RoutedWay] == "", q.Obstacles[OverlayWay] == ""}
 }
 
 // PathChoice is the path to one block of another node.

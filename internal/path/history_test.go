@@ -194,7 +194,7 @@ func (w *world) settled(before model.Path) model.Path {
 		return model.Ways[first]
 	case w.carries(second):
 		return model.Ways[second]
-	case !possible[first] && !possible[second], !possible[first] && second == routed && before != model.PathRouted:
+	case !possible[first] && !possible[second], !possible[first] && second == model.RoutedWay && before != model.PathRouted:
 		return model.PathDown
 	case !possible[first]:
 		return model.Ways[second]

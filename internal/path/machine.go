@@ -125,8 +125,8 @@ func (m Machine) Forgotten(i int) Machine {
 	return m
 }
 
-// Silent says whether nothing comes back by the path in force, although it was asked for.
-func (m Machine) Silent() bool {
+// Unheard says whether the last few rounds on the path in force did not come back.
+func (m Machine) Unheard() bool {
 	for i, t := range m.tracks {
 		if model.Ways[i] == m.Taken && t.missed >= doubtful {
 			return true

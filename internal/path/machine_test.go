@@ -30,18 +30,18 @@ func TestPathThatWasNotSteadyIsBetterThanOneThatFailed(t *testing.T) {
 	for _, flaps := range []int{1, 3, 6} {
 		w := quiet(t)
 		for range flaps {
-			for w.machine.tracks[overlay].standing != model.Proven {
+			for w.machine.tracks[model.OverlayWay].standing != model.Proven {
 				w.step()
 			}
-			w.wires[overlay].up = false
+			w.wires[model.OverlayWay].up = false
 			w.run(5 * time.Second)
-			w.wires[overlay].up = true
+			w.wires[model.OverlayWay].up = true
 		}
 		w.run(5 * time.Second)
-		if standing := w.machine.tracks[overlay].standing; standing != model.Failed {
+		if standing := w.machine.tracks[model.OverlayWay].standing; standing != model.Failed {
 			t.Fatalf("after %d flaps the overlay is %s", flaps, standing)
 		}
-		w.wires[routed].up = false
+		w.wires[model.RoutedWay].up = false
 		w.run(prompt)
 		if w.machine.Taken != model.PathOverlay {
 			t.Errorf("after %d flaps of the overlay packets stay on the routed path, which failed", flaps)
@@ -53,12 +53,12 @@ func TestPathThatFailsAgainHasToBeSteadyForLonger(t *testing.T) {
 	w := quiet(t)
 	var waits []time.Duration
 	for range 8 {
-		w.wires[routed].up = false
+		w.wires[model.RoutedWay].up = false
 		w.run(5 * time.Second)
 		if w.machine.Taken != model.PathOverlay {
 			t.Fatal("the routed path is not left")
 		}
-		w.wires[routed].up = true
+		w.wires[model.RoutedWay].up = true
 		began := w.now
 		for w.machine.Taken != model.PathRouted {
 			w.step()
@@ -77,17 +77,17 @@ func TestSilenceIsSaidAfterAMinute(t *testing.T) {
 	w := quiet(t)
 	w.answering = false
 	w.run(50 * time.Second)
-	if w.machine.Evidence(w.now).Proofs[routed].Silent {
+	if w.machine.Evidence(w.now).Proofs[model.RoutedWay].Silent {
 		t.Error("an agent that is being upgraded is told of")
 	}
 	w.run(20 * time.Second)
 	e := w.machine.Evidence(w.now)
-	if !e.Proofs[routed].Silent || e.Taken != model.PathRouted || Choose(w.question, e).Why == "" {
+	if !e.Proofs[model.RoutedWay].Silent || e.Taken != model.PathRouted || Choose(w.question, e).Why == "" {
 		t.Errorf("after more than a minute: %+v", e)
 	}
 	w.answering = true
 	w.run(5 * time.Second)
-	if e := w.machine.Evidence(w.now); e.Proofs[routed].Standing != model.Proven || e.Proofs[routed].Silent {
+	if e := w.machine.Evidence(w.now); e.Proofs[model.RoutedWay].Standing != model.Proven || e.Proofs[model.RoutedWay].Silent {
 		t.Errorf("the other node is back: %+v", e)
 	}
 }
@@ -102,7 +102,7 @@ func TestRandomLossChangesNothing(t *testing.T) {
 		if w.machine.Taken != model.PathRouted {
 			t.Fatal("the path is left")
 		}
-		if now := w.machine.Evidence(w.now).Proofs[routed].MTU; now != mtu {
+		if now := w.machine.Evidence(w.now).Proofs[model.RoutedWay].MTU; now != mtu {
 			mtu = now
 			changes++
 		}

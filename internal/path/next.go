@@ -106,7 +106,7 @@ func (m Machine) Sizes(pace Pace, possible [2]bool) [2][]int {
 // Bare returns whether a small packet without a checksum is to be sent by the overlay
 // besides: where it comes back and others do not, it is known why.
 func (m Machine) Bare(pace Pace, possible [2]bool) bool {
-	return possible[overlay] && pace != Active && m.tracks[overlay].missed > 0
+	return possible[model.OverlayWay] && pace != Active && m.tracks[model.OverlayWay].missed > 0
 }
 
 // BareSize is the size of that packet in bytes.

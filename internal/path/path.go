@@ -14,12 +14,6 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// Indexes into model.Ways.
-const (
-	routed  = 0
-	overlay = 1
-)
-
 // Decision is the path to take, and why.
 type Decision struct {
 	Path model.Path
@@ -53,7 +47,7 @@ func Choose(q model.PathQuestion, e model.Evidence) Decision {
 		d = forced(q, first)
 	case q.Obstacles[first] != "" && q.Obstacles[second] != "":
 		d = down("the overlay is impossible because %s, and so is the routed path because %s",
-			q.Obstacles[overlay], q.Obstacles[routed])
+			q.Obstacles[model.OverlayWay], q.Obstacles[model.RoutedWay])
 	case q.Obstacles[first] != "":
 		d = onlySecond(q, e)
 	case q.Obstacles[second] != "":
@@ -76,9 +70,9 @@ func Choose(q model.PathQuestion, e model.Evidence) Decision {
 // preference returns the index of the path that a mode prefers, and that of the other.
 func preference(want model.Mode) (first, second int) {
 	if want == model.ModeOverlay {
-		return overlay, routed
+		return model.OverlayWay, model.RoutedWay
 	}
-	return routed, overlay
+	return model.RoutedWay, model.OverlayWay
 }
 
 // isForced says whether a path is taken whatever its probes say.
@@ -100,7 +94,7 @@ func down(format string, args ...any) Decision {
 // routed path has to be proven.
 func onlySecond(q model.PathQuestion, e model.Evidence) Decision {
 	first, second := preference(q.Want)
-	if second == routed && !e.Proofs[routed].Holds() {
+	if second == model.RoutedWay && !e.Proofs[model.RoutedWay].Holds() {
 		d := down("%s is asked for, and it is impossible because %s, and the routed path is not proven", q.Want, q.Obstacles[first])
 		d.Wish = model.PathRouted
 		return d
@@ -116,7 +110,7 @@ func onlySecond(q model.PathQuestion, e model.Evidence) Decision {
 func onlyFirst(q model.PathQuestion, e model.Evidence) Decision {
 	first, second := preference(q.Want)
 	d := Decision{Path: model.Ways[first]}
-	if first == routed && !e.Proofs[first].Holds() {
+	if first == model.RoutedWay && !e.Proofs[first].Holds() {
 		d.Why = fmt.Sprintf("The routed path is taken unproven, because %s.", q.Obstacles[second])
 	}
 	return d

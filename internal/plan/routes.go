@@ -104,12 +104,12 @@ type ways struct {
 // choose chooses the path to a block.
 func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
 	c := model.PathChoice{PathQuestion: q, Node: w.block.Node, Block: w.block.CIDR}
-	if q.Obstacles[0] == "" {
-		c.Limits[0], c.Hops[0] = v.mtu, fmt.Sprintf("%s by %s", w.hop.via, w.hop.link)
+	if q.Possible()[model.RoutedWay] {
+		c.Limits[model.RoutedWay], c.Hops[model.RoutedWay] = v.mtu, fmt.Sprintf("%s by %s", w.hop.via, w.hop.link)
 	}
-	if q.Obstacles[1] == "" {
+	if q.Possible()[model.OverlayWay] {
 		endpoint, _ := w.block.Endpoint(w.device.Local.Is4())
-		c.Limits[1], c.Hops[1] = min(v.mtu, w.device.MTU), fmt.Sprintf("%s by %s from %s", endpoint, w.device.Name, w.device.Local)
+		c.Limits[model.OverlayWay], c.Hops[model.OverlayWay] = min(v.mtu, w.device.MTU), fmt.Sprintf("%s by %s from %s", endpoint, w.device.Name, w.device.Local)
 	}
 	bits := min(w.block.CIDR.Bits(), v.network.BlockBits[model.FamilyIndex(w.block.CIDR.Addr())])
 	c.Cell = netip.PrefixFrom(w.block.CIDR.Addr(), bits).Masked()
@@ -120,7 +120,7 @@ func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
 	}
 	decision := path.Choose(q, evidence)
 	c.Path, c.Diverges, c.Message, c.Proof = decision.Path, decision.Diverges, decision.Why, decision.Proof
-	if q.Obstacles[1] == "" && evidence.Proofs[1].Corrupted {
+	if evidence.Proofs[model.OverlayWay].Corrupted && q.Possible()[model.OverlayWay] {
 		c.Corrupter = w.device.Name
 	}
 	if c.Message != "" && !ipam.ProbeAddress(w.block.CIDR).IsValid() {
