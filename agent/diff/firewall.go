@@ -88,31 +88,32 @@ func elementOps(want, have model.Table) []Op {
 	return ops
 }
 
-// elementChanges returns the elements to put and those to delete; one whose value
-// differs is among both.
+// elementChanges returns the elements to put and those to delete, given both sorted; one
+// whose value differs is among both.
 func elementChanges(want, have []model.Element) (put, del []model.Element) {
-	wanted, found := byKey(want), byKey(have)
-	for key, w := range wanted {
-		if h, ok := found[key]; !ok || !slices.Equal(h.Value, w.Value) {
-			put = append(put, w)
+	for len(want) > 0 || len(have) > 0 {
+		order := 0
+		switch {
+		case len(want) == 0:
+			order = 1
+		case len(have) == 0:
+			order = -1
+		default:
+			order = model.CompareElement(want[0], have[0])
+		}
+		switch {
+		case order < 0:
+			put, want = append(put, want[0]), want[1:]
+		case order > 0:
+			del, have = append(del, have[0]), have[1:]
+		default:
+			if !slices.Equal(want[0].Value, have[0].Value) {
+				put, del = append(put, want[0]), append(del, have[0])
+			}
+			want, have = want[1:], have[1:]
 		}
 	}
-	for key, h := range found {
-		if w, ok := wanted[key]; !ok || !slices.Equal(h.Value, w.Value) {
-			del = append(del, h)
-		}
-	}
-	slices.SortFunc(put, model.CompareElement)
-	slices.SortFunc(del, model.CompareElement)
 	return put, del
-}
-
-func byKey(elements []model.Element) map[string]model.Element {
-	m := make(map[string]model.Element, len(elements))
-	for _, e := range elements {
-		m[strings.Join(e.Key, " . ")] = e
-	}
-	return m
 }
 
 func elementsOp(verb Verb, t model.Table, s model.Set, elements []model.Element) Op {

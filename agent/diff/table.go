@@ -57,7 +57,7 @@ func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
 		case w.Key != h.Key || w.Value != h.Value || w.Interval != h.Interval:
 			return TableChange{}, false
 		default:
-			put, del := sortedChanges(w.Elements, h.Elements)
+			put, del := elementChanges(w.Elements, h.Elements)
 			if len(del) > 0 {
 				change.Changes = append(change.Changes, elementsOp(Delete, want, w, del))
 			}
@@ -99,34 +99,6 @@ func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
 // Empty says whether the change changes nothing.
 func (c TableChange) Empty() bool {
 	return len(c.Sets) == 0 && len(c.Chains) == 0 && len(c.Changes) == 0 && c.Old.Empty()
-}
-
-// sortedChanges is elementChanges for sorted elements: of the many that are there a
-// change concerns few.
-func sortedChanges(want, have []model.Element) (put, del []model.Element) {
-	for len(want) > 0 || len(have) > 0 {
-		order := 0
-		switch {
-		case len(want) == 0:
-			order = 1
-		case len(have) == 0:
-			order = -1
-		default:
-			order = model.CompareElement(want[0], have[0])
-		}
-		switch {
-		case order < 0:
-			put, want = append(put, want[0]), want[1:]
-		case order > 0:
-			del, have = append(del, have[0]), have[1:]
-		default:
-			if !slices.Equal(want[0].Value, have[0].Value) {
-				put, del = append(put, want[0]), append(del, have[0])
-			}
-			want, have = want[1:], have[1:]
-		}
-	}
-	return put, del
 }
 
 // Without returns the parts that are not in a table.

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -24,29 +23,22 @@ func (k *Kernel) WatchPolicy(ctx context.Context, changed func()) error {
 	defer stop()
 	defer socket.Close()
 	touched := false
-	for {
-		messages, _, err := socket.Receive()
-		if errors.Is(err, unix.ENOBUFS) {
-			continue
-		}
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+	err = receive(socket, func(m syscall.NetlinkMessage) error {
+		switch {
+		case isGeneration(m):
+			if touched {
+				changed()
 			}
-			return fmt.Errorf("receive notifications of nftables: %w", err)
+			touched = false
+		case !touched:
+			touched = isOfPolicy(m)
 		}
-		for _, m := range messages {
-			switch {
-			case isGeneration(m):
-				if touched {
-					changed()
-				}
-				touched = false
-			case !touched:
-				touched = isOfPolicy(m)
-			}
-		}
+		return nil
+	}, func() {})
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
 // isGeneration says whether a message ends those of one transaction.

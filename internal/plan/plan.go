@@ -42,7 +42,7 @@ func Build(c model.Cluster) model.Plan {
 	}
 	v.judge(paths)
 	return model.Plan{
-		State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe(),
+		State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe,
 	}
 }
 
@@ -72,6 +72,8 @@ type view struct {
 	modes    *modes
 	evidence map[netip.Prefix]model.Evidence
 	mtu      int
+	// probe is the attachment of the namespace that probes come from.
+	probe model.Pod
 	// bridge says that there is a bridge.
 	bridge   bool
 	problems []model.Problem
@@ -103,6 +105,7 @@ func newView(c model.Cluster) *view {
 	}
 	v.modes = newModes(v.network.Mode, c.RouteModes, labels)
 	v.mtu = v.podMTU()
+	v.probe = v.probePod()
 	v.vxlan = vxlanLinks(c, served)
 	v.uplinks = v.findUplinks()
 	v.bridge = v.network.Attachment == model.Bridge ||

@@ -10,11 +10,11 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// probe is the attachment of the namespace from which this node probes its paths:
+// probePod is the attachment of the namespace from which this node probes its paths:
 // it hangs on the node as pods do, with an address of each of the node's blocks, so
 // that probes pass whatever pods' packets pass. An address that a pod has since
 // before it was kept for probes is the pod's.
-func (v *view) probe() model.Pod {
+func (v *view) probePod() model.Pod {
 	p := model.Pod{
 		ContainerID: "probe", IfName: "eth0", Name: "probe", Attachment: v.network.Attachment, HostLink: model.ProbeLink,
 		HostMAC: linkMAC(v.host.Node, model.ProbeLink), PodMAC: linkMAC(v.host.Node, model.ProbeLink+"/peer"), MTU: v.mtu,
@@ -38,7 +38,7 @@ func (v *view) probesFrom() string {
 // probeAddresses returns, by family and sorted, the addresses from which this node
 // probes, and those from which others do.
 func (v *view) probeAddresses() (own, others [2][]netip.Addr) {
-	for _, a := range v.probe().Addrs {
+	for _, a := range v.probe.Addrs {
 		own[model.FamilyIndex(a)] = append(own[model.FamilyIndex(a)], a)
 	}
 	for _, p := range v.peers {
