@@ -97,8 +97,11 @@ type Block struct {
 	Node string
 	// Endpoints are the node's own addresses, at most one of each family.
 	Endpoints []netip.Addr
+	// Addresses are the node's addresses that are no endpoints, where a policy selects
+	// nodes.
+	Addresses []netip.Addr
 	State     BlockState
-	// Labels are those labels of the node that RouteModes use.
+	// Labels are those labels of the node that RouteModes and policies use.
 	Labels map[string]string
 	// Created decides between blocks that overlap: the older one is served.
 	Created time.Time

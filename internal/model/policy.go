@@ -9,6 +9,7 @@ import (
 // list in any order.
 type PolicyObjects struct {
 	NetworkPolicies []NetworkPolicy
+	ClusterPolicies []ClusterPolicy
 	Namespaces      []Namespace
 	Pods            []ClusterPod
 }
@@ -77,7 +78,7 @@ type PolicyRule struct {
 	Ports []PolicyPort
 }
 
-// PolicyPeer is either a Block or pods; one without any field is nobody.
+// PolicyPeer is either a Block, or Nodes, or pods; one without any field is nobody.
 type PolicyPeer struct {
 	// Namespaces selects namespaces; nil stands for the policy's own.
 	Namespaces *Selector
@@ -85,6 +86,54 @@ type PolicyPeer struct {
 	Pods *Selector
 	// Block is a block of addresses; where it is set the selectors are nil.
 	Block *IPBlock
+	// Nodes selects nodes, by those of their labels that blocks have. Only
+	// ClusterPolicies have such peers.
+	Nodes *Selector
+}
+
+// Tier says when a ClusterPolicy is asked.
+type Tier int
+
+// The tiers, in the order in which they are asked: NetworkPolicies come between them.
+const (
+	AdminTier Tier = iota
+	BaselineTier
+)
+
+// PolicyAction is what becomes of connections that a TierRule matches, named as in
+// the API.
+type PolicyAction string
+
+// The actions.
+const (
+	// PolicyAccept allows them, whatever comes after.
+	PolicyAccept PolicyAction = "Accept"
+	// PolicyDeny forbids them, whatever comes after.
+	PolicyDeny PolicyAction = "Deny"
+	// PolicyPass leaves them to the next tier.
+	PolicyPass PolicyAction = "Pass"
+)
+
+// ClusterPolicy is a ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2.
+type ClusterPolicy struct {
+	Name string
+	Tier Tier
+	// Priority says which of a tier's policies comes first: the one of the lowest
+	// number. Of equal ones that comes first whose name sorts first.
+	Priority int32
+	// Namespaces and Pods select the pods that the policy applies to.
+	Namespaces, Pods Selector
+	// Ingress and Egress are in the order in which they are asked.
+	Ingress, Egress []TierRule
+}
+
+// TierRule says what becomes of connections with any of its peers by any of its ports.
+type TierRule struct {
+	Action PolicyAction
+	// Peers are the other ends. Their Namespaces are not nil where they are pods.
+	Peers []PolicyPeer
+	// Ports are as those of a PolicyRule.
+	Ports []PolicyPort
 }
 
 // IPBlock holds the addresses of CIDR that are in none of Except.
