@@ -12,6 +12,8 @@ type PolicyObjects struct {
 	ClusterPolicies []ClusterPolicy
 	Namespaces      []Namespace
 	Pods            []ClusterPod
+	// Ranges are the networks that pods have addresses of, beside the blocks.
+	Ranges []netip.Prefix
 }
 
 // Namespace is a namespace of the cluster.

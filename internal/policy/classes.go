@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -21,48 +22,73 @@ var directions = [...]direction{ingress, egress}
 // class is what is allowed in one direction to pods with which the policies do the
 // same.
 type class struct {
-	key   string
-	rules []rule
+	// isolated says that a NetworkPolicy selects the pods: what none of rules allows is
+	// forbidden.
+	isolated bool
+	rules    []rule
+	// tiers are the rules of the cluster's policies, in the order in which they are asked.
+	tiers [tierCount][]tierRule
 	// granted are the ports of each identity; see decision.grant.
 	granted map[*identity]ports
 }
 
-// rule allows some ports between a pod and its peers.
+// rule is about some ports between a pod and its peers.
 type rule struct {
 	// peer is the index of the rule's peers among those of the direction.
-	peer  int
-	ports portSpec
-}
-
-// classify finds, for each attached pod, what the policies allow it, and returns
-// the peers that rules name.
-func (b *build) classify(d direction) []*peers {
-	c := classifier{direction: d, peerIndex: map[string]int{}, classes: map[string]*class{}, parsed: map[*model.PolicyRule]parsedRule{}}
-	for _, l := range b.local {
-		b.place(l, &c)
-	}
-	return c.peers
-}
-
-type classifier struct {
-	direction direction
-	peers     []*peers
-	peerIndex map[string]int
-	classes   map[string]*class
-	// parsed are the rules that were read already: one may apply to many pods.
-	parsed map[*model.PolicyRule]parsedRule
-}
-
-type parsedRule struct {
 	peer  int
 	ports portSpec
 	key   string
 }
 
+// tierRule is one of a cluster's policy.
+type tierRule struct {
+	rule
+	action action
+	// maybe says that it is not known whether the policy selects the pod, and vague that
+	// it is not known which ports of the pod have the names that the rule uses.
+	maybe, vague bool
+}
+
+// classify finds, for each attached pod, what the policies allow it.
+func (b *build) classify(d *decision) {
+	c := classifier{decision: d, peerIndex: map[string]int{}, classes: map[string]*class{}, parsed: map[any]rule{}}
+	for _, l := range b.local {
+		b.place(l, &c)
+	}
+}
+
+type classifier struct {
+	*decision
+	peerIndex map[string]int
+	classes   map[string]*class
+	// parsed are the rules that were read already: one may apply to many pods.
+	parsed map[any]rule
+}
+
 // place finds the policies that select a pod, and with them its class.
 func (b *build) place(l *localPod, c *classifier) {
+	made := &class{granted: map[*identity]ports{}}
+	key, concerned := b.placePolicies(l, c, made)
+	for t := range b.tiers {
+		tierKey, has := b.placeTier(t, l, c, made)
+		key += tierKey
+		concerned = concerned || has
+	}
+	if !concerned {
+		return
+	}
+	if c.classes[key] == nil {
+		c.classes[key] = made
+		c.decision.classes = append(c.decision.classes, made)
+	}
+	l.classes[c.direction] = c.classes[key]
+}
+
+// placePolicies finds what NetworkPolicies allow a pod. It returns a key that tells it
+// from other things allowed, and whether any policy selects the pod.
+func (b *build) placePolicies(l *localPod, c *classifier, made *class) (key string, selected bool) {
 	var keys []string
-	rules := map[string]rule{}
+	seen := map[string]bool{}
 	for i := range b.policies[l.Namespace] {
 		p := &b.policies[l.Namespace][i]
 		if !isolates(p, c.direction) {
@@ -71,60 +97,97 @@ func (b *build) place(l *localPod, c *classifier) {
 		if l.object == nil {
 			// Nobody knows whether the policy selects the pod, so that none of its
 			// rules may let anything through.
-			l.isolated[c.direction], l.unknown = true, true
+			made.isolated, l.unknown = true, true
 			continue
 		}
 		if !p.Pods.Matches(l.object.Labels) {
 			continue
 		}
-		l.isolated[c.direction] = true
+		made.isolated = true
 		list := rulesOf(p, c.direction)
 		for j := range list {
-			parsed := c.parse(p.Namespace, &list[j])
-			key := parsed.key
-			r := rule{parsed.peer, parsed.ports}
-			if c.direction == ingress && len(r.ports.names) > 0 {
-				// The names are those of the pod itself.
-				r.ports = portSpec{fixed: r.ports.resolve(l.object.Ports)}
-				key = c.peers[r.peer].key + "\n" + r.ports.key()
+			peers := list[j].Peers
+			if len(peers) == 0 {
+				peers = everybody
 			}
-			if _, has := rules[key]; !has {
-				rules[key] = r
-				keys = append(keys, key)
+			r := c.ofPod(l.object, c.parse(&list[j], p.Namespace, peers, list[j].Ports))
+			if !seen[r.key] {
+				seen[r.key] = true
+				keys = append(keys, r.key)
+				made.rules = append(made.rules, r)
 			}
 		}
-	}
-	if !l.isolated[c.direction] {
-		return
 	}
 	slices.Sort(keys)
-	key := strings.Join(keys, "\n\n")
-	if c.classes[key] == nil {
-		made := &class{key: key, granted: map[*identity]ports{}}
-		for _, k := range keys {
-			made.rules = append(made.rules, rules[k])
-		}
-		c.classes[key] = made
-	}
-	l.classes[c.direction] = c.classes[key]
+	slices.SortFunc(made.rules, func(a, b rule) int { return strings.Compare(a.key, b.key) })
+	return fmt.Sprintf("isolated %t\n\n%s", made.isolated, strings.Join(keys, "\n\n")), made.isolated
 }
 
-// parse reads a rule.
-func (c *classifier) parse(namespace string, r *model.PolicyRule) parsedRule {
-	if p, ok := c.parsed[r]; ok {
-		return p
+// placeTier finds what the cluster's policies of a tier say of a pod, as placePolicies
+// does.
+func (b *build) placeTier(tier int, l *localPod, c *classifier, made *class) (key string, selected bool) {
+	key = fmt.Sprintf("\n\ntier %d", tier)
+	for i := range b.tiers[tier] {
+		p := &b.tiers[tier][i]
+		list := tierRulesOf(p, c.direction)
+		if len(list) == 0 {
+			continue
+		}
+		is, sure := b.isSubject(p, l.Namespace, l.object)
+		if !is {
+			continue
+		}
+		for j := range list {
+			read := c.parse(&list[j], "", list[j].Peers, list[j].Ports)
+			r := tierRule{
+				rule: c.ofPod(l.object, read), action: action(list[j].Action), maybe: !sure,
+				vague: c.direction == ingress && l.object == nil && len(read.ports.names) > 0,
+			}
+			l.unknown = l.unknown || r.maybe || r.vague
+			key += fmt.Sprintf("\n\n%s %t %t %s", r.action, r.maybe, r.vague, r.key)
+			made.tiers[tier] = append(made.tiers[tier], r)
+			selected = true
+		}
 	}
-	who := parsePeers(namespace, r.Peers)
+	return key, selected
+}
+
+// parse reads a rule, which the pointer stands for.
+func (c *classifier) parse(id any, namespace string, list []model.PolicyPeer, ports []model.PolicyPort) rule {
+	if r, ok := c.parsed[id]; ok {
+		return r
+	}
+	who := parsePeers(namespace, list)
+	r := rule{peer: c.indexOf(who), ports: parsePorts(ports)}
+	r.key = who.key + "\n" + r.ports.key()
+	c.parsed[id] = r
+	return r
+}
+
+// indexOf returns the index of peers among those of the direction.
+func (c *classifier) indexOf(who *peers) int {
 	i, ok := c.peerIndex[who.key]
 	if !ok {
 		i = len(c.peers)
 		c.peers = append(c.peers, who)
 		c.peerIndex[who.key] = i
 	}
-	p := parsedRule{peer: i, ports: parsePorts(r.Ports)}
-	p.key = who.key + "\n" + p.ports.key()
-	c.parsed[r] = p
-	return p
+	return i
+}
+
+// ofPod resolves names of ports where they are those of the pod that is selected, whose
+// object is nil where it is not known.
+func (c *classifier) ofPod(object *indexedPod, r rule) rule {
+	if c.direction == egress || len(r.ports.names) == 0 {
+		return r
+	}
+	fixed := r.ports.fixed
+	if object != nil {
+		fixed = r.ports.resolve(object.Ports)
+	}
+	r.ports = portSpec{fixed: fixed}
+	r.key = c.peers[r.peer].key + "\n" + fixed.key()
+	return r
 }
 
 // isolates says whether a policy is about a direction.
@@ -140,6 +203,13 @@ func isolates(p *model.NetworkPolicy, d direction) bool {
 }
 
 func rulesOf(p *model.NetworkPolicy, d direction) []model.PolicyRule {
+	if d == egress {
+		return p.Egress
+	}
+	return p.Ingress
+}
+
+func tierRulesOf(p *model.ClusterPolicy, d direction) []model.TierRule {
 	if d == egress {
 		return p.Egress
 	}

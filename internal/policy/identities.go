@@ -15,6 +15,9 @@ type identity struct {
 	// name stands for the peers that the identity is one of, whatever others there are.
 	name  string
 	peers bits
+	// host says that it is this node itself, with which NetworkPolicies let their pods
+	// have any connection.
+	host bool
 	// numbers are those of named ports, for connections to it.
 	numbers map[portName]uint16
 	// pods are the attached pods that may have connections with it, by family, and
@@ -27,55 +30,109 @@ type identity struct {
 // decision is what one direction came to.
 type decision struct {
 	direction
-	peers []*peers
+	peers   []*peers
+	classes []*class
+	// strangers is the index of those peers who have an address that pods may have, and
+	// are nobody that is known. It is -1 where it does not matter.
+	strangers int
+	// nobody is the empty set of peers.
+	nobody bits
 	// names are those of ports that rules use for the other end.
 	names []portName
 	// identities are by what tells them apart.
 	identities map[string]*identity
-	// peerElements lead from single addresses to identities, by family, and
-	// blockElements from blocks.
-	peerElements, blockElements [2][]model.Element
+	// forward and host lead from addresses to identities: of packets that this node
+	// forwards, and of those between pods and the node itself.
+	forward, host lookups
+}
+
+// lookups lead from addresses to identities, by family: first single addresses do, then
+// blocks, and what is in neither has the identity rest.
+type lookups struct {
+	addrs, blocks [2][]model.Element
+	rest          *identity
 }
 
 // compile decides on a direction.
 func (b *build) compile(d direction) {
 	out := &b.decided[d]
-	*out = decision{direction: d, peers: b.classify(d), identities: map[string]*identity{}}
-	if len(out.peers) == 0 {
+	*out = decision{direction: d, strangers: -1, identities: map[string]*identity{}}
+	b.classify(out)
+	if len(out.classes) == 0 {
 		return
 	}
+	if out.mayForbidStrangers() {
+		out.strangers = len(out.peers)
+		out.peers = append(out.peers, &peers{key: "strangers", blocks: b.ranges})
+	}
+	out.nobody = newBits(len(out.peers))
 	if d == egress {
-		out.names = b.namesUsed()
+		out.names = out.namesUsed()
 	}
 	segments := [2][]segment{segmentsOf(out.peers, true), segmentsOf(out.peers, false)}
-	for i := range segments {
-		b.placeBlocks(out, i, segments[i])
-	}
+	b.placeBlocks(out, &out.forward, segments)
 	b.placePods(out, segments)
-	b.placeNodes(out, segments)
+	b.placeNodes(out, &out.forward, segments)
+	if d == egress && out.asksTiers() {
+		b.placeBlocks(out, &out.host, segments)
+		b.placeNodes(out, &out.host, segments)
+	}
 }
 
-// namesUsed returns the names of ports that egress rules use.
-func (b *build) namesUsed() []portName {
-	var names []portName
-	for _, l := range b.local {
-		if c := l.classes[egress]; c != nil {
-			for _, r := range c.rules {
-				names = append(names, r.ports.names...)
+// asksTiers says whether policies of the cluster are about any attached pod.
+func (d *decision) asksTiers() bool {
+	return slices.ContainsFunc(d.classes, func(c *class) bool { return len(c.tiers[model.AdminTier])+len(c.tiers[model.BaselineTier]) > 0 })
+}
+
+// mayForbidStrangers says whether a rule forbids something to peers that it takes objects
+// to know: then who is not known may be one of them.
+func (d *decision) mayForbidStrangers() bool {
+	for _, c := range d.classes {
+		for _, r := range slices.Concat(c.tiers[:]...) {
+			if r.action != action(model.PolicyAccept) && d.peers[r.peer].selects() {
+				return true
 			}
+		}
+	}
+	return false
+}
+
+func (d *decision) isStranger(i *identity) bool { return d.strangers >= 0 && i.peers.has(d.strangers) }
+
+// known leaves strangers out of peers.
+func (d *decision) known(who bits) bits {
+	if d.strangers < 0 {
+		return who
+	}
+	return who.without(d.strangers)
+}
+
+// namesUsed returns the names of ports that rules use for the other end.
+func (d *decision) namesUsed() []portName {
+	var names []portName
+	for _, c := range d.classes {
+		for _, r := range c.rules {
+			names = append(names, r.ports.names...)
+		}
+		for _, r := range slices.Concat(c.tiers[:]...) {
+			names = append(names, r.ports.names...)
 		}
 	}
 	slices.SortFunc(names, comparePortNames)
 	return slices.Compact(names)
 }
 
-// identify returns the identity of who is one of these peers and has these named
-// ports. It makes it, with all that the attached pods allow it, where it is new.
-func (b *build) identify(d *decision, who bits, named []model.NamedPort) *identity {
-	if who.empty() {
-		return nil
+// identify returns the identity of who is one of these peers, has these named
+// ports, and may be this node. It makes it, with all that the attached pods allow it,
+// where it is new.
+func (b *build) identify(d *decision, who bits, named []model.NamedPort, host bool) *identity {
+	if who == nil {
+		who = d.nobody
 	}
 	key := who.key()
+	if host {
+		key += "host"
+	}
 	var numbers map[portName]uint16
 	for _, n := range d.names {
 		if number, ok := n.lookup(named); ok {
@@ -89,7 +146,7 @@ func (b *build) identify(d *decision, who bits, named []model.NamedPort) *identi
 	if found, ok := d.identities[key]; ok {
 		return found
 	}
-	made := &identity{name: d.identityName(who, numbers), peers: who, numbers: numbers}
+	made := &identity{name: d.identityName(who, numbers, host), peers: who, numbers: numbers, host: host}
 	for family := range families {
 		made.verdicts[family] = []string{"goto " + chainOf(made, family)}
 	}
@@ -98,12 +155,12 @@ func (b *build) identify(d *decision, who bits, named []model.NamedPort) *identi
 		if l.classes[d.direction] == nil {
 			continue
 		}
-		allowed := l.classes[d.direction].grant(made)
+		allowed := d.grant(l.classes[d.direction], made)
 		if allowed.empty() {
 			continue
 		}
 		verdict := []string{"return"}
-		if !allowed.all {
+		if !allowed.all() {
 			name := nameOf("ports", allowed.key())
 			b.portSets[name] = allowed
 			verdict = []string{"goto " + name}
@@ -116,7 +173,7 @@ func (b *build) identify(d *decision, who bits, named []model.NamedPort) *identi
 	return made
 }
 
-func (d *decision) identityName(who bits, numbers map[portName]uint16) string {
+func (d *decision) identityName(who bits, numbers map[portName]uint16, host bool) string {
 	var parts []string
 	for i, p := range d.peers {
 		if who.has(i) {
@@ -129,46 +186,49 @@ func (d *decision) identityName(who bits, numbers map[portName]uint16) string {
 			parts = append(parts, fmt.Sprintf("%s %q is %d", protocols[n.protocol], n.name, number))
 		}
 	}
-	return nameOf(words[d.direction].identity, strings.Join(parts, "\n\n"))
-}
-
-// grant returns the ports that a class and an identity have in common.
-func (c *class) grant(i *identity) ports {
-	if known, ok := c.granted[i]; ok {
-		return known
+	prefix := words[d.direction].identity
+	if host {
+		prefix = "host"
 	}
-	var out ports
-	for _, r := range c.rules {
-		if !i.peers.has(r.peer) {
-			continue
-		}
-		out = out.union(r.ports.fixed)
-		for _, n := range r.ports.names {
-			if number, ok := i.numbers[n]; ok {
-				var one ports
-				one.of[n.protocol] = []portRange{{number, number}}
-				out = out.union(one)
-			}
-		}
-	}
-	c.granted[i] = out
-	return out
+	return nameOf(prefix, strings.Join(parts, "\n\n"))
 }
 
 // reaches says whether any attached pod allows the identity anything in a family.
-func (i *identity) reaches(family int) bool { return i != nil && len(i.pods[family]) > 0 }
+func (i *identity) reaches(family int) bool { return len(i.pods[family]) > 0 }
+
+// verdict is where packets of the identity are sent.
+func (i *identity) verdict(family int) []string {
+	if i.reaches(family) {
+		return i.verdicts[family]
+	}
+	return []string{"drop"}
+}
 
 // placeBlocks leads from blocks of addresses to identities.
-func (b *build) placeBlocks(d *decision, family int, segments []segment) {
-	for _, s := range segments {
-		who := b.identify(d, s.peers, nil)
-		if !who.reaches(family) {
-			continue
-		}
-		for _, p := range s.Prefixes() {
-			d.blockElements[family] = append(d.blockElements[family], model.Element{Key: []string{prefixText(p)}, Value: who.verdicts[family]})
+func (b *build) placeBlocks(d *decision, to *lookups, segments [2][]segment) {
+	host := to == &d.host
+	to.rest = b.identify(d, nil, nil, host)
+	for family := range segments {
+		for _, s := range segments[family] {
+			is := b.identify(d, s.peers, nil, host)
+			if is == to.rest || !is.reaches(family) && !to.rest.reaches(family) {
+				continue
+			}
+			for _, p := range s.Prefixes() {
+				to.blocks[family] = append(to.blocks[family], model.Element{Key: []string{prefixText(p)}, Value: is.verdict(family)})
+			}
 		}
 	}
+}
+
+// placeAddr leads from an address to its identity, where the blocks would have it
+// otherwise.
+func (b *build) placeAddr(d *decision, to *lookups, a addrKey, is, would *identity) {
+	family := model.FamilyIndex(a.Addr)
+	if is == would || !is.reaches(family) && !would.reaches(family) {
+		return
+	}
+	to.addrs[family] = append(to.addrs[family], model.Element{Key: a.key, Value: is.verdict(family)})
 }
 
 func prefixText(p netip.Prefix) string {
@@ -189,31 +249,32 @@ func (b *build) placePods(d *decision, segments [2][]segment) {
 			selected[g].set(i)
 		})
 	}
-	place := func(p *indexedPod, addrs []addrKey, who bits) {
+	place := func(p *indexedPod, addrs []addrKey) {
+		_, known := b.namespaces[p.Namespace]
 		for _, a := range addrs {
-			family := model.FamilyIndex(a.Addr)
-			blocks := peersAt(segments[family], a.Addr)
-			id := b.identify(d, who.union(blocks), p.Ports)
-			if !id.reaches(family) || id == b.identify(d, blocks, nil) {
-				continue
+			blocks := peersAt(segments[model.FamilyIndex(a.Addr)], a.Addr)
+			who := selected[p.group].union(blocks)
+			if known {
+				who = d.known(who)
 			}
-			d.peerElements[family] = append(d.peerElements[family], model.Element{Key: a.key, Value: id.verdicts[family]})
+			b.placeAddr(d, &d.forward, a, b.identify(d, who, p.Ports, false), b.identify(d, blocks, nil, false))
 		}
 	}
 	for _, l := range b.local {
 		if l.object != nil {
-			place(l.object, l.keys, selected[l.object.group])
+			place(l.object, l.keys)
 		}
 	}
 	for _, groups := range b.groups {
 		for _, g := range groups {
-			// Without names of ports to look up, blocks lead to the same.
-			if selected[g] == nil && len(d.names) == 0 {
+			// Without names of ports to look up, and strangers to tell them from, blocks
+			// lead to the same.
+			if selected[g] == nil && len(d.names) == 0 && d.strangers < 0 {
 				continue
 			}
 			for _, p := range g.pods {
 				if !b.attached[p] {
-					place(p, b.unclaimed(p.addrs), selected[g])
+					place(p, b.unclaimed(p.addrs))
 				}
 			}
 		}
@@ -229,20 +290,19 @@ func (b *build) unclaimed(addrs []addrKey) []addrKey {
 	return slices.DeleteFunc(slices.Clone(addrs), claimed)
 }
 
-// placeNodes makes the addresses that nodes have in the pod ranges count as the
-// nodes, where the blocks would have it otherwise.
-func (b *build) placeNodes(d *decision, segments [2][]segment) {
-	for own, judged := range b.nodes {
+// placeNodes leads from the addresses of nodes to identities. Those that they have in
+// the pod ranges count as the nodes.
+func (b *build) placeNodes(d *decision, to *lookups, segments [2][]segment) {
+	host := to == &d.host
+	for own, n := range b.nodes {
 		family := model.FamilyIndex(own)
-		is := b.identify(d, peersAt(segments[family], judged), nil)
-		would := b.identify(d, peersAt(segments[family], own), nil)
-		if is == would || !is.reaches(family) && !would.reaches(family) {
-			continue
+		who := d.known(peersAt(segments[family], n.judged))
+		for i, p := range d.peers {
+			if slices.ContainsFunc(p.nodes, func(s model.Selector) bool { return s.Matches(n.labels) }) {
+				who = who.with(i, len(d.peers))
+			}
 		}
-		verdict := []string{"drop"}
-		if is.reaches(family) {
-			verdict = is.verdicts[family]
-		}
-		d.peerElements[family] = append(d.peerElements[family], model.Element{Key: []string{own.String()}, Value: verdict})
+		would := b.identify(d, peersAt(segments[family], own), nil, host)
+		b.placeAddr(d, to, keyOf(own), b.identify(d, who, nil, host), would)
 	}
 }

@@ -21,7 +21,12 @@ type peers struct {
 	selectors []podSelector
 	// blocks are the addresses of all blocks; nil where there are none.
 	blocks *netipx.IPSet
+	nodes  []model.Selector
 }
+
+// selects says whether it takes objects to know who the peers are, and not their
+// addresses alone.
+func (p *peers) selects() bool { return len(p.selectors) > 0 || len(p.nodes) > 0 }
 
 // podSelector selects pods of namespaces.
 type podSelector struct {
@@ -34,14 +39,12 @@ type podSelector struct {
 // everything are all addresses.
 var everything = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
+// everybody are the peers of a rule that names none: also those that no selector can
+// select.
+var everybody = []model.PolicyPeer{{Block: &model.IPBlock{CIDR: everything[0]}}, {Block: &model.IPBlock{CIDR: everything[1]}}}
+
 // parsePeers reads the peers of a rule of a policy in a namespace.
 func parsePeers(namespace string, list []model.PolicyPeer) *peers {
-	if len(list) == 0 {
-		// Everybody: also those that no selector can select.
-		for _, all := range everything {
-			list = append(list, model.PolicyPeer{Block: &model.IPBlock{CIDR: all}})
-		}
-	}
 	p := &peers{}
 	var keys []string
 	var blocks netipx.IPSetBuilder
@@ -49,6 +52,11 @@ func parsePeers(namespace string, list []model.PolicyPeer) *peers {
 		switch {
 		case peer.Block != nil:
 			addBlock(&blocks, *peer.Block)
+		case peer.Nodes != nil:
+			if key := "nodes " + selectorKey(*peer.Nodes); !slices.Contains(keys, key) {
+				keys = append(keys, key)
+				p.nodes = append(p.nodes, *peer.Nodes)
+			}
 		case peer.Namespaces != nil || peer.Pods != nil:
 			s := podSelector{namespace: namespace}
 			key := fmt.Sprintf("namespace %q", namespace)
@@ -146,8 +154,9 @@ func (p *peers) members(x *Index, f func(*podGroup)) {
 			in(s.namespace)
 			continue
 		}
-		for name, labels := range x.namespaces {
-			if s.namespaces.Matches(labels) {
+		for name := range x.groups {
+			// What selects all selects a namespace whose labels are not known.
+			if labels, known := x.namespaces[name]; len(s.namespaces) == 0 || known && s.namespaces.Matches(labels) {
 				in(name)
 			}
 		}

@@ -29,26 +29,72 @@ const maxPort = 1<<16 - 1
 // portRange holds the ports from first to last.
 type portRange struct{ first, last uint16 }
 
-// ports is a set of ports of all protocols. Its zero value is empty.
+// ports is a set of protocols and their ports. Its zero value is empty.
 type ports struct {
-	// all holds everything, also of protocols that have no ports.
-	all bool
 	// of holds sorted ranges of each protocol that neither overlap nor touch.
 	of [len(protocols)][]portRange
+	// others holds all protocols that have no ports here.
+	others bool
+}
+
+// allPorts holds everything.
+func allPorts() ports {
+	out := ports{others: true}
+	for i := range out.of {
+		out.of[i] = []portRange{{0, maxPort}}
+	}
+	return out
+}
+
+func (p ports) all() bool {
+	return p.others && !slices.ContainsFunc(p.of[:], func(ranges []portRange) bool {
+		return len(ranges) != 1 || ranges[0] != portRange{0, maxPort}
+	})
 }
 
 func (p ports) empty() bool {
-	return !p.all && !slices.ContainsFunc(p.of[:], func(ranges []portRange) bool { return len(ranges) > 0 })
+	return !p.others && !slices.ContainsFunc(p.of[:], func(ranges []portRange) bool { return len(ranges) > 0 })
 }
 
 // union returns what is in one of two sets.
 func (p ports) union(q ports) ports {
-	if p.all || q.all {
-		return ports{all: true}
-	}
-	var out ports
+	out := ports{others: p.others || q.others}
 	for i := range out.of {
 		out.of[i] = merge(slices.Concat(p.of[i], q.of[i]))
+	}
+	return out
+}
+
+// minus returns what is in the set and not in another.
+func (p ports) minus(q ports) ports {
+	out := ports{others: p.others && !q.others}
+	for i := range out.of {
+		out.of[i] = subtract(p.of[i], q.of[i])
+	}
+	return out
+}
+
+// intersect returns what is in both sets.
+func (p ports) intersect(q ports) ports { return p.minus(p.minus(q)) }
+
+// subtract takes sorted ranges out of sorted ranges.
+func subtract(from, ranges []portRange) []portRange {
+	var out []portRange
+	for _, f := range from {
+		// next is the first port that is not decided yet; it may be behind the last there is.
+		next := int(f.first)
+		for _, r := range ranges {
+			if int(r.last) < next || r.first > f.last {
+				continue
+			}
+			if int(r.first) > next {
+				out = append(out, portRange{uint16(next), r.first - 1}) //nolint:gosec // It is less than another port.
+			}
+			next = int(r.last) + 1
+		}
+		if next <= int(f.last) {
+			out = append(out, portRange{uint16(next), f.last}) //nolint:gosec // It is not greater than another port.
+		}
 	}
 	return out
 }
@@ -70,10 +116,13 @@ func merge(ranges []portRange) []portRange {
 
 // key tells the set from others.
 func (p ports) key() string {
-	if p.all {
+	if p.all() {
 		return "all"
 	}
 	var key strings.Builder
+	if p.others {
+		key.WriteString("others,")
+	}
 	for i, ranges := range p.of {
 		for _, r := range ranges {
 			fmt.Fprintf(&key, "%s %s,", protocols[i], r)
@@ -90,8 +139,9 @@ func (r portRange) String() string {
 	return fmt.Sprintf("%d-%d", r.first, r.last)
 }
 
-// set returns an nft set of protocols and ports.
-func (p ports) set(name string) model.Set {
+// write returns an nft set of protocols and ports, and the chain of its name that
+// lets pass what it holds.
+func (p ports) write(name string) (model.Set, model.Chain) {
 	s := model.Set{Name: name, Key: "inet_proto . inet_service"}
 	for i, ranges := range p.of {
 		for _, r := range ranges {
@@ -99,7 +149,14 @@ func (p ports) set(name string) model.Set {
 			s.Elements = append(s.Elements, model.Element{Key: []string{protocols[i], r.String()}})
 		}
 	}
-	return s
+	c := chain(name,
+		"ct direction original meta l4proto . th dport @"+name+" return",
+		"ct direction reply meta l4proto . th sport @"+name+" return")
+	if p.others {
+		c.Rules = append(c.Rules, model.FirewallRule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
+	}
+	c.Rules = append(c.Rules, model.FirewallRule{Text: "drop"})
+	return s, c
 }
 
 // portName is a port that each pod may have a number of its own for.
@@ -120,7 +177,7 @@ type portSpec struct {
 // before it begins, allows nothing.
 func parsePorts(list []model.PolicyPort) portSpec {
 	if len(list) == 0 {
-		return portSpec{fixed: ports{all: true}}
+		return portSpec{fixed: allPorts()}
 	}
 	var spec portSpec
 	var numbers ports

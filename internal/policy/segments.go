@@ -34,6 +34,24 @@ func (b bits) union(c bits) bits {
 	return out
 }
 
+// with returns the set, of n indices, with one more.
+func (b bits) with(i, n int) bits {
+	out := newBits(n)
+	copy(out, b)
+	out.set(i)
+	return out
+}
+
+// without returns the set without an index.
+func (b bits) without(i int) bits {
+	if b == nil || !b.has(i) {
+		return b
+	}
+	out := slices.Clone(b)
+	out.clear(i)
+	return out
+}
+
 func (b bits) empty() bool { return !slices.ContainsFunc(b, func(w uint64) bool { return w != 0 }) }
 
 // key tells the set from others of the same length.

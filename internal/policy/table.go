@@ -49,6 +49,9 @@ func chainOf(i *identity, family int) string {
 // tables writes down what was decided.
 func (b *build) tables() []model.Table {
 	t := model.Table{Family: "inet", Name: model.PolicyTable, Chains: []model.Chain{forward(), stray()}}
+	if b.decided[egress].host.rest != nil {
+		t.Chains = append(t.Chains, toHost("input"), toHost("output"))
+	}
 	for family := range families {
 		t.Sets = append(t.Sets, b.self(family))
 		for _, d := range directions {
@@ -56,11 +59,8 @@ func (b *build) tables() []model.Table {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.portSets)) {
-		t.Sets = append(t.Sets, b.portSets[name].set(name))
-		t.Chains = append(t.Chains, chain(name,
-			"ct direction original meta l4proto . th dport @"+name+" return",
-			"ct direction reply meta l4proto . th sport @"+name+" return",
-			"drop"))
+		set, chain := b.portSets[name].write(name)
+		t.Sets, t.Chains = append(t.Sets, set), append(t.Chains, chain)
 	}
 	tables := []model.Table{t}
 	if bridge, ok := b.bridgeTable(); ok {
@@ -127,7 +127,7 @@ func (b *build) self(family int) model.Set {
 	f := families[family]
 	s := model.Set{Name: selfSet + f.digit, Key: f.address + " . " + f.address}
 	for _, l := range b.local {
-		if l.isolated != [len(directions)]bool{} {
+		if l.classes != [len(directions)]*class{} {
 			for _, a := range l.Addrs {
 				if model.FamilyIndex(a) == family {
 					s.Elements = append(s.Elements, model.Element{Key: []string{a.String(), a.String()}})
@@ -138,40 +138,68 @@ func (b *build) self(family int) model.Set {
 	return s
 }
 
+// hostChain judges what attached pods have with their own node.
+const hostChain = "host"
+
+// toHost is where packets between pods and this node itself are judged, as forward
+// does: only policies of the cluster forbid any.
+func toHost(hook string) model.Chain {
+	c := chain(hook, "ct state related meta l4proto { icmp, ipv6-icmp } accept")
+	c.Type, c.Hook, c.Priority = "filter", hook, "filter"
+	for _, f := range families {
+		c.Rules = append(c.Rules, model.FirewallRule{
+			Text: fmt.Sprintf(client, f.header) + " @" + words[egress].chain + f.digit + " jump " + hostChain + f.digit,
+		})
+	}
+	return c
+}
+
 // writeDirection writes what was decided on a direction in a family.
 func (b *build) writeDirection(t *model.Table, d *decision, family int) {
 	f, w := families[family], words[d.direction]
-	isolated := model.Set{Name: w.chain + f.digit, Key: f.address}
+	judged := model.Set{Name: w.chain + f.digit, Key: f.address}
 	for _, l := range b.local {
-		if l.isolated[d.direction] {
-			for _, a := range l.Addrs {
-				if model.FamilyIndex(a) == family {
-					isolated.Elements = append(isolated.Elements, model.Element{Key: []string{a.String()}})
+		if l.classes[d.direction] != nil {
+			for _, a := range l.keys {
+				if model.FamilyIndex(a.Addr) == family {
+					judged.Elements = append(judged.Elements, model.Element{Key: a.key})
 				}
 			}
 		}
 	}
-	others := model.Set{Name: w.others + f.digit, Key: f.address, Value: "verdict", Elements: d.peerElements[family]}
-	t.Sets = append(t.Sets, isolated, others)
-
-	other, pod := fmt.Sprintf(w.other, f.header), fmt.Sprintf(w.pod, f.header)
-	judge := chain(w.chain+f.digit,
-		fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit),
-		fmt.Sprintf("%s vmap @%s", other, others.Name))
-	if len(d.blockElements[family]) > 0 {
-		judge.Rules = append(judge.Rules, model.FirewallRule{Text: other + " vmap " + inline(d.blockElements[family])})
+	t.Sets = append(t.Sets, judged)
+	d.forward.write(t, d.direction, family, w.chain, w.others)
+	if d.host.rest != nil {
+		d.host.write(t, d.direction, family, hostChain, hostChain+w.others)
 	}
-	judge.Rules = append(judge.Rules, model.FirewallRule{Text: "drop"})
-	t.Chains = append(t.Chains, judge)
-
 	for _, i := range d.identities {
 		if !i.reaches(family) {
 			continue
 		}
 		name := chainOf(i, family)
 		t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
-		t.Chains = append(t.Chains, chain(name, fmt.Sprintf("%s vmap @%s", pod, name), "drop"))
+		t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, "drop"))
 	}
+}
+
+// write writes a chain that leads to identities, and its map.
+func (l *lookups) write(t *model.Table, d direction, family int, name, addrs string) {
+	f := families[family]
+	other := fmt.Sprintf(words[d].other, f.header)
+	set := model.Set{Name: addrs + f.digit, Key: f.address, Value: "verdict", Elements: l.addrs[family]}
+	judge := chain(name+f.digit,
+		fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit),
+		fmt.Sprintf("%s vmap @%s", other, set.Name))
+	if len(l.blocks[family]) > 0 {
+		judge.Rules = append(judge.Rules, model.FirewallRule{Text: other + " vmap " + inline(l.blocks[family])})
+	}
+	rest := "drop"
+	if l.rest != nil {
+		rest = l.rest.verdict(family)[0]
+	}
+	judge.Rules = append(judge.Rules, model.FirewallRule{Text: rest})
+	t.Sets = append(t.Sets, set)
+	t.Chains = append(t.Chains, judge)
 }
 
 // inline writes elements as a map within a rule. Prefixes stand in the rule and not
@@ -191,7 +219,7 @@ func inline(elements []model.Element) string {
 func (b *build) bridgeTable() (model.Table, bool) {
 	ports := model.Set{Name: "ingressports", Key: "ifname"}
 	for _, l := range b.local {
-		if l.isolated[ingress] && l.Attachment == model.Bridge {
+		if l.classes[ingress] != nil && l.Attachment == model.Bridge {
 			ports.Elements = append(ports.Elements, model.Element{Key: []string{l.HostLink}})
 		}
 	}

@@ -19,8 +19,8 @@ type Packet struct {
 	State string
 }
 
-// Verdict runs the rules of a table on a packet that is forwarded, as the kernel
-// does. It returns whether the packet passes and how many rules it met. It knows as
+// Verdict runs the rules of a table on a packet, as the kernel does: one that is
+// forwarded, or one between a pod and its node. It returns whether the packet passes and how many rules it met. It knows as
 // much of nft's language as internal/policy uses, and returns an error for anything
 // else.
 func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
@@ -32,7 +32,7 @@ func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
 		m.sets[s.Name] = s
 	}
 	for _, c := range t.Chains {
-		if c.Hook != "forward" {
+		if c.Hook != p.hook() {
 			continue
 		}
 		verdict, err := m.run(c.Name, 0)
@@ -44,6 +44,17 @@ func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
 		}
 	}
 	return true, m.rules, nil
+}
+
+// hook is where the kernel has rules judge the packet.
+func (p Packet) hook() string {
+	switch {
+	case !p.ToHost:
+		return "forward"
+	case p.Reply:
+		return "output"
+	}
+	return "input"
 }
 
 type machine struct {
@@ -186,12 +197,16 @@ func (m *machine) compare(key []string, words []string) (bool, []string, error) 
 		_, found, err := lookup(s.Elements, key)
 		return found, words[1:], err
 	}
+	not := words[0] == "!="
+	if not {
+		words = words[1:]
+	}
 	if words[0] == "{" {
 		end := slices.Index(words, "}")
 		in := slices.ContainsFunc(words[1:end], func(w string) bool { return strings.TrimSuffix(w, ",") == key[0] })
-		return in, words[end+1:], nil
+		return in != not, words[end+1:], nil
 	}
-	return words[0] == key[0], words[1:], nil
+	return (words[0] == key[0]) != not, words[1:], nil
 }
 
 // vmap returns the verdict that a map has for a key.

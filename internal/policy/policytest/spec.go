@@ -29,10 +29,12 @@ type Connection struct {
 	// Protocol is tcp, udp, sctp or icmp; the latter has no port.
 	Protocol string
 	Port     uint16
+	// ToHost says that the server is the client's own node.
+	ToHost bool
 }
 
 // Allowed says whether the policies of this node's pods allow a connection that is
-// forwarded by this node.
+// forwarded by this node, or ends at it.
 func (w World) Allowed(c Connection) bool {
 	if c.Client == c.Server {
 		// "A Pod cannot block access to itself."
@@ -49,11 +51,26 @@ func (w World) Allowed(c Connection) bool {
 	return true
 }
 
-// allowedBy says whether the policies of one end allow a connection. They are
-// additive: one that allows it is enough.
+// allowedBy says whether the policies of one end allow a connection: "Admin tier,
+// NetworkPolicy tier, Baseline tier", and who is not selected by any is free.
 func (w World) allowedBy(pod model.Pod, c Connection, direction model.PolicyType) bool {
+	baseline := func() bool {
+		return w.tierAllows(w.tierRules(model.BaselineTier, pod, direction), pod, c, direction, func() bool { return true })
+	}
+	namespaced := func() bool {
+		isolated, allowed := w.networkPoliciesAllow(pod, c, direction)
+		if isolated {
+			return allowed || c.ToHost
+		}
+		return baseline()
+	}
+	return w.tierAllows(w.tierRules(model.AdminTier, pod, direction), pod, c, direction, namespaced)
+}
+
+// networkPoliciesAllow says whether NetworkPolicies select a pod, and allow a connection
+// then. They are additive: one that allows it is enough.
+func (w World) networkPoliciesAllow(pod model.Pod, c Connection, direction model.PolicyType) (isolated, allowed bool) {
 	self, known := w.object(pod)
-	isolated := false
 	for _, p := range w.Objects.NetworkPolicies {
 		if p.Namespace != pod.Namespace || !appliesTo(p, direction) {
 			continue
@@ -73,11 +90,11 @@ func (w World) allowedBy(pod model.Pod, c Connection, direction model.PolicyType
 		}
 		for _, r := range rules {
 			if w.anyPeer(p.Namespace, r.Peers, other) && w.anyPort(r.Ports, c) {
-				return true
+				return true, true
 			}
 		}
 	}
-	return !isolated
+	return isolated, false
 }
 
 // appliesTo says whether a policy is about a direction, as its types say, or else: "it
@@ -132,8 +149,14 @@ func (w World) isAttached(o model.ClusterPod) bool {
 	})
 }
 
+// isNode says whether an address is a node's.
 func (w World) isNode(a netip.Addr) bool {
-	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return ipam.NodeAddress(b.CIDR) == a })
+	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return addressOf(b, a) })
+}
+
+// addressOf says whether an address is that of the node that has a block.
+func addressOf(b model.Block, a netip.Addr) bool {
+	return ipam.NodeAddress(b.CIDR) == a || slices.Contains(b.Endpoints, a) || slices.Contains(b.Addresses, a)
 }
 
 // asBlocksSee returns the address that blocks of addresses go by: of a node's own
@@ -174,20 +197,11 @@ func (w World) anyPeer(namespace string, peers []model.PolicyPeer, a netip.Addr)
 		if p.Namespaces == nil && pod.Namespace != namespace {
 			continue
 		}
-		if p.Namespaces != nil && !w.namespaceSelected(*p.Namespaces, pod.Namespace) {
+		if p.Namespaces != nil && w.inNamespace(*p.Namespaces, pod.Namespace) != yes {
 			continue
 		}
 		if p.Pods == nil || selects(*p.Pods, pod.Labels) {
 			return true
-		}
-	}
-	return false
-}
-
-func (w World) namespaceSelected(s model.Selector, name string) bool {
-	for _, n := range w.Objects.Namespaces {
-		if n.Name == name {
-			return selects(s, n.Labels)
 		}
 	}
 	return false

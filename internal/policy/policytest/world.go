@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -47,6 +49,12 @@ func NewRandom(seed uint64) *Random {
 	for i := range r.IntN(7) {
 		r.Objects.NetworkPolicies = append(r.Objects.NetworkPolicies, r.Policy(i))
 	}
+	for i := range pick(r.Rand, []int{0, 0, 1, 2, 4}) {
+		r.Objects.ClusterPolicies = append(r.Objects.ClusterPolicies, r.ClusterPolicy(i))
+	}
+	if chance(r.Rand, 2) {
+		r.Objects.Ranges = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd44::/48")}
+	}
 	for _, s := range []string{"192.0.2.250", "198.51.100.7", "0.0.0.0", "255.255.255.255", "2001:db8:f::7", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"} {
 		r.addrs = append(r.addrs, netip.MustParseAddr(s))
 	}
@@ -87,10 +95,12 @@ func (r *Random) makeBlocks() {
 		if i == 3 {
 			endpoints = endpoints[:1]
 		}
-		r.addrs = append(r.addrs, endpoints...)
+		addresses := []netip.Addr{netip.MustParseAddr(fmt.Sprintf("203.0.113.%d", i))}
+		labels := r.labels()
+		r.addrs = append(append(r.addrs, endpoints...), addresses...)
 		for _, cidr := range []string{fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd44:0:0:%d::/64", i)} {
 			p := netip.MustParsePrefix(cidr)
-			r.Blocks = append(r.Blocks, model.Block{Name: cidr, CIDR: p, Node: fmt.Sprintf("node%d", i), Endpoints: endpoints, State: model.BlockActive})
+			r.Blocks = append(r.Blocks, model.Block{Name: cidr, CIDR: p, Node: fmt.Sprintf("node%d", i), Endpoints: endpoints, Addresses: addresses, Labels: labels, State: model.BlockActive})
 			r.addrs = append(r.addrs, p.Addr(), p.Addr().Next())
 		}
 	}
@@ -193,6 +203,56 @@ func (r *Random) Policy(i int) model.NetworkPolicy {
 	return p
 }
 
+// ClusterPolicy makes a policy of the cluster. Two may have the same priority.
+func (r *Random) ClusterPolicy(i int) model.ClusterPolicy {
+	p := model.ClusterPolicy{
+		Name: fmt.Sprintf("cluster%d", i), Tier: pick(r.Rand, []model.Tier{model.AdminTier, model.BaselineTier}), Priority: r.Int32N(3),
+		Namespaces: r.selector(), Pods: r.selector(),
+	}
+	if chance(r.Rand, 3) {
+		p.Pods = nil
+	}
+	for range r.IntN(4) {
+		p.Ingress = append(p.Ingress, r.tierRule(false))
+	}
+	for range r.IntN(4) {
+		p.Egress = append(p.Egress, r.tierRule(true))
+	}
+	return p
+}
+
+func (r *Random) tierRule(egress bool) model.TierRule {
+	rule := model.TierRule{Action: pick(r.Rand, []model.PolicyAction{model.PolicyAccept, model.PolicyDeny, model.PolicyPass})}
+	for range 1 + r.IntN(3) {
+		rule.Peers = append(rule.Peers, r.tierPeer(egress))
+	}
+	if chance(r.Rand, 2) {
+		return rule
+	}
+	for range 1 + r.IntN(3) {
+		rule.Ports = append(rule.Ports, r.port())
+	}
+	return rule
+}
+
+func (r *Random) tierPeer(egress bool) model.PolicyPeer {
+	kinds := 4
+	if egress {
+		kinds = 8
+	}
+	s := r.selector()
+	switch r.IntN(kinds) {
+	case 0, 1:
+		return model.PolicyPeer{Namespaces: &s}
+	case 4, 5:
+		return model.PolicyPeer{Block: r.block()}
+	case 6, 7:
+		return model.PolicyPeer{Nodes: &s}
+	}
+	pods := r.selector()
+	return model.PolicyPeer{Namespaces: &s, Pods: &pods}
+}
+
 func (r *Random) rule() model.PolicyRule {
 	var rule model.PolicyRule
 	for range r.IntN(4) {
@@ -289,6 +349,9 @@ func (r *Random) Connection() Connection {
 	if chance(r.Rand, 2) {
 		c.Client, c.Server = local, other
 	}
+	if c.Client == local && chance(r.Rand, 4) {
+		c.Server, c.ToHost = r.ofHost(local), true
+	}
 	if c.Protocol != "icmp" {
 		c.Port = uint16(pick(r.Rand, numbers))
 		if chance(r.Rand, 4) {
@@ -296,6 +359,24 @@ func (r *Random) Connection() Connection {
 		}
 	}
 	return c
+}
+
+// ofHost returns an address of the node that has a pod's address; also one that is
+// none of those that the cluster knows of.
+func (r *Random) ofHost(pod netip.Addr) netip.Addr {
+	var node string
+	for _, b := range r.Blocks {
+		if b.CIDR.Contains(pod) {
+			node = b.Node
+		}
+	}
+	addrs := []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("2001:db8:f::1")}
+	for _, b := range r.Blocks {
+		if b.Node == node {
+			addrs = append(append(append(addrs, ipam.NodeAddress(b.CIDR)), b.Endpoints...), b.Addresses...)
+		}
+	}
+	return pick(r.Rand, slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.Is4() != pod.Is4() }))
 }
 
 func (r *Random) other(is4 bool) netip.Addr {

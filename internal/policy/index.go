@@ -1,0 +1,254 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Index is what the objects of the cluster say, arranged so that Build need not
+// look at all of them. It does not change.
+type Index struct {
+	// policies are by namespace, sorted by name.
+	policies map[string][]model.NetworkPolicy
+	// tiers are the cluster's policies of each tier, in the order in which they are asked.
+	tiers [tierCount][]model.ClusterPolicy
+	// namespaces are the labels of each namespace.
+	namespaces map[string]map[string]string
+	// groups are the pods that selectors cannot tell apart, by namespace.
+	groups map[string][]*podGroup
+	pods   map[podName]*indexedPod
+	// nodes are all addresses of nodes.
+	nodes map[netip.Addr]nodeAddress
+	// ranges are the addresses that pods may have.
+	ranges *netipx.IPSet
+}
+
+// tierCount is the number of tiers of the cluster's policies.
+const tierCount = 2
+
+// nodeAddress is what an address of a node goes by.
+type nodeAddress struct {
+	// judged is the address that blocks see: of one in the pod ranges it is the
+	// node's endpoint.
+	judged netip.Addr
+	labels map[string]string
+}
+
+type podName struct{ namespace, name string }
+
+// podGroup are the pods of a namespace that have the same labels.
+type podGroup struct {
+	labels map[string]string
+	pods   []*indexedPod
+}
+
+// indexedPod is a pod that can be a peer.
+type indexedPod struct {
+	*model.ClusterPod
+	group *podGroup
+	// addrs are the addresses that are the pod's, and no younger pod's or a node's.
+	addrs []addrKey
+}
+
+// addrKey is an address, and how it is written as the key of an element.
+type addrKey struct {
+	netip.Addr
+	key []string
+}
+
+func keyOf(a netip.Addr) addrKey { return addrKey{a, []string{a.String()}} }
+
+// NewIndex arranges objects. The blocks say which addresses in the pod ranges are
+// those of nodes.
+func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
+	x := &Index{
+		policies:   map[string][]model.NetworkPolicy{},
+		namespaces: make(map[string]map[string]string, len(o.Namespaces)),
+		groups:     map[string][]*podGroup{},
+		pods:       make(map[podName]*indexedPod, len(o.Pods)),
+		nodes:      nodeAddresses(blocks),
+		ranges:     podRanges(o.Ranges, blocks),
+	}
+	for _, p := range o.NetworkPolicies {
+		x.policies[p.Namespace] = append(x.policies[p.Namespace], p)
+	}
+	for _, policies := range x.policies {
+		slices.SortFunc(policies, func(a, b model.NetworkPolicy) int { return strings.Compare(a.Name, b.Name) })
+	}
+	for _, p := range o.ClusterPolicies {
+		x.tiers[p.Tier] = append(x.tiers[p.Tier], p)
+	}
+	for _, policies := range x.tiers {
+		slices.SortFunc(policies, func(a, b model.ClusterPolicy) int {
+			return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.Name, b.Name))
+		})
+	}
+	for _, n := range o.Namespaces {
+		x.namespaces[n.Name] = n.Labels
+	}
+	owners := ownersOf(o.Pods)
+	byLabels := map[string]*podGroup{}
+	for i := range o.Pods {
+		p := &o.Pods[i]
+		// Packets of a pod in the node's network are the node's: nobody can tell them apart.
+		if p.HostNetwork {
+			continue
+		}
+		key := p.Namespace + "\x00" + labelsKey(p.Labels)
+		group := byLabels[key]
+		if group == nil {
+			group = &podGroup{labels: p.Labels}
+			byLabels[key] = group
+			x.groups[p.Namespace] = append(x.groups[p.Namespace], group)
+		}
+		indexed := &indexedPod{ClusterPod: p, group: group}
+		for _, a := range addrsOf(p) {
+			if _, isNode := x.nodes[a]; owners[a] == p && !isNode {
+				indexed.addrs = append(indexed.addrs, keyOf(a))
+			}
+		}
+		group.pods = append(group.pods, indexed)
+		x.pods[podName{p.Namespace, p.Name}] = indexed
+	}
+	return x
+}
+
+// ownersOf says whose each address is. A pod that has ended, or is about to, may
+// still name an address that another one has by now: the younger pod's it is.
+func ownersOf(pods []model.ClusterPod) map[netip.Addr]*model.ClusterPod {
+	owners := make(map[netip.Addr]*model.ClusterPod, len(pods))
+	for i := range pods {
+		p := &pods[i]
+		if p.HostNetwork {
+			continue
+		}
+		for _, a := range addrsOf(p) {
+			if o := owners[a]; o == nil || younger(p, o) {
+				owners[a] = p
+			}
+		}
+	}
+	return owners
+}
+
+// addrsOf returns the addresses of a pod, each once.
+func addrsOf(p *model.ClusterPod) []netip.Addr {
+	var addrs []netip.Addr
+	for _, a := range p.Addrs {
+		a = a.Unmap().WithZone("")
+		if a.IsValid() && !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+func younger(a, b *model.ClusterPod) bool {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name)) > 0
+}
+
+func labelsKey(labels map[string]string) string {
+	var key strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		key.WriteString(name)
+		key.WriteByte('=')
+		key.WriteString(labels[name])
+		// Neither names nor values of labels have a comma.
+		key.WriteByte(',')
+	}
+	return key.String()
+}
+
+// nodeAddresses returns the addresses of all nodes. In the pod ranges a node may have
+// the base address of any of its blocks; where it has no endpoint of the family, that
+// address stands for itself.
+func nodeAddresses(blocks []model.Block) map[netip.Addr]nodeAddress {
+	nodes := make(map[netip.Addr]nodeAddress, 2*len(blocks))
+	add := func(a, judged netip.Addr, labels map[string]string) {
+		if _, has := nodes[a]; !has {
+			nodes[a] = nodeAddress{judged, labels}
+		}
+	}
+	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b model.Block) int { return strings.Compare(a.Name, b.Name) })
+	for _, b := range sorted {
+		own := ipam.NodeAddress(b.CIDR)
+		judged := own
+		if e, ok := b.Endpoint(own.Is4()); ok {
+			judged = e
+		}
+		add(own, judged, b.Labels)
+	}
+	for _, b := range sorted {
+		for _, a := range slices.Concat(b.Endpoints, b.Addresses) {
+			add(a, a, b.Labels)
+		}
+	}
+	return nodes
+}
+
+// podRanges returns the addresses that pods may have.
+func podRanges(ranges []netip.Prefix, blocks []model.Block) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	for _, r := range ranges {
+		b.AddPrefix(r)
+	}
+	for _, block := range blocks {
+		b.AddPrefix(block.CIDR)
+	}
+	set, err := b.IPSet()
+	if err != nil {
+		// Only of prefixes that are not valid, of which neither has any.
+		return &netipx.IPSet{}
+	}
+	return set
+}
+
+// CanAttach says whether it is known which policies select a pod. Pods of no
+// namespace are not Kubernetes' and no policy's.
+func (x *Index) CanAttach(p model.Pod) bool {
+	object := x.lookup(p)
+	if object == nil && len(x.policies[p.Namespace]) > 0 {
+		return false
+	}
+	for _, policies := range x.tiers {
+		for i := range policies {
+			if _, sure := x.isSubject(&policies[i], p.Namespace, object); !sure {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isSubject says whether a policy may be about a pod of a namespace, whose object is nil
+// where it is not known, and whether that is sure.
+func (x *Index) isSubject(p *model.ClusterPolicy, namespace string, object *indexedPod) (is, sure bool) {
+	labels, known := x.namespaces[namespace]
+	switch {
+	case namespace == "":
+		return false, true
+	case known && !p.Namespaces.Matches(labels):
+		return false, true
+	case object != nil && !p.Pods.Matches(object.Labels):
+		return false, true
+	}
+	return true, (known || len(p.Namespaces) == 0) && (object != nil || len(p.Pods) == 0)
+}
+
+// lookup returns the object of an attached pod, and nil where there is none, or
+// only one of a former pod of the same name.
+func (x *Index) lookup(p model.Pod) *indexedPod {
+	found := x.pods[podName{p.Namespace, p.Name}]
+	if found == nil || p.UID != "" && found.UID != "" && p.UID != found.UID {
+		return nil
+	}
+	return found
+}
