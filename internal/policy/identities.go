@@ -221,14 +221,14 @@ func (b *build) placeBlocks(d *decision, to *lookups, segments [2][]segment) {
 	}
 }
 
-// placeAddr leads from an address to its identity, where the blocks would have it
+// place leads from an address to its identity, where the blocks would have it
 // otherwise.
-func (b *build) placeAddr(d *decision, to *lookups, a addrKey, is, would *identity) {
+func (l *lookups) place(a addrKey, is, would *identity) {
 	family := model.FamilyIndex(a.Addr)
 	if is == would || !is.reaches(family) && !would.reaches(family) {
 		return
 	}
-	to.addrs[family] = append(to.addrs[family], model.Element{Key: a.key, Value: is.verdict(family)})
+	l.addrs[family] = append(l.addrs[family], model.Element{Key: a.key, Value: is.verdict(family)})
 }
 
 func prefixText(p netip.Prefix) string {
@@ -257,7 +257,7 @@ func (b *build) placePods(d *decision, segments [2][]segment) {
 			if known {
 				who = d.known(who)
 			}
-			b.placeAddr(d, &d.forward, a, b.identify(d, who, p.Ports, false), b.identify(d, blocks, nil, false))
+			d.forward.place(a, b.identify(d, who, p.Ports, false), b.identify(d, blocks, nil, false))
 		}
 	}
 	for _, l := range b.local {
@@ -303,6 +303,6 @@ func (b *build) placeNodes(d *decision, to *lookups, segments [2][]segment) {
 			}
 		}
 		would := b.identify(d, peersAt(segments[family], own), nil, host)
-		b.placeAddr(d, to, keyOf(own), b.identify(d, who, nil, host), would)
+		to.place(keyOf(own), b.identify(d, who, nil, host), would)
 	}
 }

@@ -29,6 +29,13 @@ type policed struct {
 func newPoliced(t *testing.T, o options) *policed {
 	t.Helper()
 	p := &policed{cluster: newCluster(t, o), have: map[*node][]model.Table{}}
+	for i := range p.blocks {
+		p.blocks[i].Labels = map[string]string{"name": p.blocks[i].Node}
+	}
+	for _, n := range p.nodes {
+		n.Serve(t, port)
+		n.Serve(t, 80)
+	}
 	for _, name := range policytest.Namespaces {
 		p.objects.Namespaces = append(p.objects.Namespaces, model.Namespace{Name: name, Labels: map[string]string{"name": name}})
 	}
@@ -124,20 +131,22 @@ type end struct {
 	*topology.Namespace
 	node  *node
 	addrs []netip.Addr
-	isPod bool
+	// servers are the addresses that others connect to.
+	servers []netip.Addr
+	isPod   bool
 }
 
 func (c *policed) ends(pods []*pod) []end {
 	var ends []end
 	for _, p := range pods {
-		ends = append(ends, end{p.Namespace, p.node, p.Addrs, true})
+		ends = append(ends, end{p.Namespace, p.node, p.Addrs, p.Addrs, true})
 	}
 	for _, n := range c.nodes {
 		e := end{Namespace: n.Namespace, node: n}
 		// Other nodes' pods see the node with the address that it has in its range.
 		for _, b := range c.blocks {
 			if b.Node == n.Name {
-				e.addrs = append(e.addrs, b.CIDR.Addr())
+				e.addrs, e.servers = append(e.addrs, b.CIDR.Addr()), b.Endpoints
 			}
 		}
 		ends = append(ends, e)
@@ -173,14 +182,19 @@ func (c *policed) check(t *testing.T, pods []*pod) (cases, passed int) {
 	ends := c.ends(pods)
 	for _, from := range ends {
 		for _, to := range ends {
-			if !to.isPod {
-				continue
-			}
-			for i, server := range to.addrs {
+			for i, server := range to.servers {
 				for _, protocol := range []string{"tcp", "udp"} {
 					for _, number := range []uint16{80, port} {
+						connection := policytest.Connection{Client: from.addrs[i], Server: server, Protocol: protocol, Port: number}
+						if !to.isPod {
+							// A node that has many addresses answers datagrams from any.
+							if !from.isPod || protocol == "udp" {
+								continue
+							}
+							connection.ToHost = from.node == to.node
+						}
 						all.Add(1)
-						go try(from, to, policytest.Connection{Client: from.addrs[i], Server: server, Protocol: protocol, Port: number})
+						go try(from, to, connection)
 					}
 				}
 			}
@@ -223,6 +237,10 @@ func TestPacketsObeyRandomPolicies(t *testing.T) {
 				c.objects.NetworkPolicies = nil
 				for i := range 2 + r.IntN(5) {
 					c.objects.NetworkPolicies = append(c.objects.NetworkPolicies, r.Policy(i))
+				}
+				c.objects.ClusterPolicies = nil
+				for i := range r.IntN(4) {
+					c.objects.ClusterPolicies = append(c.objects.ClusterPolicies, r.ClusterPolicy(i))
 				}
 				c.enforce(t)
 				n, p := c.check(t, pods)
