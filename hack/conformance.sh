@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
-# Usage: hack/conformance.sh [RUN...], by default all: overlay routed bridge policy policy-bridge
+# Usage: hack/conformance.sh [RUN...], by default all of them
 #
-# Runs specs of Kubernetes' own end-to-end suite: those of conformance that are about networks, and those of network
-# policy. Each run has a fresh local cluster of its own, on which Helm installs podnet:
+# Runs suites that others wrote: of Kubernetes' own end-to-end suite the specs of conformance that are about networks and
+# those of network policy, and the conformance suite of network-policy-api. Each run has a fresh local cluster of its
+# own, on which Helm installs podnet:
 #
-#   overlay        attachment PointToPoint, route mode Overlay
-#   routed         attachment PointToPoint, route mode Routed
-#   bridge         attachment Bridge, route mode Overlay
-#   policy         as overlay, the specs of NetworkPolicy but those that send SCTP, which not every kernel has
-#   policy-bridge  as bridge, the same
+#   overlay                attachment PointToPoint, route mode Overlay
+#   routed                 attachment PointToPoint, route mode Routed
+#   bridge                 attachment Bridge, route mode Overlay
+#   policy                 as overlay, the specs of NetworkPolicy but those that send SCTP, which not every kernel has
+#   policy-routed          as routed, the same
+#   policy-bridge          as bridge, the same
+#   cluster-policy         as overlay, the suite of ClusterNetworkPolicy with all features that podnet has, but those of its
+#                          tests that send SCTP
+#   cluster-policy-bridge  as bridge, the same
 #
-# The results are in bin/conformance/RUN (junit.xml, e2e.log; and of a failed run, what its cluster was like). It fails
-# unless every spec of every run has passed. In the environment:
+# The results are in bin/conformance/RUN (junit.xml and e2e.log, or report.yaml and suite.log; and of a failed run, what
+# its cluster was like). It fails unless every spec of every run has passed. In the environment:
 #
 #   FOCUS  a regular expression for the specs, instead of those of the run
-#   PROCS  how many specs run at the same time (default 2; none of them is marked as serial)
+#   PROCS  how many specs of Kubernetes' suite run at the same time (default 2; none of them is marked as serial)
 #   NODES  nodes of the cluster (default 2)
 #   KEEP   not empty: leave the cluster of the last run up; CLUSTER_NAME=podnet-conformance names it
 set -euo pipefail
@@ -25,7 +30,13 @@ cluster=hack/cluster/cluster
 results=bin/conformance
 
 attachment_of() { [[ $1 == *bridge ]] && echo Bridge || echo PointToPoint; }
-mode_of() { [[ $1 == routed ]] && echo Routed || echo Overlay; }
+mode_of() { [[ $1 == *routed ]] && echo Routed || echo Overlay; }
+
+runs=(overlay routed bridge policy policy-routed policy-bridge cluster-policy cluster-policy-bridge)
+
+# Features of network-policy-api beyond the standard ones, and the tests that send SCTP and expect an answer.
+cluster_policy_features=ClusterNetworkPolicy,ClusterNetworkPolicyNamedPorts,ClusterNetworkPolicyEgressNodePeers
+cluster_policy_sctp='/(CNPAdminTierEgressSCTP|CNPAdminTierIngressSCTP|CNPBaselineTierEgressSCTP|CNPBaselineTierIngressSCTP)$'
 
 # selection_of RUN prints the options that select its specs, one a line.
 selection_of() {
@@ -61,8 +72,36 @@ specs() {
 		--disable-log-dump >"$out/e2e.log" 2>&1 || echo "run $1: ginkgo returned $?"
 }
 
-# count RUN STATUS prints how many specs ended so.
-count() { grep -c "<testcase name=\"\[It\].* status=\"$2\"" "$results/$1/junit.xml" || true; }
+# cluster_policies RUN runs the suite of network-policy-api, test after test.
+cluster_policies() {
+	local out=$results/$1
+	"$bin/network-policy-api.test" -test.v -test.timeout=2h -test.run="TestConformanceProfiles${FOCUS:+/$FOCUS}" \
+		-test.skip="TestConformanceProfiles$cluster_policy_sctp" \
+		--conformance-profiles=ClusterNetworkPolicy --supported-features="$cluster_policy_features" \
+		--organization=podnet --project=podnet --url=https://github.com/podnet/podnet --version="$(git describe --always --dirty)" \
+		--contact=https://github.com/podnet/podnet/issues --report-output="$PWD/$out/report.yaml" >"$out/suite.log" 2>&1 ||
+		echo "run $1: the suite returned $?"
+}
+
+# count RUN STATUS prints how many specs ended so: passed, failed or skipped.
+count() {
+	local word
+	if [[ -e $results/$1/junit.xml ]]; then
+		grep -c "<testcase name=\"\[It\].* status=\"$2\"" "$results/$1/junit.xml" || true
+	else
+		case $2 in passed) word=PASS ;; failed) word=FAIL ;; skipped) word=SKIP ;; esac
+		grep -cE "^    --- $word: TestConformanceProfiles/[^/ ]+ " "$results/$1/suite.log" || true
+	fi
+}
+
+# selected RUN prints how many specs were to be run.
+selected() {
+	if [[ -e $results/$1/junit.xml ]]; then
+		echo $(($(grep -c '<testcase name="\[It\]' "$results/$1/junit.xml") - $(count "$1" skipped)))
+	else
+		echo $(($(count "$1" passed) + $(count "$1" failed)))
+	fi
+}
 
 # run RUN returns 0 when all specs that it selects have passed.
 run() {
@@ -72,31 +111,31 @@ run() {
 	local failed=0
 	if install "$1"; then
 		kubectl get nodes,podnetworks,nodesubnets,nodenetworks --output=wide >"$out/cluster.txt"
-		specs "$1"
+		if [[ $1 == cluster-policy* ]]; then cluster_policies "$1"; else specs "$1"; fi
 	fi
-	if [[ -s $out/junit.xml ]]; then
+	if [[ -s $out/junit.xml || -s $out/suite.log ]]; then
 		local selected passed
-		selected=$(($(grep -c '<testcase name="\[It\]' "$out/junit.xml") - $(count "$1" skipped)))
+		selected=$(selected "$1")
 		passed=$(count "$1" passed)
-		summary+=("$(printf '%-8s %d of %d passed (%d s)' "$1" "$passed" "$selected" $((SECONDS - began)))")
+		summary+=("$(printf '%-21s %d of %d passed (%d s)' "$1" "$passed" "$selected" $((SECONDS - began)))")
 		((selected > 0 && passed == selected)) || failed=1
 	else
-		summary+=("$(printf '%-8s did not come to an end, see %s' "$1" "$out")")
+		summary+=("$(printf '%-21s did not come to an end, see %s' "$1" "$out")")
 		failed=1
 	fi
 	((failed == 0)) || hack/dump-cluster.sh "$out/cluster" || true
 	return "$failed"
 }
 
-(($#)) || set -- overlay routed bridge policy policy-bridge
+(($#)) || set -- "${runs[@]}"
 for name in "$@"; do
-	[[ $name =~ ^(overlay|routed|bridge|policy|policy-bridge)$ ]] || {
-		echo "conformance.sh: there is no run '$name'; there are: overlay routed bridge" >&2
+	[[ " ${runs[*]} " == *" $name "* ]] || {
+		echo "conformance.sh: there is no run '$name'; there are: ${runs[*]}" >&2
 		exit 2
 	}
 done
 
-"$cluster" build helm e2e ginkgo
+"$cluster" build helm e2e ginkgo network-policy-api
 hack/make-image.sh
 bin=$("$cluster" bin)
 export PATH=$bin:$PATH KUBECONFIG=${bin%/bin}/kubeconfig
@@ -107,6 +146,6 @@ for name in "$@"; do
 	echo "=== conformance: $name"
 	run "$name" || failed=1
 done
-echo "=== Kubernetes $(kubectl version --client --output=yaml | awk '$1 == "gitVersion:" { print $2 }'), specs $FOCUS"
+echo "=== Kubernetes $(kubectl version --client --output=yaml | awk '$1 == "gitVersion:" { print $2 }'), network-policy-api $(awk '$2 == "sigs.k8s.io/network-policy-api" { print $3 }' hack/cluster/modules/network-policy-api/go.mod)"
 printf '=== %s\n' "${summary[@]}"
 exit "$failed"

@@ -7,7 +7,7 @@ usage() {
 Usage: hack/cluster/cluster COMMAND
 
   deps                 install the Debian packages that the cluster needs
-  build [COMPONENT…]   build and cache the binaries (all but e2e and ginkgo, when none is named)
+  build [COMPONENT…]   build and cache the binaries (all but the suites, when none is named)
   up                   start a cluster of NODES nodes (environment, default 3)
   down                 stop it and remove everything that it made
   status               what runs, and what Kubernetes says

@@ -22,21 +22,22 @@ coredns coredns github.com/coredns/coredns
 helm helm helm.sh/helm/v4/cmd/helm
 e2e e2e k8s.io/kubernetes/test/e2e
 ginkgo e2e github.com/onsi/ginkgo/v2/ginkgo
+network-policy-api network-policy-api sigs.k8s.io/network-policy-api/conformance
 LIST
 }
 
 component_names() { component_table | cut -d' ' -f1; }
 
-# Kubernetes' end-to-end suite takes minutes to build and only conformance runs need it, so it is built when it is named.
-# Its module is one of its own, as it needs more than the cluster does.
-default_components() { component_names | grep -vxE 'e2e|ginkgo'; }
+# Suites take minutes to build and only conformance runs need them, so they are built when they are named. Their modules
+# are their own, as they need more than the cluster does.
+default_components() { component_names | grep -vxE 'e2e|ginkgo|network-policy-api'; }
 
 # What `up` runs.
 cluster_components() { default_components | grep -vx helm; }
 
 file_of() {
 	case $1 in
-	e2e) say e2e.test ;;
+	e2e | network-policy-api) say "$1.test" ;;
 	*) say "$1" ;;
 	esac
 }
@@ -74,7 +75,7 @@ build_one() {
 	# A name of our own for the unfinished file: two checkouts may build the same thing at the same time.
 	local partial=$out.partial.$$
 	local command=(build)
-	[ "$name" != e2e ] || command=(test -c)
+	[[ $out != *.test ]] || command=(test -c)
 	(cd "$here/modules/$module" &&
 		CGO_ENABLED=0 go "${command[@]}" -ldflags "$ldflags" -o "$partial" "$package") || {
 		rm -f "$partial"

@@ -2,14 +2,16 @@
 # shellcheck disable=SC2154 # "here", "repo" and "state" are set by the script that sources this file.
 # The container images of the cluster, assembled from built binaries and programs of this machine.
 
-# The names under which Kubernetes' own end-to-end suite (test/utils/image/manifest.go) asks for what our one image with
-# agnhost and shell tools can do. The first is also the sandbox image of containerd.
+# The names under which Kubernetes' own end-to-end suite (test/utils/image/manifest.go), and the last under which that of
+# network-policy-api, asks for what our one image with agnhost and shell tools can do. The first is also the sandbox image
+# of containerd.
 agnhost_image=registry.k8s.io/e2e-test-images/agnhost:2.66.1
 agnhost_tags=(
 	"$agnhost_image"
 	registry.k8s.io/e2e-test-images/busybox:1.37.0-2
 	registry.k8s.io/e2e-test-images/glibc-dns-testing:2.1.1
 	registry.k8s.io/pause:3.10.2
+	registry.k8s.io/e2e-test-images/agnhost:2.45
 )
 
 # Programs that specs and our own tests run in a shell. dash is /bin/sh: busybox's own shell prefers its applets to what PATH finds.
