@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/policyapi"
 )
 
 // network turns a PodNetwork into values. What the API server's validation lets
@@ -104,22 +103,12 @@ func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
 	for i := range r.Spec.Between {
 		// The conversion checks what the schema cannot: operators that ask for
 		// values and those that forbid them.
-		if _, err := metav1.LabelSelectorAsSelector(&r.Spec.Between[i]); err != nil {
+		between, err := policyapi.Selector(&r.Spec.Between[i])
+		if err != nil {
 			errs = append(errs, fmt.Errorf("RouteMode %s: between[%d]: %w", r.Name, i, err))
 			continue
 		}
-		out.Between = append(out.Between, selector(&r.Spec.Between[i]))
+		out.Between = append(out.Between, between)
 	}
 	return out, errors.Join(errs...)
-}
-
-func selector(s *metav1.LabelSelector) model.Selector {
-	var out model.Selector
-	for k, v := range s.MatchLabels {
-		out = append(out, model.Requirement{Key: k, Operator: model.In, Values: []string{v}})
-	}
-	for _, e := range s.MatchExpressions {
-		out = append(out, model.Requirement{Key: e.Key, Operator: model.Operator(e.Operator), Values: e.Values})
-	}
-	return out
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,13 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/policyapi"
 )
 
 // CacheOptions say what caches keep of objects that are no kinds of podnet's. There
@@ -191,7 +190,7 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 		return out, fmt.Errorf("read NetworkPolicies: %w", err)
 	}
 	for i := range policies.Items {
-		p, err := networkPolicy(&policies.Items[i])
+		p, err := policyapi.NetworkPolicy(&policies.Items[i])
 		if err != nil {
 			out.Problems = append(out.Problems, model.Problem{
 				Reason:  podnetv1alpha1.ReasonDegraded,
@@ -201,122 +200,4 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 		out.Objects.NetworkPolicies = append(out.Objects.NetworkPolicies, p)
 	}
 	return out, nil
-}
-
-// networkPolicy turns a NetworkPolicy into a value. What cannot be read, which the API
-// server's validation does not let through, selects nobody, and the error says what it is.
-func networkPolicy(p *networkingv1.NetworkPolicy) (model.NetworkPolicy, error) {
-	out := model.NetworkPolicy{Namespace: p.Namespace, Name: p.Name}
-	var problems []string
-	r := policyReader{problem: func(field string, err error) {
-		problems = append(problems, fmt.Sprintf("%s: %v", field, err))
-	}}
-	if s := r.selector("podSelector", &p.Spec.PodSelector); s != nil {
-		out.Pods = *s
-	}
-	for _, t := range p.Spec.PolicyTypes {
-		out.Types = append(out.Types, model.PolicyType(t))
-	}
-	for i, rule := range p.Spec.Ingress {
-		out.Ingress = append(out.Ingress, r.rule(fmt.Sprintf("ingress[%d]", i), rule.From, rule.Ports))
-	}
-	for i, rule := range p.Spec.Egress {
-		out.Egress = append(out.Egress, r.rule(fmt.Sprintf("egress[%d]", i), rule.To, rule.Ports))
-	}
-	if len(problems) > 0 {
-		return out, fmt.Errorf("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, strings.Join(problems, "; "))
-	}
-	return out, nil
-}
-
-// policyReader reads parts of a policy.
-type policyReader struct {
-	problem func(field string, err error)
-}
-
-// nobody selects nothing: no label is there and absent.
-var nobody = model.Selector{{Key: "podnet.dev/nobody", Operator: model.Exists}, {Key: "podnet.dev/nobody", Operator: model.DoesNotExist}}
-
-func (r policyReader) selector(field string, s *metav1.LabelSelector) *model.Selector {
-	if s == nil {
-		return nil
-	}
-	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
-		r.problem(field, err)
-		return &nobody
-	}
-	out := selector(s)
-	return &out
-}
-
-func (r policyReader) rule(field string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) model.PolicyRule {
-	var out model.PolicyRule
-	for i, p := range peers {
-		at := fmt.Sprintf("%s.peers[%d]", field, i)
-		peer := model.PolicyPeer{Namespaces: r.selector(at, p.NamespaceSelector), Pods: r.selector(at, p.PodSelector)}
-		if p.IPBlock != nil {
-			peer.Block = r.block(at, p.IPBlock)
-		}
-		out.Peers = append(out.Peers, peer)
-	}
-	for _, p := range ports {
-		port := model.PolicyPort{EndPort: p.EndPort}
-		if p.Protocol != nil {
-			port.Protocol = string(*p.Protocol)
-		}
-		if p.Port != nil {
-			if p.Port.Type == intstr.String {
-				port.Name = p.Port.StrVal
-			} else {
-				port.Port = &p.Port.IntVal
-			}
-		}
-		out.Ports = append(out.Ports, port)
-	}
-	return out
-}
-
-// block reads a block. Without all of its exceptions it would hold too much, so that
-// one which cannot be read makes it nobody's.
-func (r policyReader) block(field string, b *networkingv1.IPBlock) *model.IPBlock {
-	var out model.IPBlock
-	var err error
-	if out.CIDR, err = parseBlock(b.CIDR); err != nil {
-		r.problem(field+".ipBlock.cidr", err)
-		return nil
-	}
-	for _, e := range b.Except {
-		except, err := parseBlock(e)
-		if err != nil {
-			r.problem(field+".ipBlock.except", err)
-			return nil
-		}
-		out.Except = append(out.Except, except)
-	}
-	return &out
-}
-
-// parseBlock reads a CIDR as the API server does, which lets numbers have leading
-// zeros in objects that are old.
-func parseBlock(text string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(text)
-	if err == nil {
-		return p, nil
-	}
-	addr, bits, ok := strings.Cut(text, "/")
-	if !ok || strings.Contains(addr, ":") {
-		return p, err
-	}
-	var numbers []string
-	for number := range strings.SplitSeq(addr, ".") {
-		trimmed := strings.TrimLeft(number, "0")
-		if trimmed == "" {
-			trimmed = "0"
-		}
-		numbers = append(numbers, trimmed)
-	}
-	if sloppy, again := netip.ParsePrefix(strings.Join(numbers, ".") + "/" + bits); again == nil {
-		return sloppy, nil
-	}
-	return p, err
 }
