@@ -78,9 +78,10 @@ func BenchmarkIndex(b *testing.B) {
 
 // BenchmarkBuild is what a change costs on a node of a large cluster.
 func BenchmarkBuild(b *testing.B) {
-	for _, n := range []struct{ pods, policies int }{{1000, 100}, {100_000, 10_000}} {
-		b.Run(fmt.Sprintf("%d_pods_%d_policies", n.pods, n.policies), func(b *testing.B) {
+	for _, n := range []struct{ pods, policies, clusterPolicies int }{{1000, 100, 0}, {100_000, 10_000, 0}, {100_000, 10_000, 20}} {
+		b.Run(fmt.Sprintf("%d_pods_%d_policies_%d_of_the_cluster", n.pods, n.policies, n.clusterPolicies), func(b *testing.B) {
 			w := large(n.pods, 250, n.policies, false)
+			w.Objects.ClusterPolicies = tiers(n.clusterPolicies)
 			x := NewIndex(w.Objects, w.Blocks)
 			var result Result
 			for b.Loop() {
@@ -94,4 +95,20 @@ func BenchmarkBuild(b *testing.B) {
 			b.ReportMetric(float64(len(result.Tables[0].Chains)), "chains")
 		})
 	}
+}
+
+// tiers makes policies of the cluster about all pods: half of them of each tier.
+func tiers(n int) []model.ClusterPolicy {
+	var out []model.ClusterPolicy
+	for i := range n {
+		out = append(out, model.ClusterPolicy{
+			Name: fmt.Sprint("cluster", i), Tier: model.Tier(i % tierCount), Priority: int32(i),
+			Ingress: []model.TierRule{
+				{Action: model.PolicyPass, Peers: []model.PolicyPeer{namespaces(fmt.Sprintf("team=ns%d", i))}},
+				{Action: model.PolicyDeny, Peers: []model.PolicyPeer{namespaces("")}, Ports: []model.PolicyPort{number("TCP", int32(8000+i))}},
+			},
+			Egress: []model.TierRule{{Action: model.PolicyDeny, Peers: []model.PolicyPeer{block(fmt.Sprintf("198.18.%d.0/24", i))}}},
+		})
+	}
+	return out
 }
