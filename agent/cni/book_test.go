@@ -399,3 +399,10 @@ func TestConcurrentReservationsGetDistinctAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestHostLinkFitsTheKernel(t *testing.T) {
+	name := Key{strings.Repeat("f", 64), "eth0"}.HostLink()
+	if len(name) != 15 || !strings.HasPrefix(name, model.PodLinkPrefix) {
+		t.Errorf("%q has %d characters", name, len(name))
+	}
+}

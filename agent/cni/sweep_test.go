@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -141,6 +143,42 @@ func counted(t *testing.T) float64 {
 	}
 	t.Fatal("there is no such metric")
 	return 0
+}
+
+func TestSweepDetachesPodsWhoseNamespaceAndLinkAreGone(t *testing.T) {
+	network, dir := newFakeNetwork("10.0.0.0/24"), folder(t)
+	a := startAgent(t, network, dir)
+	here := filepath.Join(dir, "netns")
+	if err := os.WriteFile(here, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for id, netns := range map[string]string{"both": here, "link": dir + "/gone", "netns": here, "none": dir + "/gone"} {
+		r := request(id, `{}`)
+		r.Netns = netns
+		_, e := a.call(t, protocol.Add, r)
+		wantNoError(t, e)
+	}
+	for _, id := range []string{"netns", "none"} {
+		delete(network.links, Key{id, "eth0"}.HostLink())
+	}
+	unlock := a.keys.lock(Key{"none", "eth0"}.HostLink())
+	if err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if pods := a.config.Book.Pods(); len(pods) != 4 {
+		t.Errorf("a pod with a request under way was detached, left %v", pods)
+	}
+	unlock()
+	if err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, pod := range a.config.Book.Pods() {
+		left = append(left, pod.ContainerID)
+	}
+	if len(left) != 3 || strings.Contains(strings.Join(left, " "), "none") {
+		t.Errorf("left %v", left)
+	}
 }
 
 func TestPodThatTheRuntimeLostIsReclaimed(t *testing.T) {

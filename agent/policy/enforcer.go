@@ -18,6 +18,7 @@ import (
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
@@ -49,8 +50,9 @@ type Config struct {
 // Enforcer is the loop that enforces network policy. Its methods may be called
 // concurrently.
 type Enforcer struct {
-	cfg     Config
-	trigger chan struct{}
+	// Loop makes the passes.
+	*loop.Loop
+	cfg Config
 
 	// mu is held while tables are computed and changed.
 	mu sync.Mutex
@@ -74,7 +76,13 @@ type Enforcer struct {
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	return &Enforcer{cfg: cfg, trigger: make(chan struct{}, 1), changed: make(chan struct{})}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{})}
+	e.Loop = loop.New(loop.Config{
+		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
+		Settle: settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+		Answered: func(after time.Duration) { propagationSeconds.Observe(after.Seconds()) },
+	})
+	return e
 }
 
 // Families of the tables.
@@ -87,64 +95,16 @@ const (
 const (
 	// settle is how long a pass waits for further changes after the first.
 	settle = 20 * time.Millisecond
-	// share is the part of the time that passes take at most: a pause is so many times
-	// as long as the pass before it.
-	share      = 4
+	// restFactor is how many times as long as a pass takes the rest after it is: where
+	// changes do not end, passes take a fifth of the time.
+	restFactor = 4
 	firstRetry = 200 * time.Millisecond
-	lastRetry  = 30 * time.Second
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = time.Minute
 	// labelsWait is how long an ADD waits for a pod's labels. The rest of its time is
 	// for an address, and for the link.
 	labelsWait = 10 * time.Second
 )
-
-// Trigger asks for a pass. Any number of calls before the pass begins lead to one.
-func (e *Enforcer) Trigger() {
-	select {
-	case e.trigger <- struct{}{}:
-	default:
-	}
-}
-
-// Run makes passes until ctx ends: when triggered, when the last one failed, and
-// at least every FullInterval.
-func (e *Enforcer) Run(ctx context.Context) error {
-	retry := firstRetry
-	wait := time.Duration(0)
-	pause := settle
-	for {
-		timer := time.NewTimer(wait)
-		var since time.Time
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-e.trigger:
-			timer.Stop()
-			since = time.Now()
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
-		case <-timer.C:
-		}
-		start := time.Now()
-		err := e.Pass(ctx)
-		if err != nil {
-			log.FromContext(ctx).Error(err, "cannot enforce network policy as it is, trying again", "after", retry.String())
-			wait = retry
-			retry = min(2*retry, lastRetry)
-			continue
-		}
-		if !since.IsZero() {
-			propagationSeconds.Observe(time.Since(since).Seconds())
-		}
-		pause = max(settle, share*time.Since(start))
-		retry, wait = firstRetry, e.cfg.FullInterval
-	}
-}
 
 // Pass reads the objects and enforces what they say.
 func (e *Enforcer) Pass(ctx context.Context) error {

@@ -35,14 +35,13 @@ func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan,
 		wanted = plan.Build(s.withProbe(*cluster))
 	}
 	if err != nil {
-		s.probeRetry = min(max(2*s.probeRetry, firstRetry), lastRetry)
-		time.AfterFunc(s.probeRetry, s.Trigger)
+		time.AfterFunc(s.probeRetry.Next(), s.Trigger)
 		wanted.Problems = append(wanted.Problems, model.Problem{
 			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven, and stay as they are: %v.", err),
 		})
 		return wanted, nil
 	}
-	s.probeRetry = 0
+	s.probeRetry.Reset()
 	return wanted, nil
 }
 

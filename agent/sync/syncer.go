@@ -1,7 +1,6 @@
-// Package sync makes the node's kernel what the objects ask for: it holds the
-// one loop of the agent, in which every change, however many came at once, leads
-// to one pass of observe, diff and execute, and it serves the CNI server's
-// requests between passes. What the kernel shall be is left to internal/plan,
+// Package sync makes the node's kernel what the objects ask for: in a loop of
+// passes, each of which observes, diffs and executes, and between which it serves
+// the CNI server's requests. What the kernel shall be is left to internal/plan,
 // how it is made so to agent/kernel.
 package sync
 
@@ -18,6 +17,7 @@ import (
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
@@ -104,10 +104,11 @@ type Config struct {
 	FullInterval time.Duration
 }
 
-// Syncer is the agent's loop. Its methods may be called concurrently.
+// Syncer makes the passes, and serves between them. Its methods may be called concurrently.
 type Syncer struct {
-	cfg     Config
-	trigger chan struct{}
+	// Loop makes the passes.
+	*loop.Loop
+	cfg Config
 	// notes are what is seen of the kernel between passes.
 	notes *notes
 
@@ -134,8 +135,8 @@ type Syncer struct {
 	// that for which it listens; nil before it is there.
 	probe   *model.Pod
 	network string
-	// probeRetry is after what time that is tried again; 0 where it was made.
-	probeRetry time.Duration
+	// probeRetry is after what time that is tried again.
+	probeRetry loop.Backoff
 	// What follows is the loop's alone.
 
 	findings []model.Finding
@@ -147,28 +148,23 @@ type Syncer struct {
 // New returns a Syncer that does nothing before Run.
 func New(cfg Config) *Syncer {
 	unheard := errors.New("the agent has just started and has not heard from the API server yet")
-	return &Syncer{
-		cfg: cfg, trigger: make(chan struct{}, 1), notes: newNotes(), changed: make(chan struct{}), fatal: unheard, failed: unheard,
+	s := &Syncer{
+		cfg: cfg, notes: newNotes(), changed: make(chan struct{}), fatal: unheard, failed: unheard,
+		probeRetry: loop.Backoff{First: firstRetry},
 	}
+	s.Loop = loop.New(loop.Config{
+		Pass: s.Pass, Failure: "pass failed, trying again",
+		Settle: settle, RestFactor: restFactor, MostRest: mostRest, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+	})
+	return s
 }
 
-// Trigger asks for a pass. Any number of calls before the pass begins lead to one.
-func (s *Syncer) Trigger() {
-	select {
-	case s.trigger <- struct{}{}:
-	default:
-	}
-}
-
-// Times between passes after failures, doubling from the first to the second.
+// Times of the loop.
 const (
 	firstRetry = 500 * time.Millisecond
-	lastRetry  = 30 * time.Second
-	// settle is how long a pass waits for further changes after the first.
-	settle = 50 * time.Millisecond
-	// restFactor is how many times as long as a pass takes the next one that a change
-	// asks for waits after it, up to mostRest: where changes do not end, as while thousands
-	// of paths are being proven, passes shall not take all the time there is.
+	settle     = 50 * time.Millisecond
+	// Changes do not end for a while when thousands of paths are being proven. A path that
+	// fails shall not be waited for longer than mostRest even then.
 	restFactor = 2
 	mostRest   = 300 * time.Millisecond
 	// passTimeout bounds a pass that the kernel holds up.
@@ -178,41 +174,6 @@ const (
 	// lookInterval is the least time between searches for what is in the way.
 	lookInterval = 30 * time.Second
 )
-
-// Run makes passes until ctx ends: when triggered, when the last one failed, and
-// at least every FullInterval.
-func (s *Syncer) Run(ctx context.Context) error {
-	retry := firstRetry
-	wait := time.Duration(0)
-	var rested time.Time
-	for {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-s.trigger:
-			timer.Stop()
-			// Changes come in bursts: let the burst pass.
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(max(settle, time.Until(rested))):
-			}
-		case <-timer.C:
-		}
-		begun := time.Now()
-		err := s.Pass(ctx)
-		rested = time.Now().Add(min(restFactor*time.Since(begun), mostRest))
-		if err != nil {
-			log.FromContext(ctx).Error(err, "pass failed, trying again", "after", retry.String())
-			wait = retry
-			retry = min(2*retry, lastRetry)
-			continue
-		}
-		retry, wait = firstRetry, s.cfg.FullInterval
-	}
-}
 
 // Pass makes the kernel what the objects ask for, once, and reports. It returns
 // an error when another try may help.

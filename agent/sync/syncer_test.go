@@ -394,25 +394,6 @@ func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("uninstalled")))
 }
 
-func TestManyTriggersLeadToOnePass(t *testing.T) {
-	g := gomega.NewWithT(t)
-	n := newNode()
-	s := n.syncer()
-	for range 100 {
-		s.Trigger()
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	passes := make(chan struct{}, 100)
-	s.cfg.Serve = func(context.Context) error { passes <- struct{}{}; return nil }
-	go func() { done <- s.Run(ctx) }()
-	g.Eventually(passes).Should(gomega.Receive())
-	cancel()
-	g.Eventually(done).Should(gomega.Receive(gomega.BeNil()))
-	// One pass at the start at most beside the one that all triggers led to.
-	g.Expect(len(passes)).To(gomega.BeNumerically("<=", 1))
-}
-
 // slow is a kernel of which a pass takes a second.
 type slow struct{ *node }
 

@@ -48,6 +48,16 @@ func eachAttachment(t *testing.T, test func(t *testing.T, c *proving)) {
 	}
 }
 
+// pair attaches a pod to each of the first two nodes, of which the second one serves.
+func (c *proving) pair(t *testing.T) (a, b *pod) {
+	t.Helper()
+	a, b = c.nodes[0].newPod(t), c.nodes[1].newPod(t)
+	c.agents[0].attach(t, a)
+	c.agents[1].attach(t, b)
+	b.Serve(t, port)
+	return a, b
+}
+
 // report returns what an agent found last.
 func (l *loop) report() status.Report {
 	l.mu.Lock()
@@ -122,10 +132,7 @@ func TestAutoIsRoutedWhereThatIsProven(t *testing.T) {
 // A fabric begins to drop packets of pods, and ceases to.
 func TestFabricTurnsStrictUnderTraffic(t *testing.T) {
 	eachAttachment(t, func(t *testing.T, c *proving) {
-		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
-		c.agents[0].attach(t, a)
-		c.agents[1].attach(t, b)
-		b.Serve(t, port)
+		a, b := c.pair(t)
 		c.expectPaths(t, model.PathRouted, 10*time.Second)
 		flows := map[string]*topology.Flow{}
 		for _, addr := range b.Addrs {
@@ -168,10 +175,7 @@ func TestFabricTurnsStrictUnderTraffic(t *testing.T) {
 // The underlay carries less than its interfaces say, without saying so.
 func TestBlackHoleForLargePackets(t *testing.T) {
 	eachAttachment(t, func(t *testing.T, c *proving) {
-		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
-		c.agents[0].attach(t, a)
-		c.agents[1].attach(t, b)
-		b.Serve(t, port)
+		a, b := c.pair(t)
 		c.expectPaths(t, model.PathRouted, 10*time.Second)
 		c.narrow(t, 1400)
 		gomega.NewWithT(t).Eventually(func() bool {
@@ -194,10 +198,7 @@ func TestBlackHoleForLargePackets(t *testing.T) {
 // An agent that is gone answers no probe. Nothing is wrong with the paths to its node.
 func TestAgentThatIsGoneChangesNoPath(t *testing.T) {
 	eachAttachment(t, func(t *testing.T, c *proving) {
-		a, b := c.nodes[0].newPod(t), c.nodes[1].newPod(t)
-		c.agents[0].attach(t, a)
-		c.agents[1].attach(t, b)
-		b.Serve(t, port)
+		a, b := c.pair(t)
 		c.expectPaths(t, model.PathRouted, 10*time.Second)
 		flow := a.StartFlow(t, b.Addrs[0], port, time.Millisecond)
 		c.agents[1].stop()
