@@ -3,8 +3,10 @@ package policy
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +33,8 @@ type node struct {
 	fail     error
 	refuse   func(diff.Op) bool
 	enforcer *Enforcer
+	// counted are what the kernel's counters say.
+	counted map[string]uint64
 }
 
 func newNode(w policytest.World) *node {
@@ -58,11 +62,18 @@ func (n *node) attached() []model.Pod {
 	return n.pods
 }
 
+func (n *node) PolicyCounters(context.Context) (map[string]uint64, error) {
+	return maps.Clone(n.counted), nil
+}
+
 func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
 	for _, op := range ops {
 		if n.fail != nil && n.refuse(op) {
 			return n.fail
 		}
+	}
+	if slices.ContainsFunc(ops, replacesCounters) {
+		n.counted = nil
 	}
 	return n.Fake.Execute(ctx, ops)
 }
