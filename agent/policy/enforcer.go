@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -54,6 +55,8 @@ type Config struct {
 type Enforcer struct {
 	cfg     Config
 	trigger chan struct{}
+	// asked is when the first call of Trigger came since a pass began; nil for none.
+	asked atomic.Pointer[time.Time]
 
 	// mu is held while tables are computed and changed.
 	mu sync.Mutex
@@ -105,6 +108,8 @@ const (
 
 // Trigger asks for a pass. Any number of calls before the pass begins lead to one.
 func (e *Enforcer) Trigger() {
+	now := time.Now()
+	e.asked.CompareAndSwap(nil, &now)
 	select {
 	case e.trigger <- struct{}{}:
 	default:
@@ -117,16 +122,16 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	retry := firstRetry
 	wait := time.Duration(0)
 	pause := settle
+	// since is when the first change was heard of that is not in force yet.
+	var since *time.Time
 	for {
 		timer := time.NewTimer(wait)
-		var since time.Time
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case <-e.trigger:
 			timer.Stop()
-			since = time.Now()
 			select {
 			case <-ctx.Done():
 				return nil
@@ -135,6 +140,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		start := time.Now()
+		if asked := e.asked.Swap(nil); since == nil {
+			since = asked
+		}
 		err := e.Pass(ctx)
 		if err != nil {
 			log.FromContext(ctx).Error(err, "cannot enforce network policy as it is, trying again", "after", retry.String())
@@ -142,8 +150,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 			retry = min(2*retry, lastRetry)
 			continue
 		}
-		if !since.IsZero() {
-			propagationSeconds.Observe(time.Since(since).Seconds())
+		if since != nil {
+			propagationSeconds.Observe(time.Since(*since).Seconds())
+			since = nil
 		}
 		pause = max(settle, share*time.Since(start))
 		retry, wait = firstRetry, e.cfg.FullInterval
