@@ -80,7 +80,7 @@ func Describe(object any) string {
 		return fmt.Sprintf("change of %d chains, %d sets and the elements of %d more of nft table %s %s",
 			len(o.Chains), len(o.Sets), len(o.Changes), o.Family, o.Table)
 	case TableParts:
-		return fmt.Sprintf("%d chains and %d sets of nft table %s %s", len(o.Chains), len(o.Sets), o.Family, o.Table)
+		return fmt.Sprintf("%d chains, %d sets and %d counters of nft table %s %s", len(o.Chains), len(o.Sets), len(o.Counters), o.Family, o.Table)
 	}
 	return fmt.Sprintf("%T", object)
 }

@@ -14,6 +14,8 @@ import (
 type TableChange struct {
 	Family string
 	Table  string
+	// Counters are made.
+	Counters []string
 	// Sets are made, with these elements and no others.
 	Sets []model.Set
 	// Chains are made, or have their rules replaced.
@@ -25,25 +27,30 @@ type TableChange struct {
 	Old TableParts
 }
 
-// TableParts are sets and chains of a table. Of the sets the names and values count.
+// TableParts are parts of a table. Of the sets the names and values count.
 type TableParts struct {
-	Family string
-	Table  string
-	Sets   []model.Set
-	Chains []string
+	Family   string
+	Table    string
+	Counters []string
+	Sets     []model.Set
+	Chains   []string
 }
 
 // Empty says whether there are none.
-func (p TableParts) Empty() bool { return len(p.Sets) == 0 && len(p.Chains) == 0 }
+func (p TableParts) Empty() bool {
+	return len(p.Counters) == 0 && len(p.Sets) == 0 && len(p.Chains) == 0
+}
 
 // ChangeTable returns what turns have into want, both as internal/policy writes them:
-// with texts of rules, and sets, elements and chains sorted. It says false where the
+// with texts of rules, and counters, sets, elements and chains sorted. It says false where the
 // table has to be replaced as a whole.
 //
 // The kernel may count a chain as used for a while after the last element that led to
 // it went (k8s.io/kubernetes#121046), so that what is old is only emptied here.
 func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
 	change = TableChange{Family: want.Family, Table: want.Name, Old: TableParts{Family: want.Family, Table: want.Name}}
+	change.Counters = missing(want.Counters, have.Counters)
+	change.Old.Counters = missing(have.Counters, want.Counters)
 	sets := map[string]model.Set{}
 	for _, s := range have.Sets {
 		sets[s.Name] = s
@@ -96,13 +103,19 @@ func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
 	return change, true
 }
 
+// missing returns what of a list is not in another one.
+func missing(list, in []string) []string {
+	return remove(list, func(name string) bool { return slices.Contains(in, name) })
+}
+
 // Empty says whether the change changes nothing.
 func (c TableChange) Empty() bool {
-	return len(c.Sets) == 0 && len(c.Chains) == 0 && len(c.Changes) == 0 && c.Old.Empty()
+	return len(c.Counters) == 0 && len(c.Sets) == 0 && len(c.Chains) == 0 && len(c.Changes) == 0 && c.Old.Empty()
 }
 
 // Without returns the parts that are not in a table.
 func (p TableParts) Without(t model.Table) TableParts {
+	p.Counters = missing(p.Counters, t.Counters)
 	p.Sets = remove(p.Sets, func(s model.Set) bool {
 		return slices.ContainsFunc(t.Sets, func(is model.Set) bool { return is.Name == s.Name })
 	})
@@ -114,6 +127,9 @@ func (p TableParts) Without(t model.Table) TableParts {
 
 // With returns these parts and others of the same table.
 func (p TableParts) With(q TableParts) TableParts {
+	q.Counters = slices.Concat(p.Counters, q.Counters)
+	slices.Sort(q.Counters)
+	q.Counters = slices.Compact(q.Counters)
 	q.Sets = slices.Concat(p.Sets, q.Sets)
 	q.Chains = slices.Concat(p.Chains, q.Chains)
 	slices.SortFunc(q.Sets, func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })

@@ -23,8 +23,11 @@ func (k *Kernel) putTable(ctx context.Context, want model.Table) error {
 	return k.nft.Run(ctx, tx)
 }
 
-// fillTable adds sets and chains to a table, and then what may name any of them.
+// fillTable adds counters, sets and chains to a table, and then what may name any of them.
 func fillTable(tx *knftables.Transaction, t model.Table) {
+	for _, name := range t.Counters {
+		tx.Add(counterOf(t, name))
+	}
 	for _, c := range t.Chains {
 		addChain(tx, t, c)
 	}
@@ -54,6 +57,9 @@ func addRules(tx *knftables.Transaction, table model.Table, c model.Chain) {
 func (k *Kernel) changeTable(ctx context.Context, c diff.TableChange) error {
 	tx := k.nft.NewTransaction()
 	table := model.Table{Family: c.Family, Name: c.Table}
+	for _, name := range c.Counters {
+		tx.Add(counterOf(table, name))
+	}
 	for _, made := range c.Chains {
 		addChain(tx, table, made)
 		tx.Flush(chainOf(table, made.Name))
@@ -94,7 +100,14 @@ func (k *Kernel) deleteParts(ctx context.Context, p diff.TableParts) error {
 	for _, s := range p.Sets {
 		tx.Delete(setObject(table, s))
 	}
+	for _, name := range p.Counters {
+		tx.Delete(counterOf(table, name))
+	}
 	return k.nft.Run(ctx, tx)
+}
+
+func counterOf(t model.Table, name string) *knftables.Counter {
+	return &knftables.Counter{Family: knftables.Family(t.Family), Table: t.Name, Name: name}
 }
 
 func chainOf(t model.Table, name string) *knftables.Chain {

@@ -32,6 +32,9 @@ type Source interface {
 // Kernel changes the kernel's network.
 type Kernel interface {
 	Execute(ctx context.Context, ops []diff.Op) error
+	// PolicyCounters returns the packets that each counter of the policy table has
+	// counted; none where there is no table.
+	PolicyCounters(ctx context.Context) (map[string]uint64, error)
 }
 
 // Config is what an Enforcer works with.
@@ -72,11 +75,12 @@ type Enforcer struct {
 	unknown []model.Pod
 	failed  error
 	tally   tally
+	counts  *counts
 }
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	e := &Enforcer{cfg: cfg, changed: make(chan struct{})}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Kernel)}
 	e.Loop = loop.New(loop.Config{
 		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Settle: settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
@@ -141,7 +145,7 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	e.unknown = result.Unknown
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
-		if e.failed = e.execute(ctx, ops); e.failed != nil {
+		if e.failed = e.change(ctx, ops); e.failed != nil {
 			// What the kernel has now is not known. All of it is replaced next time.
 			e.have, e.old = nil, nil
 			failures.Inc()
@@ -152,6 +156,20 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	e.have, e.old = result.Tables, old
 	e.sweep(ctx)
 	return nil
+}
+
+// change changes what is enforced. The caller holds mu.
+func (e *Enforcer) change(ctx context.Context, ops []diff.Op) error {
+	if !slices.ContainsFunc(ops, replacesCounters) {
+		return e.execute(ctx, ops)
+	}
+	return e.counts.replace(ctx, func() error { return e.execute(ctx, ops) })
+}
+
+// replacesCounters says whether an operation replaces the table that has counters.
+func replacesCounters(op diff.Op) bool {
+	t, whole := op.Object.(model.Table)
+	return whole && t.Family == inet
 }
 
 // execute changes the kernel, by a transaction for each operation. The caller holds mu.

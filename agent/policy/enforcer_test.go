@@ -3,13 +3,17 @@ package policy
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
@@ -31,6 +35,8 @@ type node struct {
 	fail     error
 	refuse   func(diff.Op) bool
 	enforcer *Enforcer
+	// counted are what the kernel's counters say.
+	counted map[string]uint64
 }
 
 func newNode(w policytest.World) *node {
@@ -58,11 +64,18 @@ func (n *node) attached() []model.Pod {
 	return n.pods
 }
 
+func (n *node) PolicyCounters(context.Context) (map[string]uint64, error) {
+	return maps.Clone(n.counted), nil
+}
+
 func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
 	for _, op := range ops {
 		if n.fail != nil && n.refuse(op) {
 			return n.fail
 		}
+	}
+	if slices.ContainsFunc(ops, replacesCounters) {
+		n.counted = nil
 	}
 	return n.Fake.Execute(ctx, ops)
 }
@@ -270,6 +283,62 @@ func TestPodsThatTheAPIDoesNotKnowAreAProblem(t *testing.T) {
 	if len(got) != 1 || !strings.Contains(got[0].Message, "1 pods of this node are not known") || !strings.Contains(got[0].Message, "red/p") {
 		t.Errorf("problems are %+v", got)
 	}
+}
+
+// propagation is what was told of the time that changes took: how many, and their sum in seconds.
+func propagation(t *testing.T) (changes uint64, seconds float64) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(propagationSeconds); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := families[0].GetMetric()[0].GetHistogram()
+	return told.GetSampleCount(), told.GetSampleSum()
+}
+
+// The time that a change takes includes what it waits for: the pass before it, the pause
+// after that, and passes that fail.
+func TestPropagationIsMeasuredFromTheChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(world(1))
+		const takes = 3 * time.Second
+		fails := 0
+		n.fail = errors.New("no memory")
+		n.refuse = func(op diff.Op) bool {
+			if op.Verb == diff.Delete {
+				return false
+			}
+			time.Sleep(takes)
+			fails--
+			return fails >= 0
+		}
+		go n.enforcer.Run(t.Context()) //nolint:errcheck // it ends with the test
+		time.Sleep(time.Second)
+		took := func(seed uint64) time.Duration {
+			t.Helper()
+			before, sum := propagation(t)
+			n.set(world(seed))
+			n.enforcer.Trigger()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			after, total := propagation(t)
+			if after != before+1 {
+				t.Fatalf("%d changes are told of, want 1", after-before)
+			}
+			return time.Duration((total - sum) * float64(time.Second)).Round(time.Millisecond)
+		}
+		if got, want := took(2), takes-time.Second+restFactor*takes+takes; got != want {
+			t.Errorf("a change during a pass took %s, want %s", got, want)
+		}
+		fails = 1
+		if got, want := took(3), settle+takes+firstRetry+takes; got != want {
+			t.Errorf("a change that the kernel refused first took %s, want %s", got, want)
+		}
+	})
 }
 
 // Many changes lead to few passes, and the last one is seen.

@@ -371,6 +371,18 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g.Expect(n.served).To(gomega.BeZero())
 }
 
+// What of network policy cannot be enforced is said on the node, whose pods it keeps from nothing.
+func TestWhatIsNotEnforcedIsReported(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	s := n.syncer()
+	refused := model.Problem{Reason: model.ReasonKernelError, Message: "The kernel refuses."}
+	s.cfg.Policy = func() []model.Problem { return []model.Problem{refused} }
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.reports[0].Problems).To(gomega.ContainElement(refused))
+	g.Expect(s.Ready()).To(gomega.Succeed())
+}
+
 type moduleless struct{}
 
 func (moduleless) Observe(context.Context, model.State) (model.State, error) {

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/podnet/podnet/agent/cni"
@@ -65,6 +66,9 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return err
 	}
 	enforcer := policy.New(policy.Config{Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval})
+	if err := metrics.Registry.Register(enforcer); err != nil {
+		return fmt.Errorf("register the metrics of network policy: %w", err)
+	}
 	src.WatchPolicies(enforcer.Trigger)
 	syncer = sync.New(sync.Config{
 		Source:  src,

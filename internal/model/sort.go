@@ -31,6 +31,7 @@ func (s *State) Sort() {
 		return cmp.Or(strings.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
 	})
 	for _, t := range s.Firewall {
+		slices.Sort(t.Counters)
 		slices.SortFunc(t.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
 		for _, set := range t.Sets {
 			slices.SortFunc(set.Elements, CompareElement)

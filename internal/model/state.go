@@ -207,8 +207,11 @@ type Table struct {
 	// Family is inet or bridge.
 	Family string
 	Name   string
-	Sets   []Set
-	Chains []Chain
+	// Counters are the names of those that rules count with, which keep what they have
+	// counted when rules change. Only tables that are not compared by fingerprints have any.
+	Counters []string
+	Sets     []Set
+	Chains   []Chain
 }
 
 // Set is a set of a table or, where Value is not empty, a map.

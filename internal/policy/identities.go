@@ -201,7 +201,7 @@ func (i *identity) verdict(family int) []string {
 	if i.reaches(family) {
 		return i.verdicts[family]
 	}
-	return []string{"drop"}
+	return []string{toDenied}
 }
 
 // placeBlocks leads from blocks of addresses to identities.

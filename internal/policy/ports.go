@@ -155,7 +155,7 @@ func (p ports) write(name string) (model.Set, model.Chain) {
 	if p.others {
 		c.Rules = append(c.Rules, model.FirewallRule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
 	}
-	c.Rules = append(c.Rules, model.FirewallRule{Text: "drop"})
+	c.Rules = append(c.Rules, model.FirewallRule{Text: toDenied})
 	return s, c
 }
 

@@ -48,7 +48,9 @@ func chainOf(i *identity, family int) string {
 
 // tables writes down what was decided.
 func (b *build) tables() []model.Table {
-	t := model.Table{Family: "inet", Name: model.PolicyTable, Chains: []model.Chain{forward(), stray()}}
+	t := model.Table{
+		Family: "inet", Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []model.Chain{forward(), stray(), denied()},
+	}
 	if b.decided[egress].host.rest != nil {
 		t.Chains = append(t.Chains, toHost("input"), toHost("output"))
 	}
@@ -75,6 +77,7 @@ func (b *build) tables() []model.Table {
 // order brings sets and elements into one order, so that equal tables are equal.
 func order(t *model.Table) {
 	slices.SortFunc(t.Sets, func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(t.Counters)
 	for _, s := range t.Sets {
 		slices.SortFunc(s.Elements, model.CompareElement)
 	}
@@ -115,8 +118,8 @@ func stray() model.Chain {
 	rules := []string{"icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"}
 	for _, f := range families {
 		rules = append(rules,
-			fmt.Sprintf("%s saddr @%s%s drop", f.header, words[egress].chain, f.digit),
-			fmt.Sprintf("%s daddr @%s%s drop", f.header, words[ingress].chain, f.digit))
+			fmt.Sprintf("%s saddr @%s%s "+toDenied, f.header, words[egress].chain, f.digit),
+			fmt.Sprintf("%s daddr @%s%s "+toDenied, f.header, words[ingress].chain, f.digit))
 	}
 	return chain("stray", rules...)
 }
@@ -178,7 +181,7 @@ func (b *build) writeDirection(t *model.Table, d *decision, family int) {
 		}
 		name := chainOf(i, family)
 		t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
-		t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, "drop"))
+		t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, toDenied))
 	}
 }
 
@@ -193,7 +196,7 @@ func (l *lookups) write(t *model.Table, d direction, family int, name, addrs str
 	if len(l.blocks[family]) > 0 {
 		judge.Rules = append(judge.Rules, model.FirewallRule{Text: other + " vmap " + inline(l.blocks[family])})
 	}
-	rest := "drop"
+	rest := toDenied
 	if l.rest != nil {
 		rest = l.rest.verdict(family)[0]
 	}

@@ -72,6 +72,15 @@ func (n *policyNode) Execute(ctx context.Context, ops []diff.Op) error {
 	return n.node.kernel.Execute(ctx, ops)
 }
 
+// PolicyCounters reads them whichever thread asks.
+func (n *policyNode) PolicyCounters(ctx context.Context) (counters map[string]uint64, err error) {
+	err = n.Try(func() error {
+		counters, err = n.node.kernel.PolicyCounters(ctx)
+		return err
+	})
+	return counters, err
+}
+
 // change changes what the API holds.
 func (n *policyNode) change(f func(*model.PolicyObjects)) {
 	n.mu.Lock()

@@ -271,7 +271,7 @@ func observed(s model.State) model.State {
 // observedTable copies a table without the texts of its rules, which a kernel
 // does not show as they were written.
 func observedTable(t model.Table) model.Table {
-	t.Sets, t.Chains = slices.Clone(t.Sets), slices.Clone(t.Chains)
+	t.Counters, t.Sets, t.Chains = slices.Clone(t.Counters), slices.Clone(t.Sets), slices.Clone(t.Chains)
 	for i := range t.Sets {
 		t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
 	}

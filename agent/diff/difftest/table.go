@@ -46,6 +46,9 @@ func (f *Fake) changeParts(t *model.Table, c diff.TableChange) error {
 	for _, s := range made.Sets {
 		t.Sets = set(t.Sets, s, true, func(is model.Set) bool { return is.Name == s.Name })
 	}
+	for _, name := range c.Counters {
+		t.Counters = set(t.Counters, name, true, func(is string) bool { return is == name })
+	}
 	for _, op := range c.Changes {
 		e, ok := op.Object.(diff.Elements)
 		if !ok {
@@ -78,6 +81,7 @@ func (f *Fake) deleteParts(put bool, p diff.TableParts) error {
 		return errors.New("no such table")
 	}
 	before := observedTable(*t)
+	t.Counters = slices.DeleteFunc(t.Counters, func(name string) bool { return slices.Contains(p.Counters, name) })
 	t.Chains = slices.DeleteFunc(t.Chains, func(c model.Chain) bool { return slices.Contains(p.Chains, c.Name) })
 	t.Sets = slices.DeleteFunc(t.Sets, func(s model.Set) bool {
 		return slices.ContainsFunc(p.Sets, func(old model.Set) bool { return old.Name == s.Name })

@@ -99,6 +99,10 @@ func (m *machine) run(name string, depth int) (string, error) {
 func (m *machine) rule(text string) (string, error) {
 	words := strings.Fields(text)
 	for len(words) > 0 {
+		if rest, ok := statement(words); ok {
+			words = rest
+			continue
+		}
 		switch words[0] {
 		case "accept", "drop", "return":
 			return words[0], m.end(words[1:])
@@ -128,6 +132,14 @@ func (m *machine) rule(text string) (string, error) {
 		words = rest
 	}
 	return "", fmt.Errorf("no verdict")
+}
+
+// statement passes over a statement that decides nothing, and returns what comes after it.
+func statement(words []string) ([]string, bool) {
+	if words[0] == "counter" {
+		return words[3:], true
+	}
+	return nil, false
 }
 
 func (m *machine) end(words []string) error {

@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	compiler "github.com/podnet/podnet/internal/policy"
+)
+
+// counts adds up what the counters of the policy table say, one table after the other:
+// they begin anew when the table is replaced.
+type counts struct {
+	kernel Kernel
+
+	mu sync.Mutex
+	// enforced says that there is a table which this agent has made.
+	enforced bool
+	// before is what the counters of former tables had counted, and last what those of
+	// this one said when they were read last.
+	before, last map[string]uint64
+}
+
+func newCounts(kernel Kernel) *counts {
+	return &counts{kernel: kernel, before: map[string]uint64{}, last: map[string]uint64{}}
+}
+
+// replace runs what replaces the table, so that nothing is counted twice or lost but what
+// comes between reading the counters and replacing them.
+func (c *counts) replace(ctx context.Context, run func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.enforced {
+		c.read(ctx)
+	}
+	if err := run(); err != nil {
+		return err
+	}
+	c.enforced = true
+	for name := range c.last {
+		c.begin(name)
+	}
+	return nil
+}
+
+// read reads the counters. The caller holds mu.
+func (c *counts) read(ctx context.Context) {
+	now, err := c.kernel.PolicyCounters(ctx)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "cannot read the counters of network policy: those of the last time are told")
+		return
+	}
+	for name, packets := range now {
+		if packets < c.last[name] {
+			// Somebody else has reset it.
+			c.begin(name)
+		}
+		c.last[name] = packets
+	}
+}
+
+// begin lets a counter begin at zero.
+func (c *counts) begin(name string) {
+	c.before[name] += c.last[name]
+	delete(c.last, name)
+}
+
+// total is what a counter has counted since the agent began.
+func (c *counts) total(name string) float64 { return float64(c.before[name] + c.last[name]) }
+
+// readTimeout bounds a look at the counters.
+const readTimeout = 5 * time.Second
+
+var deniedPackets = prometheus.NewDesc("podnet_agent_policy_denied_packets_total",
+	"Packets from and to the node's pods that network policy has denied.", nil, nil)
+
+// Describe implements prometheus.Collector.
+func (e *Enforcer) Describe(descs chan<- *prometheus.Desc) { descs <- deniedPackets }
+
+// Collect implements prometheus.Collector: the kernel is asked when the metrics are.
+func (e *Enforcer) Collect(metrics chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	c := e.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.enforced {
+		c.read(ctx)
+	}
+	metrics <- prometheus.MustNewConstMetric(deniedPackets, prometheus.CounterValue, c.total(compiler.DeniedCounter))
+}
