@@ -176,6 +176,9 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 		return out, err
 	}
 	out.Blocks, out.Uninstall = snap.Blocks, snap.Uninstall
+	if snap.Network != nil {
+		out.Objects.Ranges = snap.Network.Ranges
+	}
 	out.Objects.Pods = pods.list()
 	var namespaces corev1.NamespaceList
 	if err := from.List(ctx, &namespaces); err != nil {
