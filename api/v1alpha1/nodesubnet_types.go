@@ -97,7 +97,7 @@ type NodeSubnetSpec struct {
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
 
 	// nodeAddresses are the addresses that the node's status has and endpoints has
-	// not, where a policy selects nodes.
+	// not, where a policy selects nodes; of more than 32 the lowest.
 	//
 	// +optional
 	// +listType=set

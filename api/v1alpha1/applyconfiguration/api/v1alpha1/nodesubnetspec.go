@@ -32,7 +32,7 @@ type NodeSubnetSpecApplyConfiguration struct {
 	// nodeLabels are those labels of the node that a RouteMode or a policy uses.
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
 	// nodeAddresses are the addresses that the node's status has and endpoints has
-	// not, where a policy selects nodes.
+	// not, where a policy selects nodes; of more than 32 the lowest.
 	NodeAddresses []string `json:"nodeAddresses,omitempty"`
 }
 
