@@ -100,6 +100,7 @@ func (w *world) startManager(r *rand.Rand) *simManager {
 		},
 		&NodeSubnetReconciler{
 			Client: m, Live: live{m}, Events: silent{}, Disputes: disputes, Clock: w.clock, idle: idleness{}, unused: idleness{},
+			Policies: policyList{},
 		},
 		&PodNetworkReconciler{Client: m, Events: silent{}, Allocation: &m.allocation, RollCall: m.rollCall, Clock: w.clock},
 	}

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -37,6 +38,9 @@ type NodeSubnetReconciler struct {
 	Clock  clock.PassiveClock
 	// Disputes knows which blocks pods use that other nodes hold.
 	Disputes *disputes
+	// Policies may select nodes, and PoliciesChanged tells that some policy has changed.
+	Policies        clusterPolicyLister
+	PoliciesChanged <-chan event.GenericEvent
 
 	// idle and unused are the reconciler's alone: it works on one NodeSubnet at a
 	// time. Of blocks that nodes hold idle knows since when these have no pod, and
@@ -68,6 +72,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
+		WatchesRawSource(source.Channel(r.PoliciesChanged, all)).
 		WatchesRawSource(source.Channel(r.Disputes.subnets, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
 		// Of several blocks of a node that could go, one goes at a time.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
@@ -217,11 +222,14 @@ func (r *NodeSubnetReconciler) keepCurrent(
 		r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
 			"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
 	}
-	keys, err := r.labelKeys(ctx)
+	keys, policiesSelect, err := r.nodeSelectors(ctx)
 	if err != nil {
 		return err
 	}
-	want.Spec.NodeLabels = labelsOf(node, keys)
+	want.Spec.NodeLabels, want.Spec.NodeAddresses = labelsOf(node, keys), nil
+	if policiesSelect {
+		want.Spec.NodeAddresses = otherAddresses(node, want.Spec.Endpoints)
+	}
 	want.Spec.State = podnetv1alpha1.SubnetActive
 	if fate == ipam.Drain {
 		want.Spec.State = podnetv1alpha1.SubnetDraining
@@ -251,13 +259,21 @@ func (r *NodeSubnetReconciler) endpoints(ctx context.Context, node *corev1.Node)
 	return internalIPs(node), nil
 }
 
-// labelKeys returns the keys of labels that RouteModes select nodes by.
-func (r *NodeSubnetReconciler) labelKeys(ctx context.Context) ([]string, error) {
+// nodeSelectors returns the keys of labels that RouteModes and policies select nodes by,
+// and whether any policy selects nodes.
+func (r *NodeSubnetReconciler) nodeSelectors(ctx context.Context) ([]string, bool, error) {
 	modes := &podnetv1alpha1.RouteModeList{}
 	if err := r.List(ctx, modes, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing RouteModes: %w", err)
+		return nil, false, fmt.Errorf("listing RouteModes: %w", err)
 	}
-	return labelKeysOf(modes.Items), nil
+	policies, err := r.Policies.List(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	keys, selects := policyKeysOf(policies)
+	keys = append(keys, labelKeysOf(modes.Items)...)
+	slices.Sort(keys)
+	return slices.Compact(keys), selects, nil
 }
 
 // labelKeysOf returns the keys of labels that RouteModes select nodes by, sorted.

@@ -10,9 +10,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/policyapi"
 )
 
 // internalIPs returns the node's first InternalIP of each family, in the order of its status.
@@ -56,6 +58,48 @@ func labelsOf(node *corev1.Node, keys []string) map[string]string {
 		}
 	}
 	return out
+}
+
+// otherAddresses returns the addresses of the node's status, of whatever type, that are
+// no endpoints, sorted, each in the form that all compare by.
+func otherAddresses(node *corev1.Node, endpoints []string) []string {
+	var addrs []netip.Addr
+	for _, a := range node.Status.Addresses {
+		// A name is an address too.
+		addr, err := netip.ParseAddr(a.Address)
+		if err == nil && addr.Zone() == "" && !slices.Contains(endpoints, addr.Unmap().String()) {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	var out []string
+	for _, a := range slices.Compact(addrs) {
+		out = append(out, a.String())
+	}
+	return out[:min(len(out), podnetv1alpha1.MaxNodeAddresses)]
+}
+
+// policyKeysOf returns the keys of labels that the policies select nodes by as peers,
+// and whether any of them does, if only by selecting all nodes.
+func policyKeysOf(policies []policyv1alpha2.ClusterNetworkPolicy) (keys []string, selects bool) {
+	for i := range policies {
+		read := policyapi.ClusterPolicy(&policies[i]).Policy
+		if read == nil {
+			continue
+		}
+		for _, rule := range read.Egress {
+			for _, peer := range rule.Peers {
+				if peer.Nodes == nil {
+					continue
+				}
+				selects = true
+				for _, requirement := range *peer.Nodes {
+					keys = append(keys, requirement.Key)
+				}
+			}
+		}
+	}
+	return keys, selects
 }
 
 // fate says what becomes of a block, and for how long nothing changes that by itself.

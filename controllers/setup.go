@@ -15,8 +15,11 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/clusterpolicies"
 )
 
 // FieldOwner is the name under which the manager writes fields.
@@ -30,6 +33,7 @@ func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(podnetv1alpha1.AddToScheme(scheme))
+	utilruntime.Must(policyv1alpha2.Install(scheme))
 	return scheme
 }
 
@@ -78,20 +82,45 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		return fmt.Errorf("following NodeSubnets: %w", err)
 	}
 	ledger.synced = registration.HasSynced
+	// Each hears that something has changed; one that has not looked yet will see all.
+	forPolicies, forSubnets := make(chan event.GenericEvent, 1), make(chan event.GenericEvent, 1)
+	policies := clusterpolicies.New(mgr.GetAPIReader(), mgr.GetCache(), func() {
+		for _, c := range []chan event.GenericEvent{forPolicies, forSubnets} {
+			select {
+			case c <- event.GenericEvent{Object: &policyv1alpha2.ClusterNetworkPolicy{}}:
+			default:
+			}
+		}
+	})
 	return errors.Join(
+		mgr.Add(everywhere(policies.Run)),
 		(&NodeReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation,
 			Ledger: ledger, RollCall: rollCall, Disputes: disputes, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&NodeSubnetReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Disputes: disputes, Clock: clock.RealClock{},
+			Policies: policies, PoliciesChanged: forSubnets,
 		}).SetupWithManager(mgr),
 		(&PodNetworkReconciler{
 			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&RouteModeReconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}).SetupWithManager(mgr),
+		(&ClusterNetworkPolicyReconciler{Client: mgr.GetClient(), Policies: policies, Events: events, Changed: forPolicies}).SetupWithManager(mgr),
 	)
 }
+
+// everywhere is run by standbys too.
+type everywhere func(ctx context.Context)
+
+// Start implements manager.Runnable.
+func (e everywhere) Start(ctx context.Context) error {
+	e(ctx)
+	return nil
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (everywhere) NeedLeaderElection() bool { return false }
 
 // servedNetwork returns the PodNetwork that this version serves, or nil where
 // there is none or it is on its way out.

@@ -81,14 +81,25 @@ func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 
 		Generation: s.Generation,
 	}
-	for _, e := range s.Spec.Endpoints {
-		a, err := netip.ParseAddr(e)
-		if err != nil {
-			return model.Block{}, fmt.Errorf("NodeSubnet %s: endpoints: %w", s.Name, err)
-		}
-		b.Endpoints = append(b.Endpoints, a.Unmap())
+	if b.Endpoints, err = addresses(s.Spec.Endpoints); err != nil {
+		return model.Block{}, fmt.Errorf("NodeSubnet %s: endpoints: %w", s.Name, err)
+	}
+	if b.Addresses, err = addresses(s.Spec.NodeAddresses); err != nil {
+		return model.Block{}, fmt.Errorf("NodeSubnet %s: nodeAddresses: %w", s.Name, err)
 	}
 	return b, nil
+}
+
+func addresses(texts []string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, text := range texts {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a.Unmap())
+	}
+	return out, nil
 }
 
 // routeMode turns a RouteMode into a value.

@@ -62,13 +62,14 @@ func TestBlockKeepsEveryField(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "10.244.3.0-24", CreationTimestamp: created},
 		Spec: podnetv1alpha1.NodeSubnetSpec{
 			Network: "default", Node: "a", CIDR: "10.244.3.0/24", Endpoints: []string{"192.0.2.3", "2001:db8::3"},
-			State: podnetv1alpha1.SubnetDraining, NodeLabels: map[string]string{"zone": "x"},
+			State: podnetv1alpha1.SubnetDraining, NodeLabels: map[string]string{"zone": "x"}, NodeAddresses: []string{"198.51.100.3"},
 		},
 	})
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(got).To(gomega.Equal(model.Block{
 		Name: "10.244.3.0-24", CIDR: netip.MustParsePrefix("10.244.3.0/24"), Node: "a",
 		Endpoints: []netip.Addr{netip.MustParseAddr("192.0.2.3"), netip.MustParseAddr("2001:db8::3")},
+		Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.3")},
 		State:     model.BlockDraining, Labels: map[string]string{"zone": "x"}, Created: created.Time,
 	}))
 }

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/policyapi"
 )
@@ -150,6 +151,12 @@ func (p *pods) list() []model.ClusterPod {
 	return slices.Collect(maps.Values(p.byID))
 }
 
+// kept is what network policy goes by, where no list of a cache will do.
+type kept struct {
+	pods     *pods
+	policies *clusterpolicies.Watcher
+}
+
 // Policies is what the API holds of what network policy goes by.
 type Policies struct {
 	Objects model.PolicyObjects
@@ -164,10 +171,10 @@ type Policies struct {
 // Policies reads the caches. It fails before they are complete.
 func (s *Source) Policies(ctx context.Context) (Policies, error) {
 	s.mu.Lock()
-	from, pods := s.cache, s.pods
+	from, kept := s.cache, s.kept
 	s.mu.Unlock()
 	var out Policies
-	if from == nil || pods == nil {
+	if from == nil || kept == nil {
 		return out, errors.New("the agent has not heard all from the API server yet")
 	}
 	// It reads the blocks, and what became of those that are gone.
@@ -179,7 +186,7 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 	if snap.Network != nil {
 		out.Objects.Ranges = snap.Network.Ranges
 	}
-	out.Objects.Pods = pods.list()
+	out.Objects.Pods = kept.pods.list()
 	var namespaces corev1.NamespaceList
 	if err := from.List(ctx, &namespaces); err != nil {
 		return out, fmt.Errorf("read namespaces: %w", err)
@@ -201,6 +208,21 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 			})
 		}
 		out.Objects.NetworkPolicies = append(out.Objects.NetworkPolicies, p)
+	}
+	clusterPolicies, err := kept.policies.List(ctx)
+	if err != nil {
+		return out, err
+	}
+	for i := range clusterPolicies {
+		read := policyapi.ClusterPolicy(&clusterPolicies[i])
+		for _, p := range read.Problems {
+			out.Problems = append(out.Problems, model.Problem{
+				Reason: podnetv1alpha1.ReasonDegraded, Message: fmt.Sprintf("ClusterNetworkPolicy %s: %s", clusterPolicies[i].Name, p.Message),
+			})
+		}
+		if read.Policy != nil {
+			out.Objects.ClusterPolicies = append(out.Objects.ClusterPolicies, *read.Policy)
+		}
 	}
 	return out, nil
 }

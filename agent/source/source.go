@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -48,10 +49,10 @@ type Source struct {
 	policyChanged func()
 
 	mu sync.Mutex
-	// cache is the one that is complete; nil before there is one. pods are those in it;
-	// nil where nobody asks for them.
+	// cache is the one that is complete; nil before there is one. kept is what policy
+	// goes by in it; nil where nobody asks for it.
 	cache cache.Cache
-	pods  *pods
+	kept  *kept
 }
 
 // staleInterval is how often an agent compares its cache with the API server, and
@@ -105,12 +106,12 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 		running, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		go func() { ended <- c.Start(running) }()
-		pods, err := s.watch(running, c, changed)
+		kept, err := s.watch(running, c, changed)
 		if err != nil {
 			stop()
 			return errors.Join(err, <-ended)
 		}
-		s.use(c, pods)
+		s.use(c, kept)
 		stopLast()
 		stopLast = func() {
 			stop()
@@ -201,20 +202,23 @@ func rollCall(ctx context.Context, from client.Reader) (call, version string) {
 }
 
 // watch makes changed be called whenever an object changes, and returns when
-// the cache holds all that the API server holds, and so do the pods. It fails only
-// with ctx.
-func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*pods, error) {
+// the cache holds all that the API server holds, and so does what is kept of it. It
+// fails only with ctx.
+func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*kept, error) {
 	kinds := []watched{
 		{&podnetv1alpha1.PodNetwork{}, notify(changed)}, {&podnetv1alpha1.NodeSubnet{}, notify(changed)}, {&podnetv1alpha1.RouteMode{}, notify(changed)},
 	}
-	var keeps *pods
+	var keeps *kept
 	if s.policyChanged != nil {
-		keeps = &pods{byID: map[types.NamespacedName]model.ClusterPod{}}
+		keeps = &kept{
+			pods:     &pods{byID: map[types.NamespacedName]model.ClusterPod{}},
+			policies: clusterpolicies.New(s.live, c, s.policyChanged),
+		}
 		kinds = append(kinds,
 			// Blocks say which addresses are nodes', and the network whether podnet goes.
 			watched{&podnetv1alpha1.PodNetwork{}, notify(s.policyChanged)}, watched{&podnetv1alpha1.NodeSubnet{}, notify(s.policyChanged)},
 			watched{&networkingv1.NetworkPolicy{}, notify(s.policyChanged)}, watched{&corev1.Namespace{}, notifyLabels(s.policyChanged)},
-			watched{&corev1.Pod{}, keeps.handler(s.policyChanged)})
+			watched{&corev1.Pod{}, keeps.pods.handler(s.policyChanged)})
 	}
 	var handled []toolscache.InformerSynced
 	for _, kind := range kinds {
@@ -241,6 +245,15 @@ func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*pod
 	if !c.WaitForCacheSync(ctx) || !toolscache.WaitForCacheSync(ctx.Done(), handled...) {
 		return nil, fmt.Errorf("fill the caches: %w", context.Cause(ctx))
 	}
+	if keeps != nil {
+		// Not before: where the kind goes meanwhile, the cache is not complete until it is given up.
+		go keeps.policies.Run(ctx)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fill the caches: %w", context.Cause(ctx))
+		case <-keeps.policies.Known():
+		}
+	}
 	return keeps, nil
 }
 
@@ -251,13 +264,13 @@ type watched struct {
 }
 
 // use makes a cache the one that is read from.
-func (s *Source) use(c cache.Cache, pods *pods) {
+func (s *Source) use(c cache.Cache, kept *kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cache == nil {
 		close(s.synced)
 	}
-	s.cache, s.pods = c, pods
+	s.cache, s.kept = c, kept
 }
 
 // notifyLabels is notify for namespaces, whose generation says nothing of their labels.

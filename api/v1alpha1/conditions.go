@@ -11,6 +11,14 @@ const (
 	// ReasonInvalidSelector: a label selector of the object does not parse.
 	ReasonInvalidSelector = "InvalidSelector"
 
+	// ConditionPolicyAccepted says, on a ClusterNetworkPolicy, whether podnet enforces all of it. Others who
+	// enforce the policy write conditions of their own.
+	ConditionPolicyAccepted = "podnet.dev/Accepted"
+	// ReasonUnsupported: a part of the policy asks for what podnet cannot do; the message says which, and what follows.
+	ReasonUnsupported = "Unsupported"
+	// ReasonInvalid: a part of the policy cannot be read; the message says which, and what follows.
+	ReasonInvalid = "Invalid"
+
 	// ConditionConverged says, on a RouteMode, whether all paths that it decides are as it asks.
 	ConditionConverged = "Converged"
 	// ReasonConverged: they are.

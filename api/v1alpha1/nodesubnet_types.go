@@ -95,7 +95,21 @@ type NodeSubnetSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
+
+	// nodeAddresses are the addresses that the node's status has and endpoints has
+	// not, where a policy selects nodes; of more than 32 the lowest.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=39
+	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",message="each of nodeAddresses must be an IP address"
+	NodeAddresses []string `json:"nodeAddresses,omitempty"`
 }
+
+// MaxNodeAddresses is how many nodeAddresses a NodeSubnet may have.
+const MaxNodeAddresses = 32
 
 // NodeSubnet is one block of addresses held by one node. Its name is its CIDR,
 // which makes creating it the lock on the block: 10.244.3.0-24 for 10.244.3.0/24,

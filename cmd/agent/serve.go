@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
@@ -206,7 +207,7 @@ func newManager(o options) (manager.Manager, *connrotation.Dialer, error) {
 	dialer := connrotation.NewDialer((&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext)
 	cfg.Dial = dialer.DialContext
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, podnetv1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, podnetv1alpha1.AddToScheme, policyv1alpha2.Install} {
 		if err := add(scheme); err != nil {
 			return nil, nil, fmt.Errorf("register kinds: %w", err)
 		}

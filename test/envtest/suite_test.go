@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -67,6 +68,7 @@ var _ = BeforeSuite(func(ctx context.Context) {
 
 	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
 	Expect(podnetv1alpha1.AddToScheme(scheme)).To(Succeed())
+	Expect(policyv1alpha2.Install(scheme)).To(Succeed())
 	api, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 	prepare(ctx)

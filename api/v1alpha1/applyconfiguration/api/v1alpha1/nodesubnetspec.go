@@ -31,6 +31,9 @@ type NodeSubnetSpecApplyConfiguration struct {
 	State *apiv1alpha1.SubnetState `json:"state,omitempty"`
 	// nodeLabels are those labels of the node that a RouteMode or a policy uses.
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
+	// nodeAddresses are the addresses that the node's status has and endpoints has
+	// not, where a policy selects nodes; of more than 32 the lowest.
+	NodeAddresses []string `json:"nodeAddresses,omitempty"`
 }
 
 // NodeSubnetSpecApplyConfiguration constructs a declarative configuration of the NodeSubnetSpec type for use with
@@ -99,6 +102,16 @@ func (b *NodeSubnetSpecApplyConfiguration) WithNodeLabels(entries map[string]str
 	}
 	for k, v := range entries {
 		b.NodeLabels[k] = v
+	}
+	return b
+}
+
+// WithNodeAddresses adds the given value to the NodeAddresses field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the NodeAddresses field.
+func (b *NodeSubnetSpecApplyConfiguration) WithNodeAddresses(values ...string) *NodeSubnetSpecApplyConfiguration {
+	for i := range values {
+		b.NodeAddresses = append(b.NodeAddresses, values[i])
 	}
 	return b
 }
