@@ -17,6 +17,14 @@ type ask struct {
 	tries int
 }
 
+// Times to wait for an answer, in seconds.
+const (
+	// answerTime is more than one takes.
+	answerTime = 8
+	// silenceTime is so long that one which is on its way would have come.
+	silenceTime = 2
+)
+
 // Payloads that do not fit into one packet, whatever the path: one for TCP, and one for UDP that agnhost can take.
 var (
 	longText = strings.Repeat("0123456789", 400)
@@ -66,12 +74,12 @@ func (a *actors) askService(name string, is4 bool) []ask {
 	}
 }
 
-// asking is the part of a script that asks: what, where, for which answer, and how often.
+// asking is the part of a script that asks: what, where, for which answer, how often, and for how long.
 const asking = `
 ask() {
 	local got try
 	for try in $(seq "$4"); do
-		got=$(curl -gsS --max-time 8 "$2" 2>&1) || true
+		got=$(curl -gsS --max-time "$5" "$2" 2>&1) || true
 		[ "$got" != "$3" ] || return 0
 	done
 	echo "$1: ${got:0:200}"
@@ -80,10 +88,14 @@ ask() {
 
 // failures asks everything from one place, and says which answers were not right.
 func failures(ctx context.Context, from origin, asks []ask) []string {
+	return failuresWithin(ctx, answerTime, from, asks)
+}
+
+func failuresWithin(ctx context.Context, seconds int, from origin, asks []ask) []string {
 	var script strings.Builder
 	script.WriteString(asking)
 	for _, q := range asks {
-		fmt.Fprintf(&script, "ask '%s' '%s' '%s' %d\n", q.what, strings.Replace(q.url, via, from.agnhost(), 1), q.want, q.tries)
+		fmt.Fprintf(&script, "ask '%s' '%s' '%s' %d %d\n", q.what, strings.Replace(q.url, via, from.agnhost(), 1), q.want, q.tries, seconds)
 	}
 	output, err := from.shell(ctx, script.String()+"true")
 	if err != nil {
@@ -108,4 +120,12 @@ func expectAnswersSoon(ctx context.Context, from origin, asks []ask) {
 	GinkgoHelper()
 	Expect(asks).NotTo(BeEmpty())
 	Eventually(func() []string { return failures(ctx, from, asks) }).Should(BeEmpty())
+}
+
+// expectSilence waits until nothing is answered. What is denied is dropped, and nobody is told.
+func expectSilence(ctx context.Context, from origin, asks []ask) {
+	GinkgoHelper()
+	Expect(asks).NotTo(BeEmpty())
+	Eventually(func() []string { return failuresWithin(ctx, silenceTime, from, asks) }).Should(
+		And(HaveLen(len(asks)), HaveEach(ContainSubstring("timed out"))), "from %s", from)
 }

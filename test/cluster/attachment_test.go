@@ -37,6 +37,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 			})
 		}
 		podSpecs(a)
+		policySpecs(a)
 		switchSpecs(a)
 		fabricSpecs(a)
 		faultSpecs(a)
@@ -70,6 +71,7 @@ var _ = Describe("podnet", Ordered, ContinueOnFailure, func() {
 				outsideSpecs(a)
 			})
 		}
+		policySpecs(a)
 		modeSwitchSpec(a)
 		helmTestSpec()
 		reinstallSpecs(a)
