@@ -2,7 +2,9 @@ package envtest
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -11,6 +13,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -102,6 +105,21 @@ var _ = Describe("A ClusterNetworkPolicy", func() {
 		mended.Spec.Egress[0].To[0] = networks
 		Expect(api.Update(ctx, mended)).To(Succeed())
 		Eventually(ctx, accepted).WithArguments("bad").Should(beCondition(metav1.ConditionTrue, "Accepted", Equal("The policy is in force.")))
+	})
+
+	It("is in force as users find it in the documentation", func(ctx context.Context) {
+		installPolicies()
+		startManager()
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", "network-policy.md"))
+		Expect(err).NotTo(HaveOccurred())
+		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(text, -1)
+		Expect(blocks).To(HaveLen(2))
+		for _, block := range blocks {
+			p := &unstructured.Unstructured{}
+			Expect(yaml.Unmarshal(block[1], &p.Object)).To(Succeed())
+			Expect(api.Create(ctx, p, client.FieldValidation(metav1.FieldValidationStrict))).To(Succeed())
+			Eventually(ctx, accepted).WithArguments(p.GetName()).Should(beCondition(metav1.ConditionTrue, "Accepted", Equal("The policy is in force.")))
+		}
 	})
 
 	It("is told of others of its priority, also when these come and go", func(ctx context.Context) {
