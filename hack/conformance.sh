@@ -79,7 +79,8 @@ cluster_policies() {
 		-test.skip="TestConformanceProfiles$cluster_policy_sctp" \
 		--conformance-profiles=ClusterNetworkPolicy --supported-features="$cluster_policy_features" \
 		--organization=podnet --project=podnet --url=https://github.com/podnet/podnet --version="$(git describe --always --dirty)" \
-		--contact=https://github.com/podnet/podnet/issues --report-output="$PWD/$out/report.yaml" >"$out/suite.log" 2>&1 ||
+		--contact=https://github.com/podnet/podnet/issues \
+		--additional-info=https://github.com/podnet/podnet/blob/main/docs/conformance.md --report-output="$PWD/$out/report.yaml" >"$out/suite.log" 2>&1 ||
 		echo "run $1: the suite returned $?"
 }
 
