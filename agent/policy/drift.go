@@ -7,12 +7,17 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/internal/model"
 )
 
-// Watcher tells of changes of the policy tables in the kernel.
+// Watcher tells what becomes of the policy tables in the kernel, until ctx ends.
 type Watcher interface {
 	// WatchPolicy calls changed after each transaction that changed them.
 	WatchPolicy(ctx context.Context, changed func()) error
+	// WatchDenied calls told with the sample of denied packets that they give, and ready
+	// when they may be made to give it.
+	WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error
 }
 
 const (

@@ -41,8 +41,11 @@ type Kernel interface {
 type Config struct {
 	Source Source
 	Kernel Kernel
-	// Watcher tells, for Watch, when others may have changed what is enforced.
+	// Watcher tells, for Watch, when others may have changed what is enforced, and, for
+	// Tell, which packets were denied.
 	Watcher Watcher
+	// Denied records an Event on a denial.
+	Denied func(compiler.Denial)
 	// Pods returns all pods that have addresses of this node, whether their links are
 	// made, to be made, or to be removed.
 	Pods func() []model.Pod
@@ -76,11 +79,12 @@ type Enforcer struct {
 	failed  error
 	tally   tally
 	counts  *counts
+	teller  *teller
 }
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Kernel)}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Kernel), teller: newTeller(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
 		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Settle: settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
@@ -121,6 +125,7 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read what policies go by: %w", err)
 	}
+	found.Objects.Sample = e.teller.want(found.Denied)
 	index := compiler.NewIndex(found.Objects, found.Blocks)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -301,7 +306,7 @@ const namedPods = 3
 func (e *Enforcer) Problems() []model.Problem {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	problems := slices.Clone(e.unread)
+	problems := slices.Concat(e.unread, e.teller.problems())
 	if e.failed != nil {
 		problems = append(problems, model.Problem{
 			Reason:  model.ReasonKernelError,

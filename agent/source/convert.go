@@ -23,6 +23,7 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		Masquerade: n.Spec.Masquerade.Enabled == nil || *n.Spec.Masquerade.Enabled,
 		MaxBlocks:  int(n.Spec.NodeBlocks.Max),
 		Exhausted:  exhausted(n.Status.Ranges),
+		Denied:     model.DeniedPackets(n.Spec.Policy.Denied),
 	}
 	if n.Spec.MTU != nil {
 		out.MTU = int(*n.Spec.MTU)

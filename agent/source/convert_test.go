@@ -27,6 +27,7 @@ func TestNetworkKeepsEveryField(t *testing.T) {
 		Overlay:    podnetv1alpha1.Overlay{VNI: 7, Port: 8472},
 		MTU:        ptr.To(int32(1400)),
 		Masquerade: podnetv1alpha1.Masquerade{Enabled: ptr.To(false), ExcludeCIDRs: []string{"192.168.0.0/16"}},
+		Policy:     podnetv1alpha1.Policy{Denied: podnetv1alpha1.DeniedEvent},
 	}})
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(got).To(gomega.Equal(&model.Network{
@@ -36,6 +37,7 @@ func TestNetworkKeepsEveryField(t *testing.T) {
 		},
 		Attachment: model.Bridge, Mode: model.ModeRouted, VNI: 7, Port: 8472, MTU: 1400,
 		Masquerade: false, MasqueradeExclude: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
+		Denied: model.DeniedEvents,
 	}))
 }
 

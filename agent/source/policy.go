@@ -164,6 +164,8 @@ type Policies struct {
 	Blocks []model.Block
 	// Uninstall says that podnet shall be taken off every node.
 	Uninstall bool
+	// Denied says how denied packets are told of.
+	Denied model.DeniedPackets
 	// Problems are what could not be read, a sentence each.
 	Problems []model.Problem
 }
@@ -185,6 +187,7 @@ func (s *Source) Policies(ctx context.Context) (Policies, error) {
 	out.Blocks, out.Uninstall = snap.Blocks, snap.Uninstall
 	if snap.Network != nil {
 		out.Objects.Ranges = snap.Network.Ranges
+		out.Denied = snap.Network.Denied
 	}
 	out.Objects.Pods = kept.pods.list()
 	var namespaces corev1.NamespaceList

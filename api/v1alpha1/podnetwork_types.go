@@ -176,6 +176,34 @@ type NodeBlocks struct {
 	IdleSeconds int32 `json:"idleSeconds,omitempty"`
 }
 
+// DeniedPackets says how packets that network policy denies are told of.
+//
+// +kubebuilder:validation:Enum=Ignore;Log;Event
+type DeniedPackets string
+
+const (
+	// DeniedIgnore tells of none. They are counted all the same.
+	DeniedIgnore DeniedPackets = "Ignore"
+	// DeniedLog writes a sample to the agents' logs.
+	DeniedLog DeniedPackets = "Log"
+	// DeniedEvent makes Events on the pods whose policies deny them, of a sample.
+	DeniedEvent DeniedPackets = "Event"
+)
+
+// Policy says what becomes of network policy beside being enforced.
+//
+// +kubebuilder:validation:MinProperties=1
+type Policy struct {
+	// denied says how packets that network policy denies are told of: Log writes them
+	// to the log of the node's agent, and Event makes Events on the pod whose policies
+	// deny them. Either tells of a sample, of at most 5 packets a second on each node, and
+	// of what is alike once a minute; a pod gets at most 3 Events a minute.
+	//
+	// +optional
+	// +kubebuilder:default=Ignore
+	Denied DeniedPackets `json:"denied,omitempty"`
+}
+
 // PodNetworkSpec says what the network shall be.
 //
 // +kubebuilder:validation:XValidation:rule="self.attachment == oldSelf.attachment",message="attachment cannot change on a live network: the pods that run keep the one that they were born with. Make the cluster's PodNetwork anew"
@@ -231,6 +259,12 @@ type PodNetworkSpec struct {
 	// +optional
 	// +kubebuilder:default={max: 8}
 	NodeBlocks NodeBlocks `json:"nodeBlocks,omitempty,omitzero"`
+
+	// policy says what becomes of network policy beside being enforced.
+	//
+	// +optional
+	// +kubebuilder:default={denied: Ignore}
+	Policy Policy `json:"policy,omitempty,omitzero"`
 
 	// blockQuarantineSeconds is how long a block rests, after its node has gone,
 	// before another node may get it.

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -24,11 +25,15 @@ const noteQueue = 256
 type note struct {
 	// reason and action are as in events.k8s.io.
 	reason, action, text string
-	// related is what the note is about besides the NodeNetwork; it may be nil.
+	// normal says that all is as it should be; else the Event is a warning.
+	normal bool
+	// regarding is what the note is about; nil for the node's NodeNetwork.
+	regarding *corev1.ObjectReference
+	// related is what it is about besides; it may be nil.
 	related *corev1.ObjectReference
 }
 
-// notes records Events on the node's NodeNetwork. It waits for the API server in
+// notes records Events, on the node's NodeNetwork and on pods. It waits for the API server in
 // place of the CNI server and of the loop.
 type notes struct {
 	reader   client.Reader
@@ -58,19 +63,39 @@ func (n *notes) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case what := <-n.queue:
-			// With its UID, the Event shows where the object is described.
-			var nn podnetv1alpha1.NodeNetwork
-			if err := n.reader.Get(ctx, client.ObjectKey{Name: n.node}, &nn); err != nil {
+			if err := n.record(ctx, what); err != nil {
 				log.FromContext(ctx).Info("cannot record an Event", "note", what.text, "reason", err.Error())
-				continue
 			}
-			var related runtime.Object
-			if what.related != nil {
-				related = what.related
-			}
-			n.recorder.Eventf(&nn, related, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
 		}
 	}
+}
+
+func (n *notes) record(ctx context.Context, what note) error {
+	var regarding, related runtime.Object
+	if what.regarding != nil {
+		regarding = what.regarding
+	} else {
+		// With its UID, the Event shows where the object is described.
+		var nn podnetv1alpha1.NodeNetwork
+		if err := n.reader.Get(ctx, client.ObjectKey{Name: n.node}, &nn); err != nil {
+			return err
+		}
+		regarding = &nn
+	}
+	if what.related != nil {
+		related = what.related
+	}
+	kind := corev1.EventTypeWarning
+	if what.normal {
+		kind = corev1.EventTypeNormal
+	}
+	n.recorder.Eventf(regarding, related, kind, what.reason, what.action, "%s", what.text)
+	return nil
+}
+
+// podReference is a reference to a pod.
+func podReference(namespace, name, uid string) *corev1.ObjectReference {
+	return &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: namespace, Name: name, UID: types.UID(uid)}
 }
 
 // driftRepaired is the note on what others had changed in the kernel. Drift that goes

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -15,9 +12,7 @@ import (
 func addressReclaimed(pod model.Pod, why string) note {
 	n := note{reason: "AddressReclaimed", action: "ReclaimAddress", text: reclaimedNote(pod, why)}
 	if pod.Name != "" {
-		n.related = &corev1.ObjectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
-		}
+		n.related = podReference(pod.Namespace, pod.Name, pod.UID)
 	}
 	return n
 }

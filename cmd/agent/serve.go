@@ -33,6 +33,7 @@ import (
 	"github.com/podnet/podnet/agent/sync"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
+	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/version"
 )
 
@@ -66,7 +67,10 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	enforcer := policy.New(policy.Config{Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval})
+	enforcer := policy.New(policy.Config{
+		Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval,
+		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
+	})
 	if err := metrics.Registry.Register(enforcer); err != nil {
 		return fmt.Errorf("register the metrics of network policy: %w", err)
 	}
@@ -104,7 +108,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), after(src.Synced(), syncer.Run),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), syncer.Run),
 		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
 		func(ctx context.Context) error { return hear(ctx, src, syncer) },
 	); err != nil {

@@ -86,6 +86,8 @@ type Network struct {
 	// Exhausted says, by family (IPv4, IPv6), that the ranges have no free block
 	// left, as far as the manager has said.
 	Exhausted [2]bool
+	// Denied says how packets that network policy denies are told of.
+	Denied DeniedPackets
 }
 
 // Block is a NodeSubnet: a block of pod addresses held by a node.

@@ -14,6 +14,9 @@ type PolicyObjects struct {
 	Pods            []ClusterPod
 	// Ranges are the networks that pods have addresses of, beside the blocks.
 	Ranges []netip.Prefix
+	// Sample says that the kernel shall give a sample of the packets that it denies to
+	// DeniedGroup.
+	Sample bool
 }
 
 // Namespace is a namespace of the cluster.

@@ -29,6 +29,8 @@ type Index struct {
 	nodes map[netip.Addr]nodeAddress
 	// ranges are the addresses that pods may have.
 	ranges *netipx.IPSet
+	// sample says that the kernel gives some of the packets that it denies to the agent.
+	sample bool
 }
 
 // tierCount is the number of tiers of the cluster's policies.
@@ -40,6 +42,7 @@ type nodeAddress struct {
 	// node's endpoint.
 	judged netip.Addr
 	labels map[string]string
+	name   string
 }
 
 type podName struct{ namespace, name string }
@@ -76,6 +79,7 @@ func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
 		pods:       make(map[podName]*indexedPod, len(o.Pods)),
 		nodes:      nodeAddresses(blocks),
 		ranges:     podRanges(o.Ranges, blocks),
+		sample:     o.Sample,
 	}
 	for _, p := range o.NetworkPolicies {
 		x.policies[p.Namespace] = append(x.policies[p.Namespace], p)
@@ -172,9 +176,9 @@ func labelsKey(labels map[string]string) string {
 // address stands for itself.
 func nodeAddresses(blocks []model.Block) map[netip.Addr]nodeAddress {
 	nodes := make(map[netip.Addr]nodeAddress, 2*len(blocks))
-	add := func(a, judged netip.Addr, labels map[string]string) {
+	add := func(a, judged netip.Addr, b model.Block) {
 		if _, has := nodes[a]; !has {
-			nodes[a] = nodeAddress{judged, labels}
+			nodes[a] = nodeAddress{judged, b.Labels, b.Node}
 		}
 	}
 	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b model.Block) int { return strings.Compare(a.Name, b.Name) })
@@ -184,11 +188,11 @@ func nodeAddresses(blocks []model.Block) map[netip.Addr]nodeAddress {
 		if e, ok := b.Endpoint(own.Is4()); ok {
 			judged = e
 		}
-		add(own, judged, b.Labels)
+		add(own, judged, b)
 	}
 	for _, b := range sorted {
 		for _, a := range slices.Concat(b.Endpoints, b.Addresses) {
-			add(a, a, b.Labels)
+			add(a, a, b)
 		}
 	}
 	return nodes

@@ -49,7 +49,7 @@ func chainOf(i *identity, family int) string {
 // tables writes down what was decided.
 func (b *build) tables() []model.Table {
 	t := model.Table{
-		Family: "inet", Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []model.Chain{forward(), stray(), denied()},
+		Family: "inet", Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []model.Chain{forward(), stray(), denied(b.sample)},
 	}
 	if b.decided[egress].host.rest != nil {
 		t.Chains = append(t.Chains, toHost("input"), toHost("output"))

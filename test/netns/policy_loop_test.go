@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/internal/model"
+	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
@@ -22,7 +24,12 @@ type policyNode struct {
 	*node
 	mu sync.Mutex
 	// whole counts replacements of whole tables.
-	whole    int
+	whole int
+	// asks is how denied packets are to be told of, and denials are those that Events were made of.
+	asks    model.DeniedPackets
+	denials []compiler.Denial
+	// given counts the denied packets that the kernel gave.
+	given    atomic.Int64
 	enforcer *policy.Enforcer
 }
 
@@ -31,7 +38,12 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 	t.Helper()
 	n := &policyNode{policed: c, node: c.nodes[0]}
 	n.enforcer = policy.New(policy.Config{
-		Source: n, Kernel: n, Watcher: n.node.kernel, FullInterval: time.Hour,
+		Source: n, Kernel: n, Watcher: n, FullInterval: time.Hour,
+		Denied: func(d compiler.Denial) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.denials = append(n.denials, d)
+		},
 		Pods: func() []model.Pod {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -40,7 +52,7 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for _, run := range []func(context.Context) error{n.enforcer.Run, n.enforcer.Watch} {
+	for _, run := range []func(context.Context) error{n.enforcer.Run, n.enforcer.Watch, n.enforcer.Tell} {
 		all.Go(func() {
 			if err := n.Try(func() error { return run(ctx) }); err != nil {
 				t.Error(err)
@@ -57,7 +69,7 @@ func (n *policyNode) Policies(context.Context) (source.Policies, error) {
 	defer n.mu.Unlock()
 	o := n.objects
 	o.NetworkPolicies, o.Pods = slices.Clone(o.NetworkPolicies), slices.Clone(o.Pods)
-	return source.Policies{Objects: o, Blocks: n.blocks}, nil
+	return source.Policies{Objects: o, Blocks: n.blocks, Denied: n.asks}, nil
 }
 
 // Execute counts what it executes.
@@ -70,6 +82,19 @@ func (n *policyNode) Execute(ctx context.Context, ops []diff.Op) error {
 		}
 	}
 	return n.node.kernel.Execute(ctx, ops)
+}
+
+// WatchPolicy tells of the kernel's.
+func (n *policyNode) WatchPolicy(ctx context.Context, changed func()) error {
+	return n.node.kernel.WatchPolicy(ctx, changed)
+}
+
+// WatchDenied counts the packets that the kernel gives.
+func (n *policyNode) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
+	return n.node.kernel.WatchDenied(ctx, ready, func(p model.DeniedPacket) {
+		n.given.Add(1)
+		told(p)
+	})
 }
 
 // PolicyCounters reads them whichever thread asks.

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -162,4 +163,128 @@ func own(t *testing.T, in *topology.Namespace, family, table string) (let func()
 	}
 	becomes(t, "the table is there", func() bool { return strings.Contains(in.Run(t, "nft", "list", "tables"), table) })
 	return let
+}
+
+// told returns the sentences on the denials of which Events were made, and forgets them.
+func (n *policyNode) told() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var sentences []string
+	for _, d := range n.denials {
+		sentences = append(sentences, d.String())
+	}
+	n.denials = nil
+	return sentences
+}
+
+// deniedChain is the chain in which denied packets end, as nft lists it.
+func (n *policyNode) deniedChain(t *testing.T) string {
+	t.Helper()
+	return n.Run(t, "nft", "list", "chain", "inet", model.PolicyTable, "denied")
+}
+
+// Of denied packets a sample is told of with names, as long as that is asked for. However
+// many are denied, the kernel bounds the sample.
+func TestDeniedPacketsAreToldOf(t *testing.T) {
+	t.Parallel()
+	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
+	server := c.addPod(t, c.nodes[0], "red", nil)
+	client := c.addPod(t, c.nodes[0], "blue", nil)
+	n := newPolicyNode(t, c)
+	ask := func(how model.DeniedPackets) {
+		n.change(func(o *model.PolicyObjects) {
+			n.asks = how
+			o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
+			o.ClusterPolicies = []model.ClusterPolicy{{Name: "no-node", Egress: []model.TierRule{
+				{Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Nodes: &model.Selector{}}}},
+			}}}
+		})
+	}
+	ask(model.DeniedIgnored)
+	becomes(t, "the policies are enforced", func() bool { return !connects(client.Namespace, "tcp", server.Addrs[0], port, soon) })
+	if chain := n.deniedChain(t); strings.Contains(chain, "log") || strings.Contains(chain, "limit") {
+		t.Errorf("nobody has asked for denied packets, and the chain is %s", chain)
+	}
+	ask(model.DeniedEvents)
+	becomes(t, "denied packets are given", func() bool { return strings.Contains(n.deniedChain(t), "log") })
+	expect := func(act func(), want string) {
+		t.Helper()
+		var told []string
+		n.told()
+		becomes(t, want, func() bool {
+			act()
+			told = append(told, n.told()...)
+			return slices.Contains(told, want)
+		})
+		if len(told) != 1 {
+			t.Errorf("told is %q, want %q alone", told, want)
+		}
+	}
+	for i, to := range server.Addrs {
+		expect(func() { send(t, client, to, 81, 1) }, fmt.Sprintf("Ingress of pod red/%s denied: UDP from pod blue/%s (%s) to port 81 of pod red/%s (%s). "+
+			"No rule of the NetworkPolicies that select the pod (deny) allows it.", server.Pod.Name, client.Pod.Name, client.Addrs[i], server.Pod.Name, to))
+	}
+	here := c.nodes[0].Address(true)
+	expect(func() { send(t, client, here, 81, 1) }, fmt.Sprintf("Egress of pod blue/%s denied: UDP from pod blue/%s (%s) to port 81 of node %s (%s). "+
+		"Rule egress[0] of ClusterNetworkPolicy no-node denies it.", client.Pod.Name, client.Pod.Name, client.Addrs[0], c.nodes[0].Name, here))
+	expect(func() { sendStray(t, client, server.Addrs[0]) }, fmt.Sprintf("Egress of pod blue/%s denied: ICMP from pod blue/%s (%s) to pod red/%s (%s). "+
+		"It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it.",
+		client.Pod.Name, client.Pod.Name, client.Addrs[0], server.Pod.Name, server.Addrs[0]))
+
+	const flood = 10000
+	denied, given, began := n.metrics(t)[deniedPackets], n.given.Load(), time.Now()
+	send(t, client, server.Addrs[0], 82, flood)
+	if got := n.metrics(t)[deniedPackets] - denied; got != flood {
+		t.Errorf("%v packets are counted, want %d", got, flood)
+	}
+	// The kernel keeps packets for a second, to give several at once.
+	time.Sleep(1500 * time.Millisecond)
+	took := time.Since(began)
+	most := int64(10 + 5*(took.Seconds()+1))
+	if got := n.given.Load() - given; got == 0 || got > most {
+		t.Errorf("of %d packets within %s the kernel gives %d, want some, and %d at most", flood, took, got, most)
+	}
+	ask(model.DeniedIgnored)
+	becomes(t, "denied packets are not given any more", func() bool { return !strings.Contains(n.deniedChain(t), "log") })
+	n.told()
+	send(t, client, server.Addrs[0], 83, 10)
+	time.Sleep(1500 * time.Millisecond)
+	if told := n.told(); len(told) > 0 {
+		t.Errorf("nobody asks any more, and told is %q", told)
+	}
+}
+
+// Who else reads the kernel's sample is told of, and policies are enforced all the same.
+func TestSampleThatCannotBeHadIsToldOf(t *testing.T) {
+	t.Parallel()
+	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
+	server := c.addPod(t, c.nodes[0], "red", nil)
+	client := c.addPod(t, c.nodes[0], "blue", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- c.nodes[0].Try(func() error {
+			return c.nodes[0].kernel.WatchDenied(ctx, func() { close(ready) }, func(model.DeniedPacket) {})
+		})
+	}()
+	<-ready
+	n := newPolicyNode(t, c)
+	n.change(func(o *model.PolicyObjects) {
+		n.asks = model.DeniedLogged
+		o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
+	})
+	becomes(t, "the policy is enforced", func() bool { return !connects(client.Namespace, "tcp", server.Addrs[0], port, soon) })
+	becomes(t, "the other reader is told of", func() bool {
+		return slices.ContainsFunc(n.enforcer.Problems(), func(p model.Problem) bool { return strings.Contains(p.Message, "another program reads it") })
+	})
+	if chain := n.deniedChain(t); strings.Contains(chain, "log") {
+		t.Errorf("the chain is %s", chain)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	becomes(t, "nothing is told of any more", func() bool {
+		return len(n.enforcer.Problems()) == 0 && strings.Contains(n.deniedChain(t), "log")
+	})
 }

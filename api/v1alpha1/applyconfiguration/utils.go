@@ -53,6 +53,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodNetworkSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodNetworkStatus"):
 		return &apiv1alpha1.PodNetworkStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Policy"):
+		return &apiv1alpha1.PolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Range"):
 		return &apiv1alpha1.RangeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RangeStatus"):

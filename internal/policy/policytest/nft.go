@@ -99,8 +99,10 @@ func (m *machine) run(name string, depth int) (string, error) {
 func (m *machine) rule(text string) (string, error) {
 	words := strings.Fields(text)
 	for len(words) > 0 {
-		if rest, ok := statement(words); ok {
-			words = rest
+		if n, matches := statement(words); n > 0 {
+			if words = words[n:]; !matches || len(words) == 0 {
+				return "", nil
+			}
 			continue
 		}
 		switch words[0] {
@@ -134,12 +136,18 @@ func (m *machine) rule(text string) (string, error) {
 	return "", fmt.Errorf("no verdict")
 }
 
-// statement passes over a statement that decides nothing, and returns what comes after it.
-func statement(words []string) ([]string, bool) {
-	if words[0] == "counter" {
-		return words[3:], true
+// statement returns the number of words of a statement that decides nothing by itself, and
+// 0 where there is none; and whether it matches. There are never too many packets here.
+func statement(words []string) (n int, matches bool) {
+	switch words[0] {
+	case "counter": // name NAME
+		return 3, true
+	case "log": // prefix PREFIX group GROUP snaplen BYTES
+		return 7, true
+	case "limit": // rate over RATE burst BURST packets
+		return 7, false
 	}
-	return nil, false
+	return 0, false
 }
 
 func (m *machine) end(words []string) error {

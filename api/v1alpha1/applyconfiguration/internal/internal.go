@@ -63,6 +63,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: state
       type:
         namedType: com.github.podnet.podnet.api.v1alpha1.SubnetState
+- name: com.github.podnet.podnet.api.v1alpha1.DeniedPackets
+  scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.Encapsulation
   scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.Finding
@@ -363,6 +365,11 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.podnet.podnet.api.v1alpha1.Overlay
       default:
         encapsulation: VXLAN
+    - name: policy
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.Policy
+      default:
+        denied: Ignore
     - name: ranges
       type:
         list:
@@ -403,6 +410,13 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rollCall
       type:
         scalar: string
+- name: com.github.podnet.podnet.api.v1alpha1.Policy
+  map:
+    fields:
+    - name: denied
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.DeniedPackets
+      default: Ignore
 - name: com.github.podnet.podnet.api.v1alpha1.Range
   map:
     fields:

@@ -46,6 +46,10 @@ spec:
   nodeBlocks:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with $network.policy }}
+  policy:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- if not (kindIs "invalid" $network.blockQuarantineSeconds) }}
   blockQuarantineSeconds: {{ $network.blockQuarantineSeconds }}
   {{- end }}

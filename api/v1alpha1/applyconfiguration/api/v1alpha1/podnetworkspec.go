@@ -30,6 +30,8 @@ type PodNetworkSpecApplyConfiguration struct {
 	Masquerade *MasqueradeApplyConfiguration `json:"masquerade,omitempty"`
 	// nodeBlocks says how many blocks a node holds, and when it gets or gives back one.
 	NodeBlocks *NodeBlocksApplyConfiguration `json:"nodeBlocks,omitempty"`
+	// policy says what becomes of network policy beside being enforced.
+	Policy *PolicyApplyConfiguration `json:"policy,omitempty"`
 	// blockQuarantineSeconds is how long a block rests, after its node has gone,
 	// before another node may get it.
 	BlockQuarantineSeconds *int32 `json:"blockQuarantineSeconds,omitempty"`
@@ -99,6 +101,14 @@ func (b *PodNetworkSpecApplyConfiguration) WithMasquerade(value *MasqueradeApply
 // If called multiple times, the NodeBlocks field is set to the value of the last call.
 func (b *PodNetworkSpecApplyConfiguration) WithNodeBlocks(value *NodeBlocksApplyConfiguration) *PodNetworkSpecApplyConfiguration {
 	b.NodeBlocks = value
+	return b
+}
+
+// WithPolicy sets the Policy field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Policy field is set to the value of the last call.
+func (b *PodNetworkSpecApplyConfiguration) WithPolicy(value *PolicyApplyConfiguration) *PodNetworkSpecApplyConfiguration {
+	b.Policy = value
 	return b
 }
 

@@ -1,0 +1,321 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// Denial is why a packet was denied.
+type Denial struct {
+	// Pod is the attached pod whose policies deny it, and Direction theirs.
+	Pod       model.Pod
+	Direction model.PolicyType
+	// Peer is the pod at the other end; nil where it is none, or not known.
+	Peer *model.ClusterPod
+	// Connection and Reason say what was denied and why, in words.
+	Connection, Reason string
+}
+
+// String is a sentence for each.
+func (d Denial) String() string {
+	return fmt.Sprintf("%s of pod %s/%s denied: %s. %s.", d.Direction, d.Pod.Namespace, d.Pod.Name, d.Connection, d.Reason)
+}
+
+// Explain says which policies deny a packet that the kernel of a node has denied, with
+// these pods attached. It returns false where neither end is one of them any more.
+func (x *Index) Explain(attached []model.Pod, p model.DeniedPacket) (Denial, bool) {
+	client, server, port := p.Connection()
+	q := question{Index: x, protocol: p.Protocol, port: port, toNode: p.ToNode, stray: p.Way == model.WayStray}
+	ends := [len(directions)]end{egress: x.end(attached, client), ingress: x.end(attached, server)}
+	q.server = ends[ingress]
+	out := Denial{Connection: fmt.Sprintf("%s from %s to %s%s", protocolName(p.Protocol), ends[egress], portOf(port), ends[ingress])}
+	found := false
+	// As the kernel does, the client's policies are asked first.
+	for _, d := range []direction{egress, ingress} {
+		pod, other := ends[d], ends[ingress+egress-d]
+		if pod.attached == nil {
+			continue
+		}
+		is := q.ask(d, pod, other)
+		if found && is.allowed {
+			continue
+		}
+		found = true
+		out.Pod, out.Direction, out.Peer, out.Reason = *pod.attached, directionNames[d], nil, is.reason
+		if other.object != nil {
+			out.Peer = other.object.ClusterPod
+		}
+		if !is.allowed {
+			break
+		}
+	}
+	return out, found
+}
+
+// directionNames are those of the API.
+var directionNames = [len(directions)]model.PolicyType{ingress: model.PolicyIngress, egress: model.PolicyEgress}
+
+// end is one end of a connection.
+type end struct {
+	netip.Addr
+	// attached is the pod of this node that it is; nil for none.
+	attached *model.Pod
+	// object is that of the pod that it is; nil where it is none, or not known.
+	object *indexedPod
+	// node is what the address of a node goes by, and isNode says that it is one.
+	node   nodeAddress
+	isNode bool
+	// stranger says that it may be a pod that is not known yet.
+	stranger bool
+}
+
+// end finds out whose an address is.
+func (x *Index) end(attached []model.Pod, a netip.Addr) end {
+	e := end{Addr: a}
+	e.node, e.isNode = x.nodes[a]
+	if i := slices.IndexFunc(attached, func(p model.Pod) bool { return slices.Contains(p.Addrs, a) }); i >= 0 {
+		e.attached = &attached[i]
+		e.object = x.lookup(attached[i])
+	} else if !e.isNode {
+		e.object = x.remote(attached, a)
+	}
+	known := e.isNode
+	if e.object != nil {
+		_, known = x.namespaces[e.object.Namespace]
+	}
+	e.stranger = !known && x.ranges.Contains(a)
+	return e
+}
+
+// remote returns the pod that has an address and is not attached. It looks at all pods,
+// which is no index's worth: a few packets a second are explained.
+func (x *Index) remote(attached []model.Pod, a netip.Addr) *indexedPod {
+	for _, p := range x.pods {
+		if !slices.ContainsFunc(p.addrs, func(k addrKey) bool { return k.Addr == a }) {
+			continue
+		}
+		if slices.ContainsFunc(attached, func(l model.Pod) bool { return x.lookup(l) == p }) {
+			continue
+		}
+		return p
+	}
+	return nil
+}
+
+// String names the end for people.
+func (e end) String() string {
+	switch {
+	case e.attached != nil:
+		return fmt.Sprintf("pod %s/%s (%s)", e.attached.Namespace, e.attached.Name, e.Addr)
+	case e.object != nil:
+		return fmt.Sprintf("pod %s/%s (%s)", e.object.Namespace, e.object.Name, e.Addr)
+	case e.isNode:
+		return fmt.Sprintf("node %s (%s)", e.node.name, e.Addr)
+	}
+	return e.Addr.String()
+}
+
+// question is whether policies allow a connection.
+type question struct {
+	*Index
+	protocol      string
+	port          uint16
+	server        end
+	toNode, stray bool
+}
+
+// answer is whether they do, and else why not.
+type answer struct {
+	allowed bool
+	reason  string
+}
+
+// permitted is the answer where no policy denies the connection, which is asked for as the
+// kernel has denied it.
+var permitted = answer{allowed: true, reason: "The policies of the moment allow it: they, or the pods, have changed since"}
+
+// protocolName names a protocol for people.
+func protocolName(protocol string) string {
+	switch {
+	case strings.Trim(protocol, "0123456789") == "":
+		return "IP protocol " + protocol
+	case protocol == "ipv6-icmp":
+		return "ICMPv6"
+	}
+	return strings.ToUpper(protocol)
+}
+
+func portOf(port uint16) string {
+	if port == 0 {
+		return ""
+	}
+	return fmt.Sprintf("port %d of ", port)
+}
+
+// ask asks the policies of one end: the admins', those of its namespace, and the baseline.
+func (q question) ask(d direction, pod, other end) answer {
+	names, isolated := q.selecting(d, pod)
+	if q.stray && (isolated || q.asksTiers(d, pod)) {
+		return answer{reason: "It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it"}
+	}
+	after := permitted
+	switch {
+	case q.stray:
+		return permitted
+	case !isolated:
+		after = q.tier(model.BaselineTier, d, pod, other, permitted)
+	case !q.toNode:
+		after = q.networkPolicies(d, pod, other, names)
+	}
+	return q.tier(model.AdminTier, d, pod, other, after)
+}
+
+// asksTiers says whether policies of the cluster are about a pod.
+func (q question) asksTiers(d direction, pod end) bool {
+	return slices.ContainsFunc(slices.Concat(q.tiers[:]...), func(p model.ClusterPolicy) bool {
+		is, _ := q.isSubject(&p, pod.attached.Namespace, pod.object)
+		return is && len(tierRulesOf(&p, d)) > 0
+	})
+}
+
+// selecting returns the names of the NetworkPolicies that select a pod, and whether any may.
+func (q question) selecting(d direction, pod end) (names []string, isolated bool) {
+	for i := range q.policies[pod.attached.Namespace] {
+		p := &q.policies[pod.attached.Namespace][i]
+		if !isolates(p, d) {
+			continue
+		}
+		if pod.object == nil {
+			isolated = true
+		} else if p.Pods.Matches(pod.object.Labels) {
+			names = append(names, p.Name)
+		}
+	}
+	return names, isolated || len(names) > 0
+}
+
+// networkPolicies asks the NetworkPolicies that select a pod: one rule that allows the
+// connection is enough.
+func (q question) networkPolicies(d direction, pod, other end, names []string) answer {
+	if pod.object == nil {
+		return answer{reason: "The labels of the pod are not known, so that every NetworkPolicy of its namespace isolates it"}
+	}
+	for i := range q.policies[pod.attached.Namespace] {
+		p := &q.policies[pod.attached.Namespace][i]
+		if !slices.Contains(names, p.Name) {
+			continue
+		}
+		for _, r := range rulesOf(p, d) {
+			list := r.Peers
+			if len(list) == 0 {
+				list = everybody
+			}
+			if q.isOneOf(parsePeers(p.Namespace, list), other) && q.hasPort(parsePorts(r.Ports)) {
+				return permitted
+			}
+		}
+	}
+	return answer{reason: fmt.Sprintf("No rule of the NetworkPolicies that select the pod (%s) allows it", some(names))}
+}
+
+// namedPolicies is how many policies a sentence names.
+const namedPolicies = 3
+
+// some names the first of many.
+func some(names []string) string {
+	text := strings.Join(names[:min(len(names), namedPolicies)], ", ")
+	if more := len(names) - namedPolicies; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// tier asks the cluster's policies of a tier, as decision.tier does: what they do not
+// decide is as after says.
+func (q question) tier(t model.Tier, d direction, pod, other end, after answer) answer {
+	is := after
+	for i := range slices.Backward(q.tiers[t]) {
+		p := &q.tiers[t][i]
+		subject, sure := q.isSubject(p, pod.attached.Namespace, pod.object)
+		if !subject {
+			continue
+		}
+		for j, r := range slices.Backward(tierRulesOf(p, d)) {
+			surely, maybe := q.match(r, d, pod, other)
+			then := after
+			switch r.Action {
+			case model.PolicyAccept:
+				then = permitted
+			case model.PolicyDeny:
+				then = answer{reason: fmt.Sprintf("Rule %s[%d] of ClusterNetworkPolicy %s denies it", strings.ToLower(string(directionNames[d])), j, p.Name)}
+			case model.PolicyPass:
+			}
+			switch {
+			case surely && sure:
+				is = then
+			case maybe && is.allowed && !then.allowed:
+				then.reason += ", as far as is known yet of the pods"
+				is = then
+			}
+		}
+	}
+	return is
+}
+
+// match says whether a rule surely matches, and whether it may.
+func (q question) match(r model.TierRule, d direction, pod, other end) (surely, maybe bool) {
+	who, spec := parsePeers("", r.Peers), parsePorts(r.Ports)
+	is := q.isOneOf(who, other)
+	if !is && !(other.stranger && who.selects()) {
+		return false, false
+	}
+	surely = q.hasPort(spec)
+	maybe = surely
+	if len(spec.names) > 0 && (d == ingress && pod.object == nil || d == egress && other.stranger) {
+		maybe = true
+	}
+	return surely && is, maybe
+}
+
+// isOneOf says whether an end is one of a rule's peers.
+func (q question) isOneOf(who *peers, other end) bool {
+	address := other.Addr
+	if other.isNode {
+		address = other.node.judged
+	}
+	if who.blocks != nil && who.blocks.Contains(address) {
+		return true
+	}
+	if other.isNode && slices.ContainsFunc(who.nodes, func(s model.Selector) bool { return s.Matches(other.node.labels) }) {
+		return true
+	}
+	if other.object == nil {
+		return false
+	}
+	one := false
+	who.members(q.Index, func(g *podGroup) { one = one || g == other.object.group })
+	return one
+}
+
+// hasPort says whether the connection is to one of a rule's ports.
+func (q question) hasPort(spec portSpec) bool {
+	var named []model.NamedPort
+	if q.server.object != nil {
+		named = q.server.object.Ports
+	}
+	return spec.resolve(named).has(q.protocol, q.port)
+}
+
+// has says whether a set holds a port of a protocol.
+func (p ports) has(protocol string, port uint16) bool {
+	i, ok := protocolIndex(cmp.Or(protocol, "none"))
+	if !ok {
+		return p.others
+	}
+	return slices.ContainsFunc(p.of[i], func(r portRange) bool { return r.first <= port && port <= r.last })
+}
