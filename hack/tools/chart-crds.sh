@@ -36,10 +36,11 @@ done
 
 module=sigs.k8s.io/network-policy-api
 go mod download "$module"
-policies=config/crd/network-policy-api/policy.networking.k8s.io_clusternetworkpolicies.yaml
+file=policy.networking.k8s.io_clusternetworkpolicies.yaml
+policies=config/crd/network-policy-api/$file
 {
 	echo "# Made by hack/tools/chart-crds.sh from $(go list -m "$module"): do not edit."
 	# An empty status is in the way of those who apply the file.
-	sed '/^status:/,$d' "$(go list -m -f '{{.Dir}}' "$module")/config/crd/experimental/$(basename "$policies")"
+	sed '/^status:/,$d' "$(go list -m -f '{{.Dir}}' "$module")/config/crd/experimental/$file"
 } >"$policies"
 template "$policies" 'and .Values.crd.enabled .Values.crd.clusterNetworkPolicy'
