@@ -93,7 +93,7 @@ type NodeSubnetSpec struct {
 	// nodeLabels are those labels of the node that a RouteMode or a policy uses.
 	//
 	// +optional
-	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:MaxProperties=256
 	NodeLabels map[string]string `json:"nodeLabels,omitempty"`
 
 	// nodeAddresses are the addresses that the node's status has and endpoints has

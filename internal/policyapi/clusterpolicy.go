@@ -242,12 +242,13 @@ func protocol(p policyv1alpha2.ClusterNetworkPolicyProtocol) ([]model.PolicyPort
 	return nil, unsupported("it has no field that podnet knows")
 }
 
-// numbered returns the port or range of ports, and all ports of the protocol where none
-// is given.
+// numbered returns the port or range of ports. Without one the API server must know a
+// field that podnet does not: the protocol has to have some.
 func numbered(of corev1.Protocol, port *policyv1alpha2.Port) ([]model.PolicyPort, error) {
 	out := model.PolicyPort{Protocol: string(of)}
 	switch {
 	case port == nil:
+		return nil, unsupported("it has no field that podnet knows")
 	case port.Number != 0:
 		out.Port = &port.Number
 	case port.Range != nil:
@@ -255,7 +256,7 @@ func numbered(of corev1.Protocol, port *policyv1alpha2.Port) ([]model.PolicyPort
 	default:
 		return nil, unsupported("its destinationPort has no field that podnet knows")
 	}
-	if out.Port != nil && (!isPort(*out.Port) || out.EndPort != nil && (!isPort(*out.EndPort) || *out.EndPort < *out.Port)) {
+	if !isPort(*out.Port) || out.EndPort != nil && (!isPort(*out.EndPort) || *out.EndPort < *out.Port) {
 		return nil, errors.New("its destinationPort is no port from 1 to 65535, and no range of them")
 	}
 	return []model.PolicyPort{out}, nil

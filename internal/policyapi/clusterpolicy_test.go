@@ -78,7 +78,7 @@ func TestClusterPolicyKeepsEveryField(t *testing.T) {
 			Action: "Deny",
 			To:     []egressPeer{{Nodes: &nodes}, {Networks: []policyv1alpha2.CIDR{"10.0.0.0/8", "fd00::/8"}}, {Namespaces: &nodes}, {Pods: pods}},
 			Protocols: []protocolIs{
-				{TCP: &tcp{DestinationPort: &policyv1alpha2.Port{Number: 80}}}, {TCP: &tcp{}},
+				{TCP: &tcp{DestinationPort: &policyv1alpha2.Port{Number: 80}}},
 				{UDP: &udp{DestinationPort: &policyv1alpha2.Port{Range: &policyv1alpha2.PortRange{Start: 5, End: 9}}}},
 				{SCTP: &sctp{DestinationPort: &policyv1alpha2.Port{Number: 65535}}},
 			},
@@ -100,7 +100,7 @@ func TestClusterPolicyKeepsEveryField(t *testing.T) {
 				{Namespaces: in("rack", "1")}, {Namespaces: in("team", "a"), Pods: in("app", "web")},
 			},
 			Ports: []model.PolicyPort{
-				{Protocol: "TCP", Port: ptr.To(int32(80))}, {Protocol: "TCP"},
+				{Protocol: "TCP", Port: ptr.To(int32(80))},
 				{Protocol: "UDP", Port: ptr.To(int32(5)), EndPort: ptr.To(int32(9))}, {Protocol: "SCTP", Port: ptr.To(int32(65535))},
 			},
 		}},
@@ -165,6 +165,10 @@ func TestRuleThatCannotBeReadFailsClosed(t *testing.T) {
 			accepts: []model.TierRule{{
 				Action: model.PolicyAccept, Peers: []model.PolicyPeer{blockPeer("10.0.0.0/8")}, Ports: []model.PolicyPort{{Protocol: "TCP", Port: ptr.To(int32(80))}},
 			}},
+		},
+		"TCP by a field of a newer API": {
+			peers: []egressPeer{good}, protocols: []protocolIs{{TCP: &tcp{}}}, unsupported: true,
+			says: "egress[0].protocols[0]: it has no field that podnet knows",
 		},
 		"a port of a newer API": {
 			peers: []egressPeer{good}, protocols: []protocolIs{tcpPort(policyv1alpha2.Port{})}, unsupported: true,
