@@ -19,6 +19,8 @@ agnhost_programs=(bash curl dash dig fping getent ip iperf iperf3 nc socat ss)
 
 # Without this file fping does not know what ICMP is.
 protocols=$repo/hack/rootfs/protocols
+# Before agnhost itself, which ends where a kernel has no SCTP.
+agnhost_wrapper=$repo/hack/rootfs/agnhost
 
 coredns_image() { say "registry.k8s.io/coredns/coredns:$(pinned coredns github.com/coredns/coredns)"; }
 
@@ -32,7 +34,7 @@ image_cache() {
 		binary agnhost
 		binary coredns
 		coredns_image
-		cat "$repo"/hack/image/*.go "$here/lib/images.sh" "$protocols"
+		cat "$repo"/hack/image/*.go "$here/lib/images.sh" "$protocols" "$agnhost_wrapper"
 		for program in busybox "${agnhost_programs[@]}"; do
 			stat -c '%n %s %Y' "$(path_of "$program")"
 		done
@@ -81,7 +83,7 @@ build_agnhost_image() {
 	# Without this file the C library asks DNS before it looks into /etc/hosts.
 	printf 'hosts: files dns\n' >"$etc/nsswitch.conf"
 	"$image" -o "$out" "${arguments[@]}" \
-		-file "$(binary agnhost):/agnhost" -link agnhost:/agnhost-2 -entrypoint /agnhost -cmd pause \
+		-file "$(binary agnhost):/agnhost-2" -file "$agnhost_wrapper:/agnhost" -entrypoint /agnhost -cmd pause \
 		-file "$(path_of busybox):/bin/busybox" -link /usr/bin/dash:/bin/sh -link /usr/bin/bash:/bin/bash \
 		-libs-of "$(path_of getent)" -dir /tmp:1777 -dir /uploads -dir /root:0700 \
 		-file "$etc/passwd:/etc/passwd" -file "$etc/group:/etc/group" \
