@@ -134,6 +134,8 @@ type ClusterPolicy struct {
 
 // TierRule says what becomes of connections with any of its peers by any of its ports.
 type TierRule struct {
+	// Field is where the rule stands in the object, such as egress[1].
+	Field  string
 	Action PolicyAction
 	// Peers are the other ends. Their Namespaces are not nil where they are pods.
 	Peers []PolicyPeer

@@ -245,14 +245,14 @@ func (q question) tier(t model.Tier, d direction, pod, other end, after answer) 
 		if !subject {
 			continue
 		}
-		for j, r := range slices.Backward(tierRulesOf(p, d)) {
+		for _, r := range slices.Backward(tierRulesOf(p, d)) {
 			surely, maybe := q.match(r, d, pod, other)
 			then := after
 			switch r.Action {
 			case model.PolicyAccept:
 				then = permitted
 			case model.PolicyDeny:
-				then = answer{reason: fmt.Sprintf("Rule %s[%d] of ClusterNetworkPolicy %s denies it", strings.ToLower(string(directionNames[d])), j, p.Name)}
+				then = answer{reason: fmt.Sprintf("Rule %s of ClusterNetworkPolicy %s denies it", r.Field, p.Name)}
 			case model.PolicyPass:
 			}
 			switch {

@@ -82,7 +82,7 @@ func TestDenialsAreSentences(t *testing.T) {
 		ClusterPolicies: []model.ClusterPolicy{{
 			Name: "no-dns", Namespaces: anywhere,
 			Egress: []model.TierRule{{Action: model.PolicyPass}, {
-				Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Block: &model.IPBlock{CIDR: netip.MustParsePrefix("192.0.2.0/24")}}},
+				Field: "egress[2]", Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Block: &model.IPBlock{CIDR: netip.MustParsePrefix("192.0.2.0/24")}}},
 			}},
 		}},
 	}
@@ -100,7 +100,7 @@ func TestDenialsAreSentences(t *testing.T) {
 		"Ingress of pod red/server denied: UDP from 198.51.100.1 to port 53 of pod red/server (10.244.1.2). " +
 			"No rule of the NetworkPolicies that select the pod (deny, web) allows it.": packet(model.WayReply, "10.244.1.2", "198.51.100.1", "udp", 53, 40000),
 		"Egress of pod red/server denied: TCP from pod red/server (10.244.1.2) to port 53 of node node2 (192.0.2.2). " +
-			"Rule egress[1] of ClusterNetworkPolicy no-dns denies it.": packet(model.WayOriginal, "10.244.1.2", "192.0.2.2", "tcp", 40000, 53),
+			"Rule egress[2] of ClusterNetworkPolicy no-dns denies it.": packet(model.WayOriginal, "10.244.1.2", "192.0.2.2", "tcp", 40000, 53),
 		"Ingress of pod red/server denied: ICMPv6 from fd01::1 to pod red/server (fd00::2). " +
 			"It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it.": packet(model.WayStray, "fd01::1", "fd00::2", "ipv6-icmp", 0, 0),
 		"Ingress of pod red/new denied: IP protocol 47 from pod blue/client (10.244.2.3) to pod red/new (10.244.1.9). " +

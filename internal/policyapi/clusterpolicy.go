@@ -131,7 +131,7 @@ type clusterPeer struct {
 
 // rule returns the rule, or none where it matches nothing.
 func (r *clusterReader) rule(rule clusterRule) []model.TierRule {
-	out := model.TierRule{Action: model.PolicyAction(rule.action)}
+	out := model.TierRule{Field: rule.field, Action: model.PolicyAction(rule.action)}
 	effect := "the rule denies everything until this is mended"
 	switch out.Action {
 	case model.PolicyDeny, model.PolicyPass:
@@ -154,7 +154,7 @@ func (r *clusterReader) rule(rule clusterRule) []model.TierRule {
 	}
 	switch {
 	case out.Action != model.PolicyAccept && len(r.problems) > before:
-		return []model.TierRule{{Action: model.PolicyDeny, Peers: everybody()}}
+		return []model.TierRule{{Field: rule.field, Action: model.PolicyDeny, Peers: everybody()}}
 	case len(out.Peers) == 0 || len(rule.protocols) > 0 && len(out.Ports) == 0:
 		// No ports would be all ports.
 		return nil

@@ -2,6 +2,7 @@ package policyapi
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/onsi/gomega"
@@ -28,6 +29,15 @@ var (
 	}}
 	badSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}
 )
+
+// at returns rules as those of a field.
+func at(field string, rules []model.TierRule) []model.TierRule {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		rules[i].Field = field
+	}
+	return rules
+}
 
 func labelled(key, value string) metav1.LabelSelector {
 	return metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
@@ -88,13 +98,13 @@ func TestClusterPolicyKeepsEveryField(t *testing.T) {
 	g.Expect(got.Policy).To(gomega.Equal(&model.ClusterPolicy{
 		Name: "p", Tier: model.BaselineTier, Priority: 7, Namespaces: *in("team", "a"), Pods: *in("app", "web"),
 		Ingress: []model.TierRule{
-			{Action: model.PolicyAccept, Peers: []model.PolicyPeer{{Namespaces: &everything}, {Namespaces: in("team", "a"), Pods: in("app", "web")}}},
-			{Action: model.PolicyPass, Peers: []model.PolicyPeer{{Namespaces: &everything}}, Ports: []model.PolicyPort{
+			{Field: "ingress[0]", Action: model.PolicyAccept, Peers: []model.PolicyPeer{{Namespaces: &everything}, {Namespaces: in("team", "a"), Pods: in("app", "web")}}},
+			{Field: "ingress[1]", Action: model.PolicyPass, Peers: []model.PolicyPeer{{Namespaces: &everything}}, Ports: []model.PolicyPort{
 				{Protocol: "TCP", Name: "dns"}, {Protocol: "UDP", Name: "dns"}, {Protocol: "SCTP", Name: "dns"},
 			}},
 		},
 		Egress: []model.TierRule{{
-			Action: model.PolicyDeny,
+			Field: "egress[0]", Action: model.PolicyDeny,
 			Peers: []model.PolicyPeer{
 				{Nodes: in("rack", "1")}, blockPeer("10.0.0.0/8"), blockPeer("fd00::/8"),
 				{Namespaces: in("rack", "1")}, {Namespaces: in("team", "a"), Pods: in("app", "web")},
@@ -193,7 +203,7 @@ func TestRuleThatCannotBeReadFailsClosed(t *testing.T) {
 				g := gomega.NewWithT(t)
 				got := ClusterPolicy(egress(action, c.peers, c.protocols...))
 				g.Expect(got.Problems).To(gomega.Equal([]ClusterProblem{{Unsupported: c.unsupported, Message: c.says + want.effect}}))
-				g.Expect(got.Policy.Egress).To(gomega.Equal(want.rules))
+				g.Expect(got.Policy.Egress).To(gomega.Equal(at("egress[0]", want.rules)))
 			})
 		}
 	}
@@ -209,7 +219,7 @@ func TestIngressPeerThatCannotBeReadFailsClosed(t *testing.T) {
 	}))
 	g.Expect(got.Problems).To(gomega.HaveLen(2))
 	g.Expect(got.Problems[1].Message).To(gomega.HavePrefix("ingress[1].from[0]: it has no field that podnet knows"))
-	g.Expect(got.Policy.Ingress).To(gomega.Equal([]model.TierRule{denyAll}))
+	g.Expect(got.Policy.Ingress).To(gomega.Equal(at("ingress[1]", []model.TierRule{denyAll})))
 }
 
 func TestPolicyOfWhichNotEvenItsPlaceCanBeReadIsLeftOut(t *testing.T) {

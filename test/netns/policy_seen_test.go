@@ -196,7 +196,7 @@ func TestDeniedPacketsAreToldOf(t *testing.T) {
 			n.asks = how
 			o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
 			o.ClusterPolicies = []model.ClusterPolicy{{Name: "no-node", Egress: []model.TierRule{
-				{Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Nodes: &model.Selector{}}}},
+				{Field: "egress[0]", Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Nodes: &model.Selector{}}}},
 			}}}
 		})
 	}
