@@ -13,9 +13,12 @@ import (
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
-// tableOf returns the inet table of a random cluster.
+// tableOf returns the inet table of a random cluster, whose policies may be counted.
 func tableOf(seed uint64) model.Table {
 	r := policytest.NewRandom(seed)
+	if seed%3 > 0 {
+		r.CountAll()
+	}
 	return policy.NewIndex(r.Objects, r.Blocks).Build(r.Attached).Tables[0]
 }
 

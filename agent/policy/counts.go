@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +24,8 @@ type counts struct {
 	// before is what the counters of former tables had counted, and last what those of
 	// this one said when they were read last.
 	before, last map[string]uint64
+	// rules are those whose packets are counted.
+	rules []compiler.CountedRule
 }
 
 func newCounts(kernel Kernel) *counts {
@@ -44,6 +48,18 @@ func (c *counts) replace(ctx context.Context, run func() error) error {
 		c.begin(name)
 	}
 	return nil
+}
+
+// keep says which rules' packets are counted. Of others nothing is remembered.
+func (c *counts) keep(rules []compiler.CountedRule) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rules = rules
+	gone := func(name string, _ uint64) bool {
+		return name != compiler.DeniedCounter && !slices.ContainsFunc(rules, func(r compiler.CountedRule) bool { return r.Counter == name })
+	}
+	maps.DeleteFunc(c.before, gone)
+	maps.DeleteFunc(c.last, gone)
 }
 
 // read reads the counters. The caller holds mu.
@@ -74,11 +90,19 @@ func (c *counts) total(name string) float64 { return float64(c.before[name] + c.
 // readTimeout bounds a look at the counters.
 const readTimeout = 5 * time.Second
 
-var deniedPackets = prometheus.NewDesc("podnet_agent_policy_denied_packets_total",
-	"Packets from and to the node's pods that network policy has denied.", nil, nil)
+var (
+	deniedPackets = prometheus.NewDesc("podnet_agent_policy_denied_packets_total",
+		"Packets from and to the node's pods that network policy has denied.", nil, nil)
+	rulePackets = prometheus.NewDesc("podnet_agent_policy_rule_packets_total",
+		"Packets from and to the node's pods that a rule matches, of policies with the annotation podnet.dev/count. "+
+			"Those of ClusterNetworkPolicies have no namespace.", []string{"namespace", "policy", "rule"}, nil)
+)
 
 // Describe implements prometheus.Collector.
-func (e *Enforcer) Describe(descs chan<- *prometheus.Desc) { descs <- deniedPackets }
+func (e *Enforcer) Describe(descs chan<- *prometheus.Desc) {
+	descs <- deniedPackets
+	descs <- rulePackets
+}
 
 // Collect implements prometheus.Collector: the kernel is asked when the metrics are.
 func (e *Enforcer) Collect(metrics chan<- prometheus.Metric) {
@@ -91,4 +115,7 @@ func (e *Enforcer) Collect(metrics chan<- prometheus.Metric) {
 		c.read(ctx)
 	}
 	metrics <- prometheus.MustNewConstMetric(deniedPackets, prometheus.CounterValue, c.total(compiler.DeniedCounter))
+	for _, r := range c.rules {
+		metrics <- prometheus.MustNewConstMetric(rulePackets, prometheus.CounterValue, c.total(r.Counter), r.Namespace, r.Policy, r.Rule)
+	}
 }

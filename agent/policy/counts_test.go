@@ -2,11 +2,17 @@ package policy
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
+	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
 // gathered are the counters of a collector by name and values of labels, as Prometheus sees them.
@@ -86,4 +92,68 @@ func TestWhatCannotBeReplacedGoesOnCounting(t *testing.T) {
 	}
 	n.counted = map[string]uint64{compiler.DeniedCounter: 6}
 	n.expectDenied(t, "as before", 6)
+}
+
+func TestRulesHaveMetricsWhileTheyAreCounted(t *testing.T) {
+	w := policytest.World{
+		Objects: model.PolicyObjects{
+			NetworkPolicies: []model.NetworkPolicy{{
+				Namespace: "red", Name: "web", Count: true, Ingress: make([]model.PolicyRule, 2), Types: []model.PolicyType{model.PolicyIngress},
+			}},
+			ClusterPolicies: []model.ClusterPolicy{{Name: "guard", Count: true, Egress: []model.TierRule{{
+				Field: "egress[0]", Action: model.PolicyDeny, Peers: []model.PolicyPeer{{Namespaces: &model.Selector{}}},
+			}}}},
+			Pods: []model.ClusterPod{{Namespace: "red", Name: "p", UID: "1"}},
+		},
+		Attached: []model.Pod{{ContainerID: "c", Namespace: "red", Name: "p", UID: "1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}},
+	}
+	n := newNode(w)
+	expect := func(when string, want map[string]float64) {
+		t.Helper()
+		got := gathered(t, n.enforcer)
+		delete(got, "podnet_agent_policy_denied_packets_total")
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	pass := func() {
+		t.Helper()
+		if err := n.enforcer.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.expect(t, w)
+	}
+	pass()
+	n.counted = map[string]uint64{"rule/red/web/ingress-0": 3, "rule/red/web/ingress-1": 4, "clusterrule/guard/egress-0": 5}
+	const metric = "podnet_agent_policy_rule_packets_total "
+	expect("counted", map[string]float64{metric + "red web ingress[0]": 3, metric + "red web ingress[1]": 4, metric + " guard egress[0]": 5})
+	n.enforcer.have = nil
+	pass()
+	n.counted = map[string]uint64{"rule/red/web/ingress-0": 1}
+	expect("in the next table", map[string]float64{metric + "red web ingress[0]": 4, metric + "red web ingress[1]": 4, metric + " guard egress[0]": 5})
+	w.Objects.ClusterPolicies = nil
+	w.Objects.NetworkPolicies[0].Count = false
+	n.set(w)
+	pass()
+	expect("not asked for any more", map[string]float64{})
+}
+
+func TestPoliciesThatAreTooManyToCountAreToldOf(t *testing.T) {
+	w := denyAll(model.ClusterPod{Namespace: "red", Name: "p", UID: "1"})
+	w.Objects.NetworkPolicies = nil
+	for i := range compiler.MostCounted + 2 {
+		w.Objects.NetworkPolicies = append(w.Objects.NetworkPolicies, model.NetworkPolicy{
+			Namespace: "red", Name: fmt.Sprintf("p%02d", i), Count: true, Ingress: make([]model.PolicyRule, 1),
+		})
+	}
+	w.Attached = []model.Pod{{ContainerID: "c", Namespace: "red", Name: "p", UID: "1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}}
+	n := newNode(w)
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := n.enforcer.Problems()
+	if len(got) != 1 || !strings.Contains(got[0].Message, "The packets of 2 policies are not counted") ||
+		!strings.Contains(got[0].Message, "(NetworkPolicy red/p32, NetworkPolicy red/p33)") {
+		t.Errorf("problems are %+v", got)
+	}
 }

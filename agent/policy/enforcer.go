@@ -73,13 +73,15 @@ type Enforcer struct {
 	old map[string]diff.TableParts
 	// removed says that podnet was taken off the node.
 	removed bool
-	// unread are the problems of objects, and unknown are attached pods without labels.
-	unread  []model.Problem
-	unknown []model.Pod
-	failed  error
-	tally   tally
-	counts  *counts
-	teller  *teller
+	// unread are the problems of objects, unknown are attached pods without labels, and
+	// notCounted policies that are too many to be counted.
+	unread     []model.Problem
+	unknown    []model.Pod
+	notCounted []string
+	failed     error
+	tally      tally
+	counts     *counts
+	teller     *teller
 }
 
 // New returns an Enforcer that does nothing before Run.
@@ -147,7 +149,7 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 		e.have, e.old = nil, nil
 	}
 	result := e.index.Build(e.cfg.Pods())
-	e.unknown = result.Unknown
+	e.unknown, e.notCounted = result.Unknown, result.NotCounted
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
 		if e.failed = e.change(ctx, ops); e.failed != nil {
@@ -159,6 +161,7 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	}
 	e.forgetBridge(ctx, result.Tables)
 	e.have, e.old = result.Tables, old
+	e.counts.keep(result.Counted)
 	e.sweep(ctx)
 	return nil
 }
@@ -299,7 +302,7 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 	return nil, nil
 }
 
-// namedPods is how many pods a problem names.
+// namedPods is how many pods, or policies, a problem names.
 const namedPods = 3
 
 // Problems returns what of the policies is not enforced as asked, a sentence each.
@@ -322,6 +325,14 @@ func (e *Enforcer) Problems() []model.Problem {
 			Reason: model.ReasonDegraded,
 			Message: fmt.Sprintf("The labels of %d pods of this node are not known, as the API server has no such pods (%s): "+
 				"every network policy of their namespaces isolates them.", len(e.unknown), strings.Join(names, ", ")),
+		})
+	}
+	if n := len(e.notCounted); n > 0 {
+		problems = append(problems, model.Problem{
+			Reason: model.ReasonDegraded,
+			Message: fmt.Sprintf("The packets of %d policies are not counted, though their annotation podnet.dev/count asks for it (%s): "+
+				"a node counts those of %d policies at most. They are enforced all the same. Take the annotation off others.",
+				n, strings.Join(e.notCounted[:min(n, namedPods)], ", "), compiler.MostCounted),
 		})
 	}
 	return problems

@@ -135,6 +135,11 @@ const (
 	ReasonUninstall = "Uninstall"
 )
 
+// CountAnnotation on a NetworkPolicy or a ClusterNetworkPolicy asks, with the value
+// "true", the nodes that have pods which the policy selects to count the packets that each
+// of its rules matches.
+const CountAnnotation = "podnet.dev/count"
+
 // UninstallAnnotation on the PodNetwork named default asks every agent to take
 // podnet off its node. It is set by the uninstall hook of the chart.
 const UninstallAnnotation = "podnet.dev/uninstall"

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -159,7 +160,8 @@ func (w *Watcher) begin(ctx context.Context) error {
 		UpdateFunc: func(before, after any) {
 			was, ok := before.(client.Object)
 			is, also := after.(client.Object)
-			if !ok || !also || was.GetUID() != is.GetUID() || was.GetGeneration() != is.GetGeneration() {
+			if !ok || !also || was.GetUID() != is.GetUID() || was.GetGeneration() != is.GetGeneration() ||
+				!maps.Equal(was.GetAnnotations(), is.GetAnnotations()) {
 				w.changed()
 			}
 		},

@@ -167,7 +167,7 @@ func TestKindThatGoesWhileTheCacheIsFilledIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestOnlyChangesOfTheSpecAreTold(t *testing.T) {
+func TestOnlyChangesOfTheSpecAndOfAnnotationsAreTold(t *testing.T) {
 	s := &apiServer{}
 	play(t, s, func(g *gomega.WithT, _ *Watcher, told *int) {
 		policy := func(generation int64) *policyv1alpha2.ClusterNetworkPolicy {
@@ -180,5 +180,9 @@ func TestOnlyChangesOfTheSpecAreTold(t *testing.T) {
 		s.informer.Update(policy(1), policy(2))
 		s.informer.Delete(policy(2))
 		g.Expect(*told).To(gomega.Equal(before + 3))
+		annotated := policy(2)
+		annotated.Annotations = map[string]string{"podnet.dev/count": "true"}
+		s.informer.Update(policy(2), annotated)
+		g.Expect(*told).To(gomega.Equal(before + 4))
 	})
 }

@@ -72,6 +72,8 @@ type NetworkPolicy struct {
 	// Types are the directions that the policy isolates; none stands for ingress,
 	// and egress too where there are rules for it.
 	Types []PolicyType
+	// Count says that the packets of each rule are to be counted.
+	Count bool
 }
 
 // PolicyRule allows what comes from, or goes to, any of its peers by any of its ports.
@@ -130,6 +132,8 @@ type ClusterPolicy struct {
 	Namespaces, Pods Selector
 	// Ingress and Egress are in the order in which they are asked.
 	Ingress, Egress []TierRule
+	// Count says that the packets of each rule are to be counted.
+	Count bool
 }
 
 // TierRule says what becomes of connections with any of its peers by any of its ports.

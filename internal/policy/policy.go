@@ -17,6 +17,10 @@ type Result struct {
 	// Unknown are the attached pods of which it is not known whether a policy
 	// selects them. Whatever one may forbid is forbidden to them.
 	Unknown []model.Pod
+	// Counted are the rules whose packets are counted, and NotCounted the policies that
+	// are too many to be.
+	Counted    []CountedRule
+	NotCounted []string
 }
 
 // Build computes the tables of a node with these pods attached. Their addresses are
@@ -27,7 +31,9 @@ func (x *Index) Build(attached []model.Pod) Result {
 	for _, d := range directions {
 		b.compile(d)
 	}
-	result := Result{Tables: b.tables()}
+	counted, left := b.counted()
+	result := Result{NotCounted: left}
+	result.Tables, result.Counted = b.tables(counted)
 	for _, l := range b.local {
 		if l.unknown {
 			result.Unknown = append(result.Unknown, l.Pod)

@@ -46,8 +46,8 @@ func chainOf(i *identity, family int) string {
 	return kind + families[family].digit + "-" + hash
 }
 
-// tables writes down what was decided.
-func (b *build) tables() []model.Table {
+// tables writes down what was decided, and what counts. It returns what is counted too.
+func (b *build) tables(policies []countedPolicy) ([]model.Table, []CountedRule) {
 	t := model.Table{
 		Family: "inet", Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []model.Chain{forward(), stray(), denied(b.sample)},
 	}
@@ -64,6 +64,7 @@ func (b *build) tables() []model.Table {
 		set, chain := b.portSets[name].write(name)
 		t.Sets, t.Chains = append(t.Sets, set), append(t.Chains, chain)
 	}
+	counted := b.writeCounts(&t, policies)
 	tables := []model.Table{t}
 	if bridge, ok := b.bridgeTable(); ok {
 		tables = append(tables, bridge)
@@ -71,7 +72,7 @@ func (b *build) tables() []model.Table {
 	for i := range tables {
 		order(&tables[i])
 	}
-	return tables
+	return tables, counted
 }
 
 // order brings sets and elements into one order, so that equal tables are equal.

@@ -35,7 +35,7 @@ type ClusterProblem struct {
 // read. A policy of which it cannot be read for whom and when it is, or what it does, is
 // left out.
 func ClusterPolicy(p *policyv1alpha2.ClusterNetworkPolicy) ClusterReading {
-	r := clusterReader{policy: &model.ClusterPolicy{Name: p.Name, Priority: p.Spec.Priority}}
+	r := clusterReader{policy: &model.ClusterPolicy{Name: p.Name, Priority: p.Spec.Priority, Count: isCounted(p)}}
 	switch p.Spec.Tier {
 	case policyv1alpha2.AdminTier:
 		r.policy.Tier = model.AdminTier

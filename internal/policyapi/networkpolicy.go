@@ -8,13 +8,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
 )
 
 // NetworkPolicy turns a NetworkPolicy into a value. What cannot be read, which the API
 // server's validation does not let through, selects nobody, and the error says what it is.
 func NetworkPolicy(p *networkingv1.NetworkPolicy) (model.NetworkPolicy, error) {
-	out := model.NetworkPolicy{Namespace: p.Namespace, Name: p.Name}
+	out := model.NetworkPolicy{Namespace: p.Namespace, Name: p.Name, Count: isCounted(p)}
 	var problems []string
 	r := policyReader{problem: func(field string, err error) {
 		problems = append(problems, fmt.Sprintf("%s: %v", field, err))
@@ -35,6 +36,11 @@ func NetworkPolicy(p *networkingv1.NetworkPolicy) (model.NetworkPolicy, error) {
 		return out, fmt.Errorf("NetworkPolicy %s/%s: %s", p.Namespace, p.Name, strings.Join(problems, "; "))
 	}
 	return out, nil
+}
+
+// isCounted says whether somebody asks for the packets of a policy's rules to be counted.
+func isCounted(policy metav1.Object) bool {
+	return policy.GetAnnotations()[podnetv1alpha1.CountAnnotation] == "true"
 }
 
 // policyReader reads parts of a NetworkPolicy.

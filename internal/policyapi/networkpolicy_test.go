@@ -10,7 +10,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -62,4 +64,17 @@ func TestWhatOfAPolicyCannotBeReadAllowsNothing(t *testing.T) {
 	g.Expect(peers[0].Pods.Matches(map[string]string{})).To(gomega.BeFalse())
 	g.Expect(peers[1:3]).To(gomega.Equal([]model.PolicyPeer{{}, {}}))
 	g.Expect(peers[3].Block.CIDR).To(gomega.Equal(netip.MustParsePrefix("10.2.0.0/16")))
+}
+
+func TestPoliciesAreCountedOnRequest(t *testing.T) {
+	for value, want := range map[string]bool{"true": true, "false": false, "": false, "True": false} {
+		g := gomega.NewWithT(t)
+		annotations := map[string]string{podnetv1alpha1.CountAnnotation: value}
+		got, err := NetworkPolicy(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Annotations: annotations}})
+		g.Expect(err).NotTo(gomega.HaveOccurred())
+		g.Expect(got.Count).To(gomega.Equal(want))
+		p := clusterPolicy(func(*policyv1alpha2.ClusterNetworkPolicySpec) {})
+		p.Annotations = annotations
+		g.Expect(ClusterPolicy(p).Policy.Count).To(gomega.Equal(want))
+	}
 }

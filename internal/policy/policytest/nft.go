@@ -24,26 +24,41 @@ type Packet struct {
 // much of nft's language as internal/policy uses, and returns an error for anything
 // else.
 func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
-	m := machine{table: t, packet: p, chains: map[string]model.Chain{}, sets: map[string]model.Set{}}
+	m := newMachine(t, p)
+	passes, err = m.passes()
+	return passes, m.rules, err
+}
+
+// Counted runs the rules as Verdict does, and returns the counters that count the packet.
+func Counted(t model.Table, p Packet) ([]string, error) {
+	m := newMachine(t, p)
+	_, err := m.passes()
+	return m.counted, err
+}
+
+func newMachine(t model.Table, p Packet) *machine {
+	m := &machine{table: t, packet: p, chains: map[string]model.Chain{}, sets: map[string]model.Set{}}
 	for _, c := range t.Chains {
 		m.chains[c.Name] = c
 	}
 	for _, s := range t.Sets {
 		m.sets[s.Name] = s
 	}
-	for _, c := range t.Chains {
-		if c.Hook != p.hook() {
+	return m
+}
+
+// passes says whether no chain of the packet's hook drops it.
+func (m *machine) passes() (bool, error) {
+	for _, c := range m.table.Chains {
+		if c.Hook != m.packet.hook() {
 			continue
 		}
 		verdict, err := m.run(c.Name, 0)
-		if err != nil {
-			return false, m.rules, err
-		}
-		if verdict == "drop" {
-			return false, m.rules, nil
+		if err != nil || verdict == "drop" {
+			return false, err
 		}
 	}
-	return true, m.rules, nil
+	return true, nil
 }
 
 // hook is where the kernel has rules judge the packet.
@@ -62,8 +77,9 @@ type machine struct {
 	packet Packet
 	chains map[string]model.Chain
 	sets   map[string]model.Set
-	// rules counts those that were met.
-	rules int
+	// rules counts those that were met, and counted are the counters that were.
+	rules   int
+	counted []string
 }
 
 // run runs a chain and returns accept, drop, or return where the chain came to its end.
@@ -99,7 +115,7 @@ func (m *machine) run(name string, depth int) (string, error) {
 func (m *machine) rule(text string) (string, error) {
 	words := strings.Fields(text)
 	for len(words) > 0 {
-		if n, matches := statement(words); n > 0 {
+		if n, matches := m.statement(words); n > 0 {
 			if words = words[n:]; !matches || len(words) == 0 {
 				return "", nil
 			}
@@ -138,9 +154,10 @@ func (m *machine) rule(text string) (string, error) {
 
 // statement returns the number of words of a statement that decides nothing by itself, and
 // 0 where there is none; and whether it matches. There are never too many packets here.
-func statement(words []string) (n int, matches bool) {
+func (m *machine) statement(words []string) (n int, matches bool) {
 	switch words[0] {
 	case "counter": // name NAME
+		m.counted = append(m.counted, strings.Trim(words[2], `"`))
 		return 3, true
 	case "log": // prefix PREFIX group GROUP snaplen BYTES
 		return 7, true
@@ -209,22 +226,22 @@ func (m *machine) key(words []string) (value string, has bool, rest []string, er
 
 // compare says whether a key is equal to a word, in braces, or in a set.
 func (m *machine) compare(key []string, words []string) (bool, []string, error) {
+	not := words[0] == "!="
+	if not {
+		words = words[1:]
+	}
 	if name, ok := strings.CutPrefix(words[0], "@"); ok {
 		s, ok := m.sets[name]
 		if !ok || s.Value != "" {
 			return false, nil, fmt.Errorf("no set %s", name)
 		}
 		_, found, err := lookup(s.Elements, key)
-		return found, words[1:], err
-	}
-	not := words[0] == "!="
-	if not {
-		words = words[1:]
+		return found != not, words[1:], err
 	}
 	if words[0] == "{" {
 		end := slices.Index(words, "}")
-		in := slices.ContainsFunc(words[1:end], func(w string) bool { return strings.TrimSuffix(w, ",") == key[0] })
-		return in != not, words[end+1:], nil
+		holds := slices.ContainsFunc(words[1:end], func(w string) bool { return in(strings.TrimSuffix(w, ","), key[0]) })
+		return holds != not, words[end+1:], nil
 	}
 	return (words[0] == key[0]) != not, words[1:], nil
 }

@@ -213,16 +213,16 @@ func (r *Random) ClusterPolicy(i int) model.ClusterPolicy {
 		p.Pods = nil
 	}
 	for range r.IntN(4) {
-		p.Ingress = append(p.Ingress, r.tierRule(false))
+		p.Ingress = append(p.Ingress, r.tierRule(fmt.Sprintf("ingress[%d]", len(p.Ingress)), false))
 	}
 	for range r.IntN(4) {
-		p.Egress = append(p.Egress, r.tierRule(true))
+		p.Egress = append(p.Egress, r.tierRule(fmt.Sprintf("egress[%d]", len(p.Egress)), true))
 	}
 	return p
 }
 
-func (r *Random) tierRule(egress bool) model.TierRule {
-	rule := model.TierRule{Action: pick(r.Rand, []model.PolicyAction{model.PolicyAccept, model.PolicyDeny, model.PolicyPass})}
+func (r *Random) tierRule(field string, egress bool) model.TierRule {
+	rule := model.TierRule{Field: field, Action: pick(r.Rand, []model.PolicyAction{model.PolicyAccept, model.PolicyDeny, model.PolicyPass})}
 	for range 1 + r.IntN(3) {
 		rule.Peers = append(rule.Peers, r.tierPeer(egress))
 	}

@@ -1,0 +1,373 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// MostCounted is how many policies a node counts for at most: each costs every packet
+// that the node forwards a lookup for each direction.
+const MostCounted = 32
+
+// CountedRule is a rule of a policy whose packets the kernel counts.
+type CountedRule struct {
+	// Counter is the name of its counter.
+	Counter string
+	// Namespace is that of a NetworkPolicy, and empty for a ClusterNetworkPolicy.
+	Namespace string
+	Policy    string
+	// Rule is where it stands in the object, such as ingress[0].
+	Rule string
+}
+
+// countedPolicy are the rules of one direction of a policy that is to be counted.
+type countedPolicy struct {
+	// id tells the policy and the direction from others.
+	id string
+	direction
+	// pods are those that the policy surely selects.
+	pods  []*localPod
+	rules []countedRule
+	// ofNode says that it is also about what pods have with their own node.
+	ofNode bool
+}
+
+type countedRule struct {
+	CountedRule
+	peers *peers
+	ports portSpec
+}
+
+// counted returns what is to be counted, and the names of policies that are too many.
+func (b *build) counted() (counted []countedPolicy, left []string) {
+	taken := 0
+	take := func(name string, directions []countedPolicy) {
+		directions = slices.DeleteFunc(directions, func(p countedPolicy) bool { return len(p.pods) == 0 || len(p.rules) == 0 })
+		switch {
+		case len(directions) == 0:
+		case taken == MostCounted:
+			left = append(left, name)
+		default:
+			taken++
+			counted = append(counted, directions...)
+		}
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(b.policies)) {
+		for i := range b.policies[namespace] {
+			if p := &b.policies[namespace][i]; p.Count {
+				take("NetworkPolicy "+namespace+"/"+p.Name, b.countedPolicies(p))
+			}
+		}
+	}
+	for _, policies := range b.tiers {
+		for i := range policies {
+			if p := &policies[i]; p.Count {
+				take("ClusterNetworkPolicy "+p.Name, b.countedTier(p))
+			}
+		}
+	}
+	return counted, left
+}
+
+// countedPolicies returns both directions of a NetworkPolicy.
+func (b *build) countedPolicies(p *model.NetworkPolicy) []countedPolicy {
+	var out []countedPolicy
+	for _, d := range directions {
+		if !isolates(p, d) {
+			continue
+		}
+		c := countedPolicy{id: "rule/" + p.Namespace + "/" + p.Name, direction: d}
+		for _, l := range b.local {
+			if l.Namespace == p.Namespace && l.object != nil && p.Pods.Matches(l.object.Labels) {
+				c.pods = append(c.pods, l)
+			}
+		}
+		for i, r := range rulesOf(p, d) {
+			list := r.Peers
+			if len(list) == 0 {
+				list = everybody
+			}
+			c.add(p.Namespace, p.Name, fmt.Sprintf("%s[%d]", words[d].chain, i), parsePeers(p.Namespace, list), parsePorts(r.Ports))
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// countedTier returns both directions of a policy of the cluster.
+func (b *build) countedTier(p *model.ClusterPolicy) []countedPolicy {
+	var out []countedPolicy
+	for _, d := range directions {
+		c := countedPolicy{id: "clusterrule/" + p.Name, direction: d, ofNode: d == egress}
+		for _, l := range b.local {
+			if is, sure := b.isSubject(p, l.Namespace, l.object); is && sure {
+				c.pods = append(c.pods, l)
+			}
+		}
+		for _, r := range tierRulesOf(p, d) {
+			c.add("", p.Name, r.Field, parsePeers("", r.Peers), parsePorts(r.Ports))
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// nameBytes is how long a name of podnet's in nftables is at most. The kernel takes 255
+// bytes (NFT_NAME_MAXLEN).
+const nameBytes = 200
+
+func (c *countedPolicy) add(namespace, policy, field string, who *peers, spec portSpec) {
+	// What people read in a listing; nft takes no brackets.
+	name := c.id + "/" + strings.NewReplacer("[", "-", "]", "").Replace(field)
+	if len(name) > nameBytes {
+		name = nameOf("rule", name)
+	}
+	c.rules = append(c.rules, countedRule{
+		CountedRule: CountedRule{Counter: name, Namespace: namespace, Policy: policy, Rule: field}, peers: who, ports: spec,
+	})
+}
+
+// countChain is a chain that packets pass before they are judged. It has no verdict on any.
+func countChain(name, hook string) model.Chain {
+	c := chain(name, "ct state related meta l4proto { icmp, ipv6-icmp } return")
+	c.Type, c.Hook, c.Priority = "filter", hook, "filter-1"
+	for _, f := range families {
+		c.Rules = append(c.Rules, model.FirewallRule{Text: fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit)})
+	}
+	return c
+}
+
+// writeCounts writes what counts the packets of rules. Without a policy that is to be
+// counted it writes nothing.
+func (b *build) writeCounts(t *model.Table, policies []countedPolicy) []CountedRule {
+	if len(policies) == 0 {
+		return nil
+	}
+	// What a pod has with its own node is judged in both directions of the connection.
+	forwarded := countChain("count", "forward")
+	ofNode := []model.Chain{countChain("countinput", "input"), countChain("countoutput", "output")}
+	var rules []CountedRule
+	w := countWriter{build: b, table: t, sets: map[string]bool{}}
+	writeNode := false
+	for i := range policies {
+		p := &policies[i]
+		for _, r := range p.rules {
+			rules = append(rules, r.CountedRule)
+			t.Counters = append(t.Counters, r.Counter)
+		}
+		for family := range families {
+			jump, ok := w.policy(p, family)
+			if !ok {
+				continue
+			}
+			forwarded.Rules = append(forwarded.Rules, jump)
+			if p.ofNode {
+				writeNode = true
+				for j := range ofNode {
+					ofNode[j].Rules = append(ofNode[j].Rules, jump)
+				}
+			}
+		}
+	}
+	t.Chains = append(t.Chains, forwarded)
+	if writeNode {
+		t.Chains = append(t.Chains, ofNode...)
+	}
+	return rules
+}
+
+// countWriter writes sets that rules share once.
+type countWriter struct {
+	*build
+	table *model.Table
+	sets  map[string]bool
+}
+
+// put writes a set, unless it was written before, and returns its name.
+func (w *countWriter) put(s model.Set) string {
+	if !w.sets[s.Name] {
+		w.sets[s.Name] = true
+		w.table.Sets = append(w.table.Sets, s)
+	}
+	return s.Name
+}
+
+// policy writes the chains of a policy, and returns the rule that leads its packets to them;
+// false where no pod of it has an address of the family.
+func (w *countWriter) policy(p *countedPolicy, family int) (model.FirewallRule, bool) {
+	f := families[family]
+	id := fmt.Sprintf("%s %s", p.id, words[p.direction].chain)
+	var pods []model.Element
+	for _, l := range p.pods {
+		for _, a := range l.keys {
+			if model.FamilyIndex(a.Addr) == family {
+				pods = append(pods, model.Element{Key: a.key})
+			}
+		}
+	}
+	if len(pods) == 0 {
+		return model.FirewallRule{}, false
+	}
+	all := chain(nameOf("count"+f.digit, id))
+	for i := range p.rules {
+		if c := w.rule(p, &p.rules[i], family); len(c.Rules) > 0 {
+			w.table.Chains = append(w.table.Chains, c)
+			all.Rules = append(all.Rules, model.FirewallRule{Text: "jump " + c.Name})
+		}
+	}
+	w.table.Chains = append(w.table.Chains, all)
+	set := w.put(model.Set{Name: nameOf("counted"+f.digit, id), Key: f.address, Elements: pods})
+	return model.FirewallRule{Text: fmt.Sprintf(words[p.direction].pod, f.header) + " @" + set + " jump " + all.Name}, true
+}
+
+// rule returns the chain that counts the packets of a rule; without rules where it matches none.
+func (w *countWriter) rule(p *countedPolicy, r *countedRule, family int) model.Chain {
+	f := families[family]
+	c := chain(nameOf("count"+f.digit, r.Counter))
+	conditions, may := w.peers(p, r.peers, family)
+	if !may {
+		return c
+	}
+	count := fmt.Sprintf("counter name %q return", r.Counter)
+	var matches []string
+	switch fixed := r.ports.fixed; {
+	case fixed.all():
+		matches = []string{count}
+	case !fixed.empty():
+		set, _ := fixed.write(nameOf("countports", fixed.key()))
+		matches = portMatches("meta l4proto . th %s @"+w.put(set), count)
+	}
+	if named := w.named(p, r, family); len(named) > 0 {
+		set := w.put(model.Set{Name: nameOf("named"+f.digit, r.Counter), Key: f.address + " . inet_proto . inet_service", Elements: named})
+		matches = append(matches, portMatches(fmt.Sprintf(server, f.header)+" . meta l4proto . th %s @"+set, count)...)
+	}
+	if len(matches) > 0 {
+		c.Rules = chain("", append(conditions, matches...)...).Rules
+	}
+	return c
+}
+
+// portMatches are the rules that match a port of the server's, in each direction of a connection.
+func portMatches(match, verdict string) []string {
+	return []string{
+		"ct direction original " + fmt.Sprintf(match, "dport") + " " + verdict,
+		"ct direction reply " + fmt.Sprintf(match, "sport") + " " + verdict,
+	}
+}
+
+// peers returns the rules by which packets leave whose other end is none of the peers, and
+// whether any may be. Blocks stand in the rule: see inline.
+func (w *countWriter) peers(p *countedPolicy, who *peers, family int) (conditions []string, may bool) {
+	f := families[family]
+	other := fmt.Sprintf(words[p.direction].other, f.header)
+	in, out := w.members(who)
+	var blocks []string
+	if who.blocks != nil {
+		for _, prefix := range who.blocks.Prefixes() {
+			if model.FamilyIndex(prefix.Addr()) == family {
+				blocks = append(blocks, prefixText(prefix))
+			}
+		}
+	}
+	if slices.Contains(blocks, prefixText(everything[family])) {
+		return nil, true
+	}
+	if len(out[family]) > 0 {
+		conditions = append(conditions, other+" @"+w.put(model.Set{Name: nameOf("notpeers"+f.digit, who.key), Key: f.address, Elements: out[family]})+" return")
+	}
+	leave := ""
+	if len(in[family]) > 0 {
+		leave += other + " != @" + w.put(model.Set{Name: nameOf("peers"+f.digit, who.key), Key: f.address, Elements: in[family]}) + " "
+	}
+	if len(blocks) > 0 {
+		leave += other + " != { " + strings.Join(blocks, ", ") + " } "
+	}
+	return append(conditions, leave+"return"), leave != ""
+}
+
+// members returns the single addresses of peers, by family, and those that are in their
+// blocks without being any: nodes go by another address than the one they have among pods.
+func (b *build) members(who *peers) (in, out [2][]model.Element) {
+	seen := map[netip.Addr]bool{}
+	add := func(to *[2][]model.Element, addrs ...addrKey) {
+		for _, a := range addrs {
+			if !seen[a.Addr] {
+				seen[a.Addr] = true
+				i := model.FamilyIndex(a.Addr)
+				to[i] = append(to[i], model.Element{Key: a.key})
+			}
+		}
+	}
+	selected := map[*podGroup]bool{}
+	who.members(b.Index, func(g *podGroup) { selected[g] = true })
+	for _, l := range b.local {
+		if l.object != nil && selected[l.object.group] {
+			add(&in, l.keys...)
+		}
+	}
+	for g := range selected {
+		for _, p := range g.pods {
+			if !b.attached[p] {
+				add(&in, b.unclaimed(p.addrs)...)
+			}
+		}
+	}
+	inBlocks := func(a netip.Addr) bool { return who.blocks != nil && who.blocks.Contains(a) }
+	for own, n := range b.nodes {
+		is := inBlocks(n.judged) || slices.ContainsFunc(who.nodes, func(s model.Selector) bool { return s.Matches(n.labels) })
+		switch would := inBlocks(own); {
+		case is && !would:
+			add(&in, keyOf(own))
+		case would && !is:
+			add(&out, keyOf(own))
+		}
+	}
+	return in, out
+}
+
+// named returns the servers' ports that have names which a rule uses, as elements of an
+// address, a protocol and a port.
+func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Element {
+	if len(r.ports.names) == 0 {
+		return nil
+	}
+	seen := map[string]bool{}
+	var out []model.Element
+	add := func(ports []model.NamedPort, addrs []addrKey) {
+		for _, n := range r.ports.names {
+			number, ok := n.lookup(ports)
+			for _, a := range addrs {
+				key := []string{a.String(), protocols[n.protocol], fmt.Sprint(number)}
+				if id := strings.Join(key, " "); ok && model.FamilyIndex(a.Addr) == family && !seen[id] {
+					seen[id] = true
+					out = append(out, model.Element{Key: key})
+				}
+			}
+		}
+	}
+	if p.direction == ingress {
+		for _, l := range p.pods {
+			if l.object != nil {
+				add(l.object.Ports, l.keys)
+			}
+		}
+		return out
+	}
+	// Which of them are peers is asked before.
+	for _, l := range b.local {
+		if l.object != nil {
+			add(l.object.Ports, l.keys)
+		}
+	}
+	for _, pod := range b.pods {
+		if !b.attached[pod] {
+			add(pod.Ports, b.unclaimed(pod.addrs))
+		}
+	}
+	return out
+}
