@@ -25,7 +25,6 @@ import (
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/agent/sync"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
-	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -128,7 +127,7 @@ func (m *machine) dirOf() string {
 
 // startAgent starts a process that knows nothing but the book.
 func (m *machine) startAgent() {
-	book, err := cni.OpenBook(quiet, m.dirOf())
+	book, err := cni.OpenBook(quiet, m.dirOf(), m.w.clock.Now)
 	if err != nil {
 		panic(err)
 	}
@@ -276,28 +275,11 @@ func (m *machine) reserve(p *pod) {
 	if !errors.As(err, &refused) {
 		panic(err)
 	}
-	needs := m.full(p.serving)
 	p.state, p.waits = podAsked, [2]bool{}
-	for i := range needs {
-		if needs[i] && !p.serving.Growing[i] {
-			return // It fails at once, and the runtime asks again.
-		}
+	// Where none comes it fails at once, and the runtime asks again.
+	if needed, comes := refused.Needs(p.serving); comes {
+		p.waits = needed
 	}
-	p.waits = needs
-}
-
-// full says of which families an ADD that was refused lacks an address.
-func (m *machine) full(serving cni.Serving) [2]bool {
-	if len(serving.Blocks) == 0 {
-		return serving.Growing
-	}
-	var has, free [2]bool
-	for _, b := range serving.Blocks {
-		i := familyOf(b)
-		has[i] = true
-		free[i] = free[i] || m.book.Usage(b) < ipam.AddressCount(b)
-	}
-	return [2]bool{has[0] && !free[0], has[1] && !free[1]}
 }
 
 func familyOf(p netip.Prefix) int {

@@ -58,8 +58,11 @@ const maxLinkName = 15
 // now. It may pass.
 type RefusedError struct {
 	Sentence string
-	// full are the blocks of each family that has no address left.
+	// full are the blocks of each family that has no address to give.
 	full [2][]netip.Prefix
+	// rests is for how long yet the first address of each of full rests; 0 where all are
+	// in use.
+	rests [2]time.Duration
 	// noBlock says that there was no block of any family.
 	noBlock bool
 }
@@ -70,6 +73,11 @@ func (e *RefusedError) Error() string { return e.Sentence }
 // others may send to it for a while yet, and nodes remember its flows.
 const rest = 30 * time.Second
 
+// leastRest is how long an address of a pod that went rests in any case: longer than other
+// nodes usually take to hear that the pod has gone, so that their network policy does not
+// take the next one for it.
+const leastRest = 5 * time.Second
+
 // Book records which pods are attached and which addresses and ports of the node
 // they have: a file for each attachment, written before anybody hears of it. It
 // is safe for concurrent use, by one process. However many pods there are, to
@@ -78,6 +86,9 @@ type Book struct {
 	dir  string
 	disk disk
 	now  func() time.Time
+	// opened is when the book was opened. Free addresses of whose release it knows
+	// nothing count as released then.
+	opened time.Time
 	// info logs what fails and does no harm.
 	info func(message string, keysAndValues ...any)
 
@@ -94,8 +105,8 @@ type Book struct {
 	holders map[netip.Addr]int
 	blocks  map[netip.Prefix]*ipam.Addresses
 	cursors map[netip.Prefix]netip.Addr
-	// recent are the addresses that were released last, in that order, so that they
-	// rest after a restart too.
+	// recent are the addresses that were released last, in that order: all that have
+	// not rested for leastRest, and others. They rest after a restart too.
 	recent []released
 	// freed is closed when addresses are released; nil where nobody waits for that.
 	freed chan struct{}
@@ -120,9 +131,9 @@ type nodePort struct {
 // Reserve records a pod with one address of each family that blocks has, and
 // returns it with Addrs and Blocks filled in, in the order in which blocks names
 // the families. Each address is of the first block that has one which was never
-// used, or has rested; where no block has one it is that which has rested longest.
-// The error is a *RefusedError where all addresses of a family or a port of the
-// node are in use: then the pod gets none.
+// used, or has rested; where no block has one it is that which has rested longest,
+// and for leastRest. The error is a *RefusedError where a family has no such address,
+// or a port of the node is in use: then the pod gets none.
 func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -133,12 +144,13 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 		return model.Pod{}, &RefusedError{Sentence: noBlock, noBlock: true}
 	}
 	pod.Addrs, pod.Blocks = nil, nil
-	var full [2][]netip.Prefix
+	refused := &RefusedError{}
 	moved := map[netip.Prefix]netip.Addr{}
 	for _, family := range byFamily(blocks) {
 		block, candidate, ok := b.choose(family)
-		if !ok {
-			full[model.FamilyIndex(family[0].Addr())] = family
+		if rests := b.rests(candidate); !ok || rests > 0 {
+			i := model.FamilyIndex(family[0].Addr())
+			refused.full[i], refused.rests[i] = family, rests
 			continue
 		}
 		pod.Addrs = append(pod.Addrs, candidate.Addr)
@@ -147,10 +159,9 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 			moved[block] = candidate.Addr
 		}
 	}
-	for _, family := range full {
-		if len(family) > 0 {
-			return model.Pod{}, &RefusedError{Sentence: allInUse(family, onlyNewRanges), full: full}
-		}
+	if refused.isFull() {
+		refused.Sentence = refused.lack()
+		return model.Pod{}, refused
 	}
 	if err := b.moveCursors(moved, blocks); err != nil {
 		return model.Pod{}, err
@@ -295,8 +306,12 @@ func (b *Book) release(hostLink string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// Noted before: what is noted and still in use is no harm.
+	addrs := b.damaged[hostLink]
 	if key, ok := b.links[hostLink]; ok {
-		b.noteReleased(b.pods[key].pod.Addrs)
+		addrs = slices.Concat(addrs, b.pods[key].pod.Addrs)
+	}
+	if len(addrs) > 0 {
+		b.noteReleased(addrs)
 	}
 	for _, suffix := range []string{recordSuffix, damagedSuffix} {
 		if err := b.disk.remove(b.path(hostLink + suffix)); err != nil {

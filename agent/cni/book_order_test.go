@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,8 +17,15 @@ import (
 // clocked returns a book and the time that it goes by.
 func clocked(t *testing.T, dir string) (*Book, *time.Time) {
 	t.Helper()
-	book, now := open(t, dir), time.Unix(1000, 0)
-	book.now = func() time.Time { return now }
+	return openedAt(t, dir, time.Unix(1000, 0), osDisk{})
+}
+
+func openedAt(t *testing.T, dir string, now time.Time, d disk) (*Book, *time.Time) {
+	t.Helper()
+	book, err := openBook(t.Context(), dir, func() time.Time { return now }, d)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return book, &now
 }
 
@@ -37,6 +45,14 @@ func wantReserved(t *testing.T, book *Book, id, want string, blocks ...string) {
 	}
 }
 
+func wantRefused(t *testing.T, book *Book, sentence string, blocks ...string) {
+	t.Helper()
+	var refused *RefusedError
+	if pod, err := book.Reserve(newPod("refused"), prefixes(blocks...)); !errors.As(err, &refused) || !strings.HasPrefix(err.Error(), sentence) {
+		t.Errorf("got %v, error %v, want %q", pod.Addrs, err, sentence)
+	}
+}
+
 func TestAddressRestsWhileAnotherBlockHasOneThatDid(t *testing.T) {
 	book, now := clocked(t, folder(t))
 	blocks := []string{"10.0.0.0/30", "10.0.1.0/29", "10.0.2.0/30"}
@@ -51,27 +67,33 @@ func TestAddressRestsWhileAnotherBlockHasOneThatDid(t *testing.T) {
 	}
 	wantReserved(t, book, "f", "10.0.1.5", blocks[:2]...)
 	wantReserved(t, book, "g", "10.0.2.2", blocks...)
-	// None has rested: the one that rested longest is given, of whichever block.
+	// None has rested: the one that rested longest is given, of whichever block, and
+	// not before leastRest.
 	release(t, book, "g")
 	*now = now.Add(time.Second)
 	release(t, book, "c")
 	*now = now.Add(time.Second)
 	release(t, book, "b")
-	*now = now.Add(time.Second)
+	*now = now.Add(leastRest - 2*time.Second - 1)
+	wantRefused(t, book, "every free address of blocks 10.0.0.0/30, 10.0.1.0/29, 10.0.2.0/30 was another pod's less than 5s ago: "+
+		"pods wait until one has rested that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl", blocks...)
+	*now = now.Add(1)
 	wantReserved(t, book, "h", "10.0.2.2", blocks...)
+	wantRefused(t, book, "every free address", blocks...)
+	*now = now.Add(time.Second)
 	wantReserved(t, book, "i", "10.0.0.2", blocks...)
+	*now = now.Add(time.Second)
 	wantReserved(t, book, "j", "10.0.1.2", blocks...)
-	if _, err := book.Reserve(newPod("k"), prefixes(blocks...)); err == nil {
-		t.Error("another got one")
-	}
+	wantRefused(t, book, "all 6 addresses of blocks", blocks...)
 }
 
 func TestAddressesAreGivenInTheOrderOfTheirRelease(t *testing.T) {
-	book := open(t, folder(t))
+	book, now := clocked(t, folder(t))
 	for i := range 5 {
 		reserve(t, book, fmt.Sprint(i), "fd00::/125", "10.0.0.0/24")
 	}
 	release(t, book, "3", "1", "4", "0")
+	*now = now.Add(leastRest)
 	for i, want := range []string{"fd00::5 10.0.0.7", "fd00::3 10.0.0.8", "fd00::6 10.0.0.9", "fd00::2 10.0.0.10"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, "fd00::/125", "10.0.0.0/24")
 	}
@@ -90,8 +112,7 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 	release(t, book, "3")
 	// One that was noted and is in use: as after a crash before its record went.
 	book.noteReleased(addressesOf(book, "0"))
-	book, now = clocked(t, dir)
-	*now = now.Add(rest)
+	book, now = openedAt(t, dir, now.Add(rest-time.Second), osDisk{})
 	for i, want := range []string{"fd00::6", "fd00::3", "fd00:1::2", "fd00::5"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, blocks...)
 	}
@@ -103,6 +124,7 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 		id := fmt.Sprint("x", i)
 		reserve(t, book, id, "10.0.0.0/16")
 		release(t, book, id)
+		*now = now.Add(leastRest)
 	}
 	if len(book.recent) != maxRecent || len(open(t, dir).recent) != maxRecent {
 		t.Errorf("%d are noted", len(book.recent))
@@ -118,7 +140,7 @@ func (fullDisk) write(path string, _ []byte, _ fs.FileMode) error {
 
 func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	dir := folder(t)
-	book, _ := clocked(t, dir)
+	book, now := clocked(t, dir)
 	const block = "fd00::/125"
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
 		reserve(t, book, id, block)
@@ -128,13 +150,14 @@ func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	if used := book.Usage(netip.MustParsePrefix(block)); used != 3 || len(open(t, dir).Pods()) != 3 {
 		t.Errorf("%d addresses in use, and %d after a restart", used, len(open(t, dir).Pods()))
 	}
+	*now = now.Add(leastRest)
 	if _, err := book.Reserve(newPod("x"), prefixes(block)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("reserved without a record: %v", err)
 	}
 	// With room, the next note has all.
 	book.disk = osDisk{}
 	release(t, book, "b")
-	book, now := clocked(t, dir)
+	book, now = clocked(t, dir)
 	*now = now.Add(rest)
 	for i, want := range []string{"fd00::4", "fd00::2", "fd00::3"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, block)
@@ -149,8 +172,9 @@ func TestReleaseInTheFutureCountsAsNow(t *testing.T) {
 	wantReserved(t, book, "a", "10.0.0.2", "10.0.0.0/30")
 	release(t, book, "a")
 	book, now = clocked(t, dir)
-	book.Usage(netip.MustParsePrefix("10.0.0.0/30"))
-	*now = now.Add(rest)
+	*now = now.Add(leastRest - 1)
+	wantRefused(t, book, "every free address of block 10.0.0.0/30", "10.0.0.0/30")
+	*now = now.Add(rest - leastRest + 1)
 	wantReserved(t, book, "b", "10.0.0.2", "10.0.0.0/30", "10.0.1.0/30")
 }
 
@@ -190,14 +214,12 @@ func (d *countingDisk) write(path string, content []byte, mode fs.FileMode) erro
 
 func TestCursorsAreWrittenOnlyWhenOneMoves(t *testing.T) {
 	disk := &countingDisk{writes: map[string]int{}}
-	book, err := openBook(t.Context(), folder(t), disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	book, now := openedAt(t, folder(t), time.Unix(1000, 0), disk)
 	for i := range 12 {
 		id := fmt.Sprint(i)
 		reserve(t, book, id, "10.0.0.0/29")
 		release(t, book, id)
+		*now = now.Add(leastRest)
 	}
 	if got := disk.writes[cursorsName]; got != 4 {
 		t.Errorf("the cursors were written %d times, for 4 addresses", got)
@@ -212,10 +234,7 @@ func TestCursorsAreWrittenOnlyWhenOneMoves(t *testing.T) {
 // Whatever cannot be written, an address is not lost, and is not given twice.
 func TestAddressOfARecordThatCannotBeWrittenIsGivenNext(t *testing.T) {
 	dir := folder(t)
-	book, err := openBook(t.Context(), dir, &faultyDisk{failAt: 2, fault: nothingDone})
-	if err != nil {
-		t.Fatal(err)
-	}
+	book, _ := openedAt(t, dir, time.Unix(1000, 0), &faultyDisk{failAt: 2, fault: nothingDone})
 	if _, err := book.Reserve(newPod("a"), prefixes("10.0.0.0/29")); !errors.Is(err, errFault) {
 		t.Fatalf("got %v", err)
 	}
@@ -233,7 +252,8 @@ func (noDisk) remove(string) error                     { return nil }
 func BenchmarkBook(b *testing.B) {
 	for _, pods := range []int{10, 1_000, 60_000} {
 		b.Run(fmt.Sprint(pods, " pods"), func(b *testing.B) {
-			book, err := openBook(b.Context(), b.TempDir(), noDisk{})
+			now := time.Unix(1000, 0)
+			book, err := openBook(b.Context(), b.TempDir(), func() time.Time { return now }, noDisk{})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -257,6 +277,7 @@ func BenchmarkBook(b *testing.B) {
 				if err := book.Release(KeyOf(pod)); err != nil {
 					b.Fatal(err)
 				}
+				now = now.Add(leastRest)
 			}
 		})
 	}

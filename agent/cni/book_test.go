@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -33,7 +34,7 @@ func newPod(id string) model.Pod {
 
 func open(t *testing.T, dir string) *Book {
 	t.Helper()
-	book, err := OpenBook(t.Context(), dir)
+	book, err := OpenBook(t.Context(), dir, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,19 +147,21 @@ func TestHostPortsThatMeetAreRefused(t *testing.T) {
 }
 
 func TestReleasedAddressRestsAlsoOverARestart(t *testing.T) {
-	dir := folder(t)
-	book := open(t, dir)
-	all := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}
-	for i, want := range slices.Concat(all, all, all) {
-		id := fmt.Sprint(i)
-		if got := addrs(reserve(t, book, id, "10.0.0.0/29")); got != want {
-			t.Errorf("got %s, want %s", got, want)
+	bubble(t, func(t *testing.T) {
+		const block = "10.0.0.0/29"
+		dir := folder(t)
+		book := open(t, dir)
+		all := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}
+		for i, want := range slices.Concat(all, all, all) {
+			id := fmt.Sprint(i)
+			wantReserved(t, book, id, want, block)
+			release(t, book, id)
+			time.Sleep(leastRest / 4)
+			book = open(t, dir)
 		}
-		if err := book.Release(Key{id, "eth0"}); err != nil {
-			t.Fatal(err)
-		}
-		book = open(t, dir)
-	}
+		wantReserved(t, book, "x", all[0], block)
+		wantRefused(t, book, "every free address of block 10.0.0.0/29", block)
+	})
 }
 
 func TestRecordsOutlastARestart(t *testing.T) {
@@ -198,7 +201,9 @@ func TestPodKeepsTheAddressOfProbesThatItHasFromBefore(t *testing.T) {
 					cutRecord(t, filepath.Join(dir, old.HostLink+recordSuffix))
 				}
 
-				book := open(t, dir)
+				// The addresses that the cursor has passed have to rest first.
+				book, now := clocked(t, dir)
+				*now = now.Add(leastRest)
 				wantUsed := func(want int) {
 					t.Helper()
 					used, reported := book.Usage(block), book.UsageByBlock([]netip.Prefix{block})[block]
@@ -220,13 +225,11 @@ func TestPodKeepsTheAddressOfProbesThatItHasFromBefore(t *testing.T) {
 				release(t, book, "old")
 				for range 2 {
 					wantUsed(tc.others)
-					var full *RefusedError
-					if pod, err := book.Reserve(newPod("more"), []netip.Prefix{block}); !errors.As(err, &full) {
-						t.Errorf("%v was given when all others were in use: %v", pod.Addrs, err)
-					}
-					book = open(t, dir)
+					wantRefused(t, book, fmt.Sprintf("all %d addresses of block", tc.others), tc.block)
+					book, now = openedAt(t, dir, *now, osDisk{})
 				}
 				release(t, book, "0")
+				*now = now.Add(leastRest)
 				if got := addrs(reserve(t, book, "more", tc.block)); got == tc.probe {
 					t.Errorf("%s was given again", got)
 				}
@@ -342,7 +345,7 @@ func TestReserveThatFailsTakesNothingUnlessTheRecordMayBeThere(t *testing.T) {
 	for failAt := 1; failAt <= 2; failAt++ {
 		for f := range faults {
 			dir := folder(t)
-			book, err := openBook(t.Context(), dir, &faultyDisk{failAt: failAt, fault: f})
+			book, err := openBook(t.Context(), dir, time.Now, &faultyDisk{failAt: failAt, fault: f})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -356,7 +359,7 @@ func TestReserveThatFailsTakesNothingUnlessTheRecordMayBeThere(t *testing.T) {
 	}
 	// The record cannot be removed either: its addresses stay taken.
 	dir := folder(t)
-	book, err := openBook(t.Context(), dir, &faultyDisk{failAt: 2, fault: allDone, crash: true})
+	book, err := openBook(t.Context(), dir, time.Now, &faultyDisk{failAt: 2, fault: allDone, crash: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,12 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// choose returns the address that a pod gets of the blocks of one family, and
-// false where all are in use.
+// choose returns the address of the blocks of one family that comes next, whether or
+// not it has rested, and false where all are in use.
 func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Candidate, found bool) {
 	now := b.now()
 	for _, prefix := range blocks {
@@ -26,6 +27,14 @@ func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Cand
 	return block, best, found
 }
 
+// rests returns for how long yet nobody gets an address; 0 where it can be given.
+func (b *Book) rests(candidate ipam.Candidate) time.Duration {
+	if candidate.Released.IsZero() {
+		return 0
+	}
+	return max(leastRest-b.now().Sub(candidate.Released), 0)
+}
+
 // addresses returns what is known of a block's addresses.
 func (b *Book) addresses(block netip.Prefix) *ipam.Addresses {
 	if known := b.blocks[block]; known != nil {
@@ -39,12 +48,11 @@ func (b *Book) addresses(block netip.Prefix) *ipam.Addresses {
 	}
 	// Without order, addresses that the cursor did not reach would move it at random.
 	slices.SortFunc(taken, netip.Addr.Compare)
-	now := b.now()
-	known := ipam.NewAddresses(block, b.cursors[block], taken, now)
+	known := ipam.NewAddresses(block, b.cursors[block], taken, b.opened)
 	for _, r := range b.recent {
 		if b.holders[r.Addr] == 0 {
 			known.Take(r.Addr)
-			known.Release(r.Addr, earlier(r.At, now))
+			known.Release(r.Addr, r.At)
 		}
 	}
 	b.blocks[block] = known
@@ -71,16 +79,28 @@ const onlyNewRanges = "a larger nodePrefixLength is for new ranges only"
 // allInUse is the sentence for a family none of whose blocks has an address left,
 // and for what reason the node has no further block.
 func allInUse(blocks []netip.Prefix, reason string) string {
-	names := make([]string, 0, len(blocks))
-	var count int64
+	names, count := namesOf(blocks)
+	return fmt.Sprintf("all %d addresses of %s are in use: pods wait until others of this node have gone; %s, %s",
+		count, names, reason, describeNetwork)
+}
+
+// allRest is the sentence for a family whose blocks have addresses left that all rest.
+func allRest(blocks []netip.Prefix) string {
+	names, _ := namesOf(blocks)
+	return fmt.Sprintf("every free address of %s was another pod's less than %s ago: pods wait until one has rested that long; "+
+		"a larger nodeBlocks.reserve keeps more of them free, %s", names, leastRest, describeNetwork)
+}
+
+// namesOf names blocks, and counts the addresses that pods can have of them.
+func namesOf(blocks []netip.Prefix) (names string, count int64) {
+	texts := make([]string, 0, len(blocks))
 	for _, block := range blocks {
-		names = append(names, block.String())
-		count += ipam.AddressCount(block)
+		texts = append(texts, block.String())
+		count = ipam.Sum(count, ipam.AddressCount(block))
 	}
 	noun := "block"
 	if len(blocks) > 1 {
 		noun = "blocks"
 	}
-	return fmt.Sprintf("all %d addresses of %s %s are in use: pods wait until others of this node have gone; %s, %s",
-		count, noun, strings.Join(names, ", "), reason, describeNetwork)
+	return noun + " " + strings.Join(texts, ", "), count
 }

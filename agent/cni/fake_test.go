@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -31,7 +32,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// fakeNetwork is a kernel that holds pods' links, and refuses two of one address.
+// fakeNetwork is a kernel that holds pods' links. It refuses two of one address, and
+// one whose address another had a moment ago, with errMixedUp.
 type fakeNetwork struct {
 	mu         sync.Mutex
 	serving    Serving
@@ -39,6 +41,10 @@ type fakeNetwork struct {
 	// changed is closed when serving changes; nil where that is not told.
 	changed chan struct{}
 	links   map[string]model.Pod
+	// left are the pods whose links were removed, by address, and when.
+	left map[netip.Addr]left
+	// reused counts addresses that were another pod's before.
+	reused int
 	// attachErr and detachErr are returned by the next call, before or, where
 	// late is set, after what it does.
 	attachErr, detachErr error
@@ -47,8 +53,16 @@ type fakeNetwork struct {
 	detached             []model.Pod
 }
 
+type left struct {
+	hostLink string
+	at       time.Time
+}
+
+// errMixedUp says that nodes would take one pod for another.
+var errMixedUp = errors.New("MIXED UP")
+
 func newFakeNetwork(blocks ...string) *fakeNetwork {
-	n := &fakeNetwork{links: map[string]model.Pod{}}
+	n := &fakeNetwork{links: map[string]model.Pod{}, left: map[netip.Addr]left{}}
 	n.serving = Serving{Attachment: model.PointToPoint, MTU: 1500}
 	for _, b := range blocks {
 		n.serving.Blocks = append(n.serving.Blocks, netip.MustParsePrefix(b))
@@ -73,8 +87,18 @@ func (n *fakeNetwork) Attach(_ context.Context, pod model.Pod) error {
 	for name, other := range n.links {
 		for _, addr := range pod.Addrs {
 			if name != pod.HostLink && contains(other.Addrs, addr) {
-				return fmt.Errorf("DUPLICATE: %s has address %s of %s", name, addr, pod.HostLink)
+				return fmt.Errorf("%w: %s has address %s of %s", errMixedUp, name, addr, pod.HostLink)
 			}
+		}
+	}
+	for _, addr := range pod.Addrs {
+		last, again := n.left[addr]
+		if !again || last.hostLink == pod.HostLink {
+			continue
+		}
+		n.reused++
+		if rested := time.Since(last.at); rested < leastRest {
+			return fmt.Errorf("%w: %s has address %s that %s had until %s ago", errMixedUp, pod.HostLink, addr, last.hostLink, rested)
 		}
 	}
 	n.links[pod.HostLink] = pod
@@ -88,6 +112,9 @@ func (n *fakeNetwork) Detach(_ context.Context, pod model.Pod) error {
 	n.detachErr = nil
 	if err != nil && !n.late {
 		return err
+	}
+	for _, addr := range n.links[pod.HostLink].Addrs {
+		n.left[addr] = left{hostLink: pod.HostLink, at: time.Now()}
 	}
 	delete(n.links, pod.HostLink)
 	n.detached = append(n.detached, pod)

@@ -3,11 +3,13 @@ package cni
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"reflect"
 	"testing"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -39,7 +41,7 @@ func (h *history) start(faulty bool) {
 	}
 	var err error
 	// What is read at start, and set in order there, meets no fault.
-	if h.book, err = openBook(h.t.Context(), h.dir, osDisk{}); err != nil {
+	if h.book, err = openBook(h.t.Context(), h.dir, time.Now, osDisk{}); err != nil {
 		h.t.Fatal(err)
 	}
 	h.book.disk = h.disk
@@ -60,6 +62,9 @@ func (h *history) step(ctx context.Context) {
 	switch h.rand.IntN(10) {
 	case 0, 1, 2, 3:
 		answer, err := h.server.add(ctx, request(id, `{}`))
+		if errors.Is(err, errMixedUp) {
+			h.t.Error(err)
+		}
 		if err != nil {
 			return
 		}
@@ -116,49 +121,63 @@ func (h *history) check() {
 }
 
 func TestNoHistoryGivesAnAddressTwiceOrLosesOne(t *testing.T) {
+	var reused int
 	for seed := range uint64(150) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := &history{
-				t: t, dir: folder(t), rand: rand.New(rand.NewPCG(seed, 0)),
-				net: newFakeNetwork("10.0.0.0/29", "fd00::/125"), answered: map[string]*types100.Result{},
-			}
-			h.start(false)
-			for range 120 {
-				h.step(t.Context())
-				h.check()
-				if t.Failed() {
-					return
+			bubble(t, func(t *testing.T) {
+				h := &history{
+					t: t, dir: folder(t), rand: rand.New(rand.NewPCG(seed, 0)),
+					net: newFakeNetwork("10.0.0.0/29", "fd00::/125"), answered: map[string]*types100.Result{},
 				}
-			}
-			// Without faults, everything is given back.
-			h.net.attachErr, h.net.detachErr = nil, nil
-			h.start(false)
-			h.check()
-			if _, err := h.server.gc(t.Context(), request("", `{"cni.dev/valid-attachments": []}`)); err != nil {
-				t.Fatal(err)
-			}
-			h.start(false)
-			for _, block := range h.net.serving.Blocks {
-				if used := h.book.Usage(block); used != 0 || len(h.net.links) != 0 {
-					t.Errorf("at the end %d addresses and %d links", used, len(h.net.links))
-				}
-			}
-			count := ipam.AddressCount(h.net.serving.Blocks[0])
-			for i := range count {
-				if _, err := h.server.add(t.Context(), request(fmt.Sprint("last", i), `{}`)); err != nil {
-					t.Errorf("address %d of %d is lost: %v", i+1, count, err)
-				}
-			}
-			entries, err := os.ReadDir(h.dir)
-			if err != nil || int64(len(entries)) != count+2 { // and the cursors and the last releases
-				t.Errorf("%d files, want %d: %v", len(entries), count+2, err)
-			}
+				h.play()
+				reused += h.net.reused
+			})
 		})
+	}
+	if reused < 1000 {
+		t.Errorf("addresses were given again %d times only", reused)
+	}
+}
+
+// play plays faults and restarts, and then gives everything back.
+func (h *history) play() {
+	t := h.t
+	h.start(false)
+	for range 120 {
+		h.step(t.Context())
+		h.check()
+		if t.Failed() {
+			return
+		}
+		time.Sleep(time.Duration(h.rand.Int64N(int64(leastRest / 2))))
+	}
+	// Without faults, everything is given back.
+	h.net.attachErr, h.net.detachErr = nil, nil
+	h.start(false)
+	h.check()
+	if _, err := h.server.gc(t.Context(), request("", `{"cni.dev/valid-attachments": []}`)); err != nil {
+		t.Fatal(err)
+	}
+	h.start(false)
+	for _, block := range h.net.serving.Blocks {
+		if used := h.book.Usage(block); used != 0 || len(h.net.links) != 0 {
+			t.Errorf("at the end %d addresses and %d links", used, len(h.net.links))
+		}
+	}
+	count := ipam.AddressCount(h.net.serving.Blocks[0])
+	for i := range count {
+		if _, err := h.server.add(t.Context(), request(fmt.Sprint("last", i), `{}`)); err != nil {
+			t.Errorf("address %d of %d is lost: %v", i+1, count, err)
+		}
+	}
+	entries, err := os.ReadDir(h.dir)
+	if err != nil || int64(len(entries)) != count+2 { // and the cursors and the last releases
+		t.Errorf("%d files, want %d: %v", len(entries), count+2, err)
 	}
 }
 
 func TestPodThatIsBeingDetachedIsNotListedButKeepsItsAddress(t *testing.T) {
-	book := open(t, folder(t))
+	book, now := clocked(t, folder(t))
 	pod := reserve(t, book, "a", "10.0.0.0/30")
 	book.leave(KeyOf(pod))
 	if pods := book.Pods(); len(pods) != 0 {
@@ -170,6 +189,7 @@ func TestPodThatIsBeingDetachedIsNotListedButKeepsItsAddress(t *testing.T) {
 	if err := book.Release(KeyOf(pod)); err != nil {
 		t.Fatal(err)
 	}
+	*now = now.Add(leastRest)
 	if again := reserve(t, book, "a", "10.0.0.0/30"); !reflect.DeepEqual(book.Pods(), []model.Pod{again}) {
 		t.Errorf("after it was attached again: %v", book.Pods())
 	}

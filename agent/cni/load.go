@@ -21,16 +21,18 @@ import (
 
 // OpenBook reads the records in a folder, which it makes if need be. A record
 // that makes no sense is logged and set aside: the addresses that can be read
-// from it stay taken until its attachment is released.
-func OpenBook(ctx context.Context, dir string) (*Book, error) {
-	return openBook(ctx, dir, osDisk{})
+// from it stay taken until its attachment is released. The clock now, such as
+// time.Now, says how long addresses rest.
+func OpenBook(ctx context.Context, dir string, now func() time.Time) (*Book, error) {
+	return openBook(ctx, dir, now, osDisk{})
 }
 
-func openBook(ctx context.Context, dir string, d disk) (*Book, error) {
+func openBook(ctx context.Context, dir string, now func() time.Time, d disk) (*Book, error) {
 	b := &Book{
 		dir:     dir,
 		disk:    d,
-		now:     time.Now,
+		now:     now,
+		opened:  now(),
 		info:    log.FromContext(ctx).Info,
 		pods:    map[Key]*entry{},
 		links:   map[string]Key{},
@@ -77,6 +79,9 @@ func (b *Book) load(ctx context.Context, name string) error {
 		if err := json.Unmarshal(content, &b.recent); err != nil {
 			logger.Error(err, "cannot read which addresses were released last: addresses may be given again sooner than they need to")
 			b.recent = nil
+		}
+		for i, r := range b.recent {
+			b.recent[i].At = since(r.At, b.opened)
 		}
 		return nil
 	}

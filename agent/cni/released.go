@@ -1,13 +1,14 @@
 package cni
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
 )
 
-// maxRecent is how many released addresses a new agent knows the order of. Those
-// before them count as released when it starts.
+// maxRecent is how many released addresses a new agent knows the order of, besides
+// those that have not rested for leastRest. Those before them count as released when it starts.
 const maxRecent = 128
 
 // released is an address that was released.
@@ -18,8 +19,9 @@ type released struct {
 
 // noteReleased writes that addresses are about to be released. Where it cannot be
 // written, as on a disk that is full, the addresses are released all the same, which
-// makes room: without a note they count as released when the next agent starts, and
-// rest the longer.
+// makes room. The former note goes then, since it may tell of an earlier release of the
+// same addresses: without a note all count as released when the next agent starts, and rest
+// the longer.
 func (b *Book) noteReleased(addrs []netip.Addr) {
 	recent := slices.Clone(b.recent)
 	now := b.now()
@@ -28,16 +30,20 @@ func (b *Book) noteReleased(addrs []netip.Addr) {
 		recent = slices.DeleteFunc(recent, func(r released) bool { return r.Addr == addr })
 		recent = append(recent, released{Addr: addr, At: now})
 	}
+	rested := 0
+	for rested < len(recent)-maxRecent && now.Sub(recent[rested].At) >= leastRest {
+		rested++
+	}
 	// Kept although it may not be written: the next note has it too.
-	b.recent = recent[max(0, len(recent)-maxRecent):]
+	b.recent = recent[rested:]
 	if err := b.write(releasedName, b.recent); err != nil {
+		err = errors.Join(err, b.disk.remove(b.path(releasedName)))
 		b.info("cannot note the order in which addresses are released", "addresses", addrs, "reason", err.Error())
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+// since returns a time of which now knows how long ago it was, also after the clock was
+// set. One in the future, as from before the clock was set back, counts as now.
+func since(at, now time.Time) time.Time {
+	return now.Add(-max(now.Sub(at), 0))
 }

@@ -55,6 +55,18 @@ func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 	}
 }
 
+// rest makes the addresses that were released ones that have rested.
+func (a *agent) rest() {
+	book := a.config.Book
+	book.mu.Lock()
+	defer book.mu.Unlock()
+	now := book.now
+	book.now = func() time.Time { return now().Add(leastRest) }
+	a.net.mu.Lock()
+	defer a.net.mu.Unlock()
+	clear(a.net.left)
+}
+
 func (a *agent) call(t *testing.T, verb protocol.Verb, r protocol.Request) (*types100.Result, *types.Error) {
 	t.Helper()
 	result := &types100.Result{}
@@ -107,7 +119,7 @@ func TestSocketIsForRootAloneAndReplacesAFormerOne(t *testing.T) {
 }
 
 func TestConcurrentRequests(t *testing.T) {
-	network := newFakeNetwork("10.0.0.0/25", "fd00::/64")
+	network := newFakeNetwork("10.0.0.0/24", "fd00::/64")
 	a := startAgent(t, network, folder(t))
 	var wait sync.WaitGroup
 	for i := range 40 {

@@ -42,7 +42,8 @@ func (n *needs) change(from, to [2]bool) bool {
 }
 
 // Waiting returns how many ADDs wait for an address of IPv4 and of IPv6. One that
-// waits for both counts twice.
+// waits for both counts twice. One for which an address rests counts too: the manager
+// counts that address as free, so that the node gets no other block for it.
 func (s *Server) Waiting() [2]int64 {
 	s.needs.mu.Lock()
 	defer s.needs.mu.Unlock()
@@ -57,9 +58,9 @@ func (s *Server) wait(from, to [2]bool) {
 	}
 }
 
-// reserve records a pod with its addresses, and waits for them where all are in
-// use and the node may get another block. Meanwhile the pod has no address, of
-// neither family. The caller holds the attachment's lock.
+// reserve records a pod with its addresses. It waits for them where some have yet to
+// rest, or where all are in use and the node may get another block. Meanwhile the pod
+// has no address, of neither family. The caller holds the attachment's lock.
 func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (model.Pod, error) {
 	limit, cancel := context.WithTimeoutCause(ctx, addWait, errWaited)
 	defer cancel()
@@ -87,14 +88,15 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 		if !errors.As(err, &refused) || !refused.noBlock && !refused.isFull() {
 			return reserved, err
 		}
-		needed, grows := refused.needs(serving)
-		if !grows {
+		needed, comes := refused.Needs(serving)
+		if !comes {
 			return model.Pod{}, refused.because(func(family int) string { return serving.NotGrowing[family] })
 		}
 		s.wait(waits, needed)
 		waits = needed
 		select {
 		case <-released:
+		case <-refused.rested():
 		case <-serving.Changed:
 		case <-s.keys.wanted(pod.HostLink):
 			return model.Pod{}, types.NewError(types.ErrTryAgainLater, "no address came before the runtime deleted the pod", "")
@@ -147,28 +149,53 @@ func (s *Server) serving() (Serving, error) {
 
 func (e *RefusedError) isFull() bool { return len(e.full[0]) > 0 || len(e.full[1]) > 0 }
 
-// needs returns of which families the node lacks an address, and whether it may
-// get a block of each of them.
-func (e *RefusedError) needs(serving Serving) (needed [2]bool, grows bool) {
+// lack says which addresses the node lacks. Those that are in use take longer to come
+// than those that rest.
+func (e *RefusedError) lack() (sentence string) {
+	for family, blocks := range e.full {
+		switch {
+		case len(blocks) == 0:
+		case e.rests[family] == 0:
+			return allInUse(blocks, onlyNewRanges)
+		case sentence == "":
+			sentence = allRest(blocks)
+		}
+	}
+	return sentence
+}
+
+// rested returns a channel that says when an address of each family of which some rest
+// has rested; nil where none rests.
+func (e *RefusedError) rested() <-chan time.Time {
+	longest := max(e.rests[0], e.rests[1])
+	if longest == 0 {
+		return nil
+	}
+	return time.After(longest)
+}
+
+// Needs returns of which families the node lacks an address for a pod, and whether one
+// of each may come: it rests, or the node may get another block.
+func (e *RefusedError) Needs(serving Serving) (needed [2]bool, come bool) {
 	if e.noBlock {
 		return serving.Growing, serving.Growing != [2]bool{}
 	}
-	grows = true
+	come = true
 	for family, blocks := range e.full {
 		if len(blocks) > 0 {
 			needed[family] = true
-			grows = grows && serving.Growing[family]
+			come = come && (e.rests[family] > 0 || serving.Growing[family])
 		}
 	}
-	return needed, grows
+	return needed, come
 }
 
 // because returns the error with the reason for which the node has no further
 // block of the first family of which one says so.
 func (e *RefusedError) because(reason func(family int) string) error {
 	for family, full := range e.full {
-		if why := strings.TrimRight(reason(family), ". "); len(full) > 0 && why != "" {
-			return &RefusedError{Sentence: allInUse(full, why), full: e.full}
+		if why := strings.TrimRight(reason(family), ". "); len(full) > 0 && e.rests[family] == 0 && why != "" {
+			return &RefusedError{Sentence: allInUse(full, why), full: e.full, rests: e.rests}
 		}
 	}
 	return e

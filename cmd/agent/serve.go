@@ -47,7 +47,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	book, err := cni.OpenBook(ctx, o.attachments())
+	book, err := cni.OpenBook(ctx, o.attachments(), time.Now)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func newNode(t *testing.T) *node {
 func (n *node) startAgent() (stop func()) {
 	n.t.Helper()
 	var err error
-	if n.book, err = cni.OpenBook(n.t.Context(), n.dir+"/attachments"); err != nil {
+	if n.book, err = cni.OpenBook(n.t.Context(), n.dir+"/attachments", time.Now); err != nil {
 		n.t.Fatal(err)
 	}
 	server, err := cni.NewServer(cni.ServerConfig{

@@ -42,6 +42,7 @@ func TestDecide(t *testing.T) {
 		{name: "enough is free", held: list(block(0, used(8))), fates: []Fate{Use}},
 		{name: "fewer are free than the reserve", held: list(block(0, used(9))), add: 1, fates: []Fate{Use}},
 		{name: "a block that the agent has not seen counts as free", held: list(block(0, used(size)), block(1, unheard)), fates: []Fate{Use, Use}},
+		{name: "a pod that waits until an address has rested gets no block for it", held: list(block(0, used(7))), waiting: 1, fates: []Fate{Use}},
 		{name: "a burst of pods gets all its blocks at once", held: list(block(0, used(size))), waiting: 40, add: 4, fates: []Fate{Use}, urgent: true},
 		{
 			name: "a burst is limited", held: list(block(0, used(size))), waiting: 400, max: 3, add: 2, fates: []Fate{Use}, urgent: true,

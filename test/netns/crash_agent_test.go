@@ -67,7 +67,7 @@ func (a *crashAgent) run() error {
 	if a.kernel, err = kernel.New(kernel.Config{StateDir: a.StateDir}); err != nil {
 		return err
 	}
-	book, err := cni.OpenBook(ctx, a.attachments())
+	book, err := cni.OpenBook(ctx, a.attachments(), time.Now)
 	if err != nil {
 		return err
 	}

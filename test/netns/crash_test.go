@@ -45,6 +45,8 @@ const (
 	crashWorkers, crashPods = 8, 5
 	// crashLimit is how long a runtime tries.
 	crashLimit = time.Minute
+	// leastRest is how long an address rests before another pod has it.
+	leastRest = 5 * time.Second
 )
 
 // crash is a node whose agent is killed again and again, and its runtime.
@@ -59,6 +61,8 @@ type crash struct {
 	holders map[netip.Addr]string
 	live    map[string]*crashPod
 	given   map[netip.Addr]int
+	// left is when the last pod of an address was about to be deleted.
+	left map[netip.Addr]time.Time
 
 	process *exec.Cmd
 	stdin   io.Closer
@@ -119,7 +123,7 @@ func newCrash(t *testing.T) *crash {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	c := &crash{
 		t: t, host: topology.NewUnderlay(t, 1500).AddHost(t, crashNode, dual),
-		holders: map[netip.Addr]string{}, live: map[string]*crashPod{}, given: map[netip.Addr]int{},
+		holders: map[netip.Addr]string{}, live: map[string]*crashPod{}, given: map[netip.Addr]int{}, left: map[netip.Addr]time.Time{},
 		agent: crashAgent{
 			StateDir: dir,
 			// Of two blocks, of which the second has what the first has not.
@@ -281,6 +285,9 @@ func (c *crash) enter(p *crashPod, result *types100.Result) *crashPod {
 		if other, taken := c.holders[addr]; taken {
 			c.t.Errorf("%s has the address %s of %s, which lives", p.Name, addr, other)
 		}
+		if rested := time.Since(c.left[addr]); rested < leastRest {
+			c.t.Errorf("%s has the address %s of a pod that was there until %s ago", p.Name, addr, rested)
+		}
 		c.holders[addr] = p.Name
 		c.given[addr]++
 		p.addrs = append(p.addrs, addr)
@@ -297,6 +304,7 @@ func (c *crash) forget(p *crashPod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, addr := range p.addrs {
+		c.left[addr] = time.Now()
 		delete(c.holders, addr)
 	}
 	delete(c.live, p.id)
