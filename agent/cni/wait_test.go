@@ -3,7 +3,6 @@ package cni
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -147,134 +146,6 @@ func (w *waiting) end(id string) {
 	}
 }
 
-// An address that is released rests first, whether or not the node may get a block.
-func TestAddWaitsUntilAnAddressHasRested(t *testing.T) {
-	for _, grows := range []bool{false, true} {
-		t.Run(fmt.Sprint("grows ", grows), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				w := newWaiting(t, "10.0.0.0/30")
-				w.net.grow(func(s *Serving) { s.Growing[0] = grows })
-				w.end("first")
-				time.Sleep(time.Second)
-				a := w.begin(t.Context(), "a")
-				// It counts, and so does the address: as one that is free.
-				w.wantWaiting(1, 0)
-				if used := w.config.Book.Usage(netip.MustParsePrefix("10.0.0.0/30")); used != 0 {
-					t.Errorf("%d addresses in use", used)
-				}
-				time.Sleep(leastRest - time.Second - 1)
-				synctest.Wait()
-				if a.done {
-					t.Errorf("it did not wait: %+v", a)
-				}
-				time.Sleep(time.Nanosecond)
-				w.wantResult(a, "10.0.0.2")
-				w.wantWaiting(0, 0)
-			})
-		})
-	}
-}
-
-// An ADD that waits, for whatever reason, goes on with the first address that has rested.
-func TestAddWaitsForAnAddressThatIsReleased(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWaiting(t, "10.0.0.0/30")
-		a, b := w.begin(t.Context(), "a"), w.begin(t.Context(), "b")
-		w.wantWaiting(2, 0)
-		time.Sleep(time.Second)
-		w.end("first")
-		time.Sleep(leastRest)
-		synctest.Wait()
-		w.wantWaiting(1, 0)
-		got, waits, of := a, b, "a"
-		if b.done {
-			got, waits, of = b, a, "b"
-		}
-		w.wantResult(got, "10.0.0.2")
-		if waits.done {
-			t.Errorf("both have it: %+v", waits)
-		}
-		w.end(of)
-		time.Sleep(leastRest)
-		w.wantResult(waits, "10.0.0.2")
-		if want := time.Second + 2*leastRest; waits.took != want {
-			t.Errorf("took %s, want %s", waits.took, want)
-		}
-	})
-}
-
-// A block that comes meanwhile has an address that nobody had.
-func TestBlockComesBeforeAnAddressHasRested(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWaiting(t, "10.0.0.0/30")
-		w.end("first")
-		a := w.begin(t.Context(), "a")
-		w.net.grow(func(s *Serving) { s.Blocks = append(s.Blocks, prefixes("10.0.1.0/30")...) })
-		w.wantResult(a, "10.0.1.2")
-	})
-}
-
-// Of IPv4 an address rests, and all of IPv6 are in use.
-func TestAddWaitsForOneFamilyToRestAndForABlockOfTheOther(t *testing.T) {
-	for name, tc := range map[string]struct {
-		grows bool
-		// comes is when a block of IPv6 comes, after the ADD, and took what that takes.
-		comes, took time.Duration
-	}{
-		"the block comes first": {true, time.Second, leastRest},
-		"the block comes last":  {true, 3 * leastRest, 3 * leastRest},
-		"no block may come":     {false, time.Second, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				w := newWaiting(t, "10.0.0.0/30")
-				w.net.grow(func(s *Serving) { s.Blocks = prefixes("fd00::/126") })
-				w.wantResult(w.begin(t.Context(), "second"), "fd00::2")
-				w.wantResult(w.begin(t.Context(), "third"), "fd00::3")
-				w.net.grow(func(s *Serving) {
-					s.Blocks, s.Growing = prefixes("10.0.0.0/30", "fd00::/126"), [2]bool{false, tc.grows}
-				})
-				w.end("first")
-				a := w.begin(t.Context(), "a")
-				if tc.grows {
-					w.wantWaiting(1, 1)
-				}
-				time.Sleep(tc.comes)
-				w.net.grow(func(s *Serving) { s.Blocks = append(s.Blocks, prefixes("fd00:1::/64")...) })
-				time.Sleep(leastRest)
-				if tc.grows {
-					w.wantResult(a, "10.0.0.2")
-				} else {
-					w.wantRefusal(a, "all 2 addresses of block fd00::/126 are in use")
-				}
-				if a.took != tc.took {
-					t.Errorf("took %s, want %s", a.took, tc.took)
-				}
-				w.wantWaiting(0, 0)
-			})
-		})
-	}
-}
-
-// The last address is released too late for the ADDs that have waited for long.
-func TestAddGivesUpBeforeAnAddressHasRested(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWaiting(t, "10.0.0.0/30", "fd00::/64")
-		ctx, cancel := context.WithTimeout(t.Context(), addWait-1)
-		defer cancel()
-		a, b := w.begin(t.Context(), "a"), w.begin(ctx, "b")
-		time.Sleep(addWait - leastRest + 1)
-		w.end("first")
-		time.Sleep(leastRest - 1)
-		w.wantRefusal(a, "cannot attach pod ns/pod-a: every free address of block 10.0.0.0/30 was another pod's less than 5s ago: "+
-			"pods wait until one has rested that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl describe podnetwork default`")
-		if a.took != addWait || !b.done || !errors.Is(b.err, context.DeadlineExceeded) {
-			t.Errorf("%+v, and where the runtime's patience ends: %+v", a, b)
-		}
-		w.wantWaiting(0, 0)
-	})
-}
-
 func TestAddGivesUp(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change   func(s *Serving)
@@ -379,26 +250,6 @@ func TestDelEndsTheWait(t *testing.T) {
 		if again.err != nil || other.err != nil || len(w.keys.held) != 0 {
 			t.Errorf("%v, %v, locks %v", again.err, other.err, w.keys.held)
 		}
-	})
-}
-
-func TestDelEndsTheWaitForAnAddressThatRests(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		w := newWaiting(t, "10.0.0.0/30")
-		w.end("first")
-		a := w.begin(t.Context(), "a")
-		start := time.Now()
-		w.end("a")
-		synctest.Wait()
-		var e *types.Error
-		if took := time.Since(start); took != 0 || !a.done || !errors.As(a.err, &e) || e.Code != types.ErrTryAgainLater {
-			t.Errorf("DEL took %s, ADD: %+v", took, a)
-		}
-		w.wantWaiting(0, 0)
-		// It had none that would have to rest anew.
-		b := w.begin(t.Context(), "b")
-		time.Sleep(leastRest)
-		w.wantResult(b, "10.0.0.2")
 	})
 }
 
