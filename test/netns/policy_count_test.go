@@ -26,7 +26,7 @@ func TestPacketsOfRulesAreCounted(t *testing.T) {
 	}
 	chains := func() string { return n.Run(t, "nft", "list", "chains", "inet") }
 	ask(false)
-	becomes(t, "the policies are enforced", func() bool { return strings.Contains(n.Run(t, "nft", "list", "tables"), model.PolicyTable) })
+	n.settles(t, func() bool { return strings.Contains(n.Run(t, "nft", "list", "tables"), model.PolicyTable) })
 	if got := n.metrics(t); len(got) != 1 || strings.Contains(chains(), "count") {
 		t.Errorf("nobody asked, and counted are %v, by %s", got, chains())
 	}
