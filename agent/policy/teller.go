@@ -34,10 +34,10 @@ type teller struct {
 	// none are asked for.
 	listens bool
 	failed  error
-	// since is when what was told last began, and told and events are what that was: by
-	// sentence, and Events by pod.
+	// since is when the minute began of which told and events are: packets, without the
+	// client's port, and how many Events each pod got.
 	since  time.Time
-	told   map[string]bool
+	told   map[model.DeniedPacket]bool
 	events map[string]int
 }
 
@@ -132,7 +132,7 @@ func (e *Enforcer) listen(ctx context.Context, changed <-chan struct{}) error {
 		e.mu.Lock()
 		index := e.index
 		e.mu.Unlock()
-		if index == nil {
+		if index == nil || !e.teller.isNew(p) {
 			return
 		}
 		if d, ok := index.Explain(e.cfg.Pods(), p); ok {
@@ -141,18 +141,28 @@ func (e *Enforcer) listen(ctx context.Context, changed <-chan struct{}) error {
 	})
 }
 
-// tell tells of a denial, unless it is like others of the last minute.
-func (t *teller) tell(ctx context.Context, d compiler.Denial) {
+// isNew says whether a packet is the first of its kind in a minute. It takes some
+// milliseconds to explain one where the cluster is large.
+func (t *teller) isNew(p model.DeniedPacket) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if time.Since(t.since) >= alike {
-		t.since, t.told, t.events = time.Now(), map[string]bool{}, map[string]int{}
+		t.since, t.told, t.events = time.Now(), map[model.DeniedPacket]bool{}, map[string]int{}
 	}
-	sentence := d.String()
-	if t.told[sentence] {
-		return
+	p.From, p.To, p.ToPort = p.Connection()
+	p.FromPort = 0
+	if p.Way == model.WayReply {
+		p.Way = model.WayOriginal
 	}
-	t.told[sentence] = true
+	known := t.told[p]
+	t.told[p] = true
+	return !known
+}
+
+// tell tells of a denial. A pod gets few Events in a minute.
+func (t *teller) tell(ctx context.Context, d compiler.Denial) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch t.mode {
 	case model.DeniedLogged:
 		log.FromContext(ctx).Info("network policy denied a packet", "pod", d.Pod.Namespace+"/"+d.Pod.Name,

@@ -149,7 +149,11 @@ func TestPodsGetFewEvents(t *testing.T) {
 			}
 			*events = nil
 		}
-		give("10.244.1.2", 80, 80, 80, 80)
+		give("10.244.1.2", 80, 80, 80)
+		answer := packet("10.244.1.2", 80)
+		answer.Way, answer.From, answer.To, answer.FromPort, answer.ToPort = model.WayReply, answer.To, answer.From, answer.ToPort, 40001
+		e.packets <- answer
+		synctest.Wait()
 		expect("packets that are alike", 1)
 		give("10.244.1.2", 81, 82, 83, 84)
 		expect("many different packets", podEvents-1)

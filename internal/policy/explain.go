@@ -294,12 +294,9 @@ func (q question) isOneOf(who *peers, other end) bool {
 	if other.isNode && slices.ContainsFunc(who.nodes, func(s model.Selector) bool { return s.Matches(other.node.labels) }) {
 		return true
 	}
-	if other.object == nil {
-		return false
-	}
-	one := false
-	who.members(q.Index, func(g *podGroup) { one = one || g == other.object.group })
-	return one
+	return other.object != nil && slices.ContainsFunc(who.selectors, func(s podSelector) bool {
+		return s.selects(q.Index, other.object.Namespace) && s.pods.Matches(other.object.Labels)
+	})
 }
 
 // hasPort says whether the connection is to one of a rule's ports.

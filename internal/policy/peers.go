@@ -139,6 +139,16 @@ func nameOf(prefix, contents string) string {
 	return prefix + "-" + hex.EncodeToString(sum[:])[:nameLength]
 }
 
+// selects says whether a namespace is selected. What selects all selects one whose labels
+// are not known.
+func (s podSelector) selects(x *Index, namespace string) bool {
+	if s.namespace != "" {
+		return namespace == s.namespace
+	}
+	labels, known := x.namespaces[namespace]
+	return len(s.namespaces) == 0 || known && s.namespaces.Matches(labels)
+}
+
 // members calls f with every group of pods that one of the peers' selectors selects.
 // It may do so more than once for one group.
 func (p *peers) members(x *Index, f func(*podGroup)) {
@@ -155,8 +165,7 @@ func (p *peers) members(x *Index, f func(*podGroup)) {
 			continue
 		}
 		for name := range x.groups {
-			// What selects all selects a namespace whose labels are not known.
-			if labels, known := x.namespaces[name]; len(s.namespaces) == 0 || known && s.namespaces.Matches(labels) {
+			if s.selects(x, name) {
 				in(name)
 			}
 		}
