@@ -331,7 +331,8 @@ func (e *Enforcer) Problems() []model.Problem {
 		problems = append(problems, model.Problem{
 			Reason: model.ReasonDegraded,
 			Message: fmt.Sprintf("The packets of %d policies are not counted, though their annotation podnet.dev/count asks for it (%s): "+
-				"a node counts those of %d policies at most. They are enforced all the same. Take the annotation off others.",
+				"a node counts those of %d policies at most, and none that has very many rules or peers. "+
+				"They are enforced all the same. Take the annotation off others.",
 				n, strings.Join(e.notCounted[:min(n, namedPods)], ", "), compiler.MostCounted),
 		})
 	}

@@ -247,12 +247,8 @@ func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*kep
 	}
 	if keeps != nil {
 		// Not before: where the kind goes meanwhile, the cache is not complete until it is given up.
+		// Nor is it waited for: blocks and routes do not depend on it, and policies fail to be read until then.
 		go keeps.policies.Run(ctx)
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("fill the caches: %w", context.Cause(ctx))
-		case <-keeps.policies.Known():
-		}
 	}
 	return keeps, nil
 }

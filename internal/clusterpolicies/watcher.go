@@ -29,6 +29,8 @@ const (
 	spread = 0.1
 	// patience is how long a look may take, and how long it may take to fill the cache.
 	patience = 10 * time.Second
+	// doubt is the time to a second look, before it is believed that there are none.
+	doubt = 3 * time.Second
 )
 
 // Cache is what a Watcher needs of a cache, which somebody else runs.
@@ -59,15 +61,10 @@ func New(live client.Reader, c Cache, changed func()) *Watcher {
 	return &Watcher{live: live, cache: c, changed: changed, known: make(chan struct{})}
 }
 
-// Known is closed once it is known which ClusterNetworkPolicies there are.
-func (w *Watcher) Known() <-chan struct{} { return w.known }
-
 // List returns the ClusterNetworkPolicies, which nobody may change; none where the API
 // server has no such kind. It fails as long as that is not known.
 func (w *Watcher) List(ctx context.Context) ([]policyv1alpha2.ClusterNetworkPolicy, error) {
-	select {
-	case <-w.known:
-	default:
+	if !w.isKnown() {
 		return nil, errors.New("it is not known yet which ClusterNetworkPolicies there are")
 	}
 	w.mu.Lock()
@@ -82,15 +79,22 @@ func (w *Watcher) List(ctx context.Context) ([]policyv1alpha2.ClusterNetworkPoli
 	return list.Items, nil
 }
 
+func (w *Watcher) isKnown() bool {
+	select {
+	case <-w.known:
+		return true
+	default:
+		return false
+	}
+}
+
 // Run follows the kind until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause := wait.Jitter(interval, spread)
 		if err := w.look(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Info("cannot tell which ClusterNetworkPolicies there are, trying again", "reason", err.Error())
-			select {
-			case <-w.known:
-			default:
+			if !w.isKnown() {
 				pause = retry
 			}
 		}
@@ -104,10 +108,18 @@ func (w *Watcher) Run(ctx context.Context) {
 // look begins or ends to watch the kind when it has come or gone.
 func (w *Watcher) look(ctx context.Context) error {
 	served, err := w.isServed(ctx)
+	before := w.served // Nobody else writes it.
+	if err == nil && !served && (before || !w.isKnown()) {
+		// A CRD that is replaced, and an API server that lags behind, say so too.
+		select {
+		case <-ctx.Done():
+		case <-time.After(doubt):
+		}
+		served, err = w.isServed(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	before := w.served // Nobody else writes it.
 	switch {
 	case served && !before:
 		err = w.begin(ctx)
@@ -117,11 +129,8 @@ func (w *Watcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	first := false
-	select {
-	case <-w.known:
-	default:
-		first = true
+	first := !w.isKnown()
+	if first {
 		close(w.known)
 	}
 	if first || served != before {

@@ -33,6 +33,8 @@ type apiServer struct {
 	// err is its answer to those who ask for ClusterNetworkPolicies; names are those that there are.
 	err   error
 	names []string
+	// asked counts those who ask.
+	asked int
 	// hangs says that informers are not filled.
 	hangs bool
 	// informer is the one that the cache has; nil where it has none.
@@ -45,6 +47,7 @@ type cacheOf struct{ *apiServer }
 func (s *apiServer) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.asked++
 	for _, name := range s.names {
 		out := list.(*policyv1alpha2.ClusterNetworkPolicyList)
 		out.Items = append(out.Items, policyv1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -94,7 +97,7 @@ func play(t *testing.T, s *apiServer, history func(g *gomega.WithT, w *Watcher, 
 
 // later is when every Watcher has looked once more.
 func later() {
-	time.Sleep(interval + interval/5)
+	time.Sleep(interval + interval/5 + doubt)
 	synctest.Wait()
 }
 
@@ -111,7 +114,10 @@ func names(g *gomega.WithT, w *Watcher) []string {
 func TestKindMayComeAndGo(t *testing.T) {
 	s := &apiServer{err: errNoMatch}
 	play(t, s, func(g *gomega.WithT, w *Watcher, told *int) {
-		g.Expect(w.Known()).To(gomega.BeClosed())
+		g.Expect(w.known).NotTo(gomega.BeClosed(), "it is asked twice")
+		time.Sleep(doubt)
+		synctest.Wait()
+		g.Expect(w.known).To(gomega.BeClosed())
 		g.Expect(names(g, w)).To(gomega.BeEmpty())
 		g.Expect(*told).To(gomega.Equal(1))
 
@@ -134,11 +140,29 @@ func TestKindMayComeAndGo(t *testing.T) {
 	})
 }
 
+// A CRD that is replaced is gone for a moment, and the policies are not.
+func TestKindThatIsGoneForAMomentStays(t *testing.T) {
+	s := &apiServer{names: []string{"a"}}
+	play(t, s, func(g *gomega.WithT, w *Watcher, told *int) {
+		s.becomes(errNotFound)
+		before := s.asked
+		for s.asked == before {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		s.becomes(nil, "a")
+		later()
+		g.Expect(s.asked).To(gomega.BeNumerically(">=", before+2))
+		g.Expect(names(g, w)).To(gomega.Equal([]string{"a"}))
+		g.Expect(*told).To(gomega.Equal(1), "they were there all the time")
+	})
+}
+
 func TestNoAnswerIsNotNone(t *testing.T) {
 	s := &apiServer{err: errors.New("connection refused")}
 	play(t, s, func(g *gomega.WithT, w *Watcher, told *int) {
 		later()
-		g.Expect(w.Known()).NotTo(gomega.BeClosed())
+		g.Expect(w.known).NotTo(gomega.BeClosed())
 		_, err := w.List(context.Background())
 		g.Expect(err).To(gomega.MatchError("it is not known yet which ClusterNetworkPolicies there are"))
 		g.Expect(*told).To(gomega.BeZero())
@@ -159,10 +183,10 @@ func TestKindThatGoesWhileTheCacheIsFilledIsNotWaitedFor(t *testing.T) {
 	play(t, s, func(g *gomega.WithT, w *Watcher, _ *int) {
 		time.Sleep(patience + time.Second)
 		synctest.Wait()
-		g.Expect(w.Known()).NotTo(gomega.BeClosed())
+		g.Expect(w.known).NotTo(gomega.BeClosed())
 		s.becomes(errNotFound)
 		later()
-		g.Expect(w.Known()).To(gomega.BeClosed())
+		g.Expect(w.known).To(gomega.BeClosed())
 		g.Expect(names(g, w)).To(gomega.BeEmpty())
 	})
 }

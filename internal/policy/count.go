@@ -14,6 +14,14 @@ import (
 // that the node forwards a lookup for each direction.
 const MostCounted = 32
 
+// Of one policy mostCountedRules are counted, and the sets of all hold
+// mostCountedElements addresses, give or take: more would make changes of the table slow
+// for everybody on the node.
+const (
+	mostCountedRules    = 64
+	mostCountedElements = 20_000
+)
+
 // CountedRule is a rule of a policy whose packets the kernel counts.
 type CountedRule struct {
 	// Counter is the name of its counter.
@@ -43,25 +51,28 @@ type countedRule struct {
 	ports portSpec
 }
 
-// counted returns what is to be counted, and the names of policies that are too many.
+// counted returns what is to be counted, and the names of policies that are too many or
+// too much. Those of the cluster come first, and then one of each namespace in turn, so
+// that nobody takes all there is.
 func (b *build) counted() (counted []countedPolicy, left []string) {
-	taken := 0
+	taken, elements := 0, 0
 	take := func(name string, directions []countedPolicy) {
 		directions = slices.DeleteFunc(directions, func(p countedPolicy) bool { return len(p.pods) == 0 || len(p.rules) == 0 })
+		rules, more := 0, 0
+		for i := range directions {
+			rules += len(directions[i].rules)
+		}
+		if rules <= mostCountedRules && taken < MostCounted {
+			more = b.countedElements(directions)
+		}
 		switch {
 		case len(directions) == 0:
-		case taken == MostCounted:
+		case taken == MostCounted, rules > mostCountedRules, elements+more > mostCountedElements:
 			left = append(left, name)
 		default:
 			taken++
+			elements += more
 			counted = append(counted, directions...)
-		}
-	}
-	for _, namespace := range slices.Sorted(maps.Keys(b.policies)) {
-		for i := range b.policies[namespace] {
-			if p := &b.policies[namespace][i]; p.Count {
-				take("NetworkPolicy "+namespace+"/"+p.Name, b.countedPolicies(p))
-			}
 		}
 	}
 	for _, policies := range b.tiers {
@@ -71,7 +82,41 @@ func (b *build) counted() (counted []countedPolicy, left []string) {
 			}
 		}
 	}
+	inTurn := map[int][]*model.NetworkPolicy{}
+	for _, namespace := range slices.Sorted(maps.Keys(b.policies)) {
+		turn := 0
+		for i := range b.policies[namespace] {
+			if p := &b.policies[namespace][i]; p.Count {
+				inTurn[turn] = append(inTurn[turn], p)
+				turn++
+			}
+		}
+	}
+	for _, turn := range slices.Sorted(maps.Keys(inTurn)) {
+		for _, p := range inTurn[turn] {
+			take("NetworkPolicy "+p.Namespace+"/"+p.Name, b.countedPolicies(p))
+		}
+	}
 	return counted, left
+}
+
+// countedElements returns how many addresses the sets of policies hold at most.
+func (b *build) countedElements(policies []countedPolicy) int {
+	n := 0
+	for i := range policies {
+		p := &policies[i]
+		n += len(p.pods)
+		for _, r := range p.rules {
+			r.peers.members(b.Index, func(g *podGroup) { n += len(g.pods) })
+			if len(r.ports.names) > 0 {
+				n += len(b.pods)
+			}
+			if r.peers.blocks != nil {
+				n += len(r.peers.blocks.Ranges())
+			}
+		}
+	}
+	return n
 }
 
 // countedPolicies returns both directions of a NetworkPolicy.

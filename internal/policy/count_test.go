@@ -92,14 +92,58 @@ func TestPoliciesThatAreTooManyAreNotCounted(t *testing.T) {
 	o.ClusterPolicies = []model.ClusterPolicy{{Name: "c", Count: true, Egress: []model.TierRule{{Field: "egress[0]", Action: model.PolicyDeny, Peers: everybody}}}}
 	attached := []model.Pod{{ContainerID: "c", Namespace: "red", Name: "p", UID: "1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}}
 	got := NewIndex(o, nil).Build(attached)
-	if want := []string{"NetworkPolicy red/z", "ClusterNetworkPolicy c"}; !slices.Equal(got.NotCounted, want) {
+	if want := []string{"NetworkPolicy red/p31", "NetworkPolicy red/z"}; !slices.Equal(got.NotCounted, want) {
 		t.Errorf("not counted are %q, want %q", got.NotCounted, want)
 	}
-	if len(got.Counted) != 3*MostCounted {
-		t.Errorf("%d rules are counted, want %d", len(got.Counted), 3*MostCounted)
+	if want := 1 + 3*(MostCounted-1); len(got.Counted) != want {
+		t.Errorf("%d rules are counted, want %d", len(got.Counted), want)
 	}
 	if want := (CountedRule{Counter: "rule/red/p00/ingress-1", Namespace: "red", Policy: "p00", Rule: "ingress[1]"}); !slices.Contains(got.Counted, want) {
 		t.Errorf("counted are %+v, want %+v among them", got.Counted, want)
+	}
+}
+
+// Nobody can make the table so large that enforcement suffers, or take all there is.
+func TestPoliciesThatAreTooLargeAreNotCounted(t *testing.T) {
+	w := large(9000, 1, 0, false)
+	everyPod := []model.PolicyPeer{namespaces("")}
+	rules := func(n int, peers []model.PolicyPeer) []model.PolicyRule {
+		out := make([]model.PolicyRule, n)
+		for i := range out {
+			out[i].Peers = peers
+		}
+		return out
+	}
+	for name, ingress := range map[string][]model.PolicyRule{
+		"a-many": rules(mostCountedRules+1, nil), "b-wide": rules(3, everyPod), "c-two": rules(2, everyPod), "d-one-more": rules(1, everyPod),
+		"e-small": rules(mostCountedRules, nil),
+	} {
+		w.Objects.NetworkPolicies = append(w.Objects.NetworkPolicies, model.NetworkPolicy{Namespace: "ns0", Name: name, Count: true, Ingress: ingress})
+	}
+	got := NewIndex(w.Objects, nil).Build(w.Attached)
+	if want := []string{"NetworkPolicy ns0/a-many", "NetworkPolicy ns0/b-wide", "NetworkPolicy ns0/d-one-more"}; !slices.Equal(got.NotCounted, want) {
+		t.Errorf("not counted are %q, want %q", got.NotCounted, want)
+	}
+}
+
+func TestNamespacesHaveTheirTurnToBeCounted(t *testing.T) {
+	var o model.PolicyObjects
+	var attached []model.Pod
+	for _, namespace := range []string{"greedy", "modest"} {
+		o.Pods = append(o.Pods, model.ClusterPod{Namespace: namespace, Name: "p", UID: namespace})
+		attached = append(attached, model.Pod{ContainerID: namespace, Namespace: namespace, Name: "p", UID: namespace})
+		for i := range MostCounted {
+			o.NetworkPolicies = append(o.NetworkPolicies, model.NetworkPolicy{
+				Namespace: namespace, Name: fmt.Sprintf("p%02d", i), Count: true, Ingress: make([]model.PolicyRule, 1),
+			})
+		}
+	}
+	got := map[string]int{}
+	for _, r := range NewIndex(o, nil).Build(attached).Counted {
+		got[r.Namespace]++
+	}
+	if got["greedy"] != MostCounted/2 || got["modest"] != MostCounted/2 {
+		t.Errorf("counted are %v", got)
 	}
 }
 

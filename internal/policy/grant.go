@@ -26,13 +26,13 @@ func (d *decision) grant(c *class, i *identity) ports {
 
 // allowedBy returns what any of the rules of NetworkPolicies allows.
 func (d *decision) allowedBy(rules []rule, i *identity) ports {
-	var out ports
+	var all []ports
 	for _, r := range rules {
 		if i.peers.has(r.peer) {
-			out = out.union(i.portsOf(r.ports))
+			all = append(all, i.portsOf(r.ports))
 		}
 	}
-	return out
+	return ports{}.union(all...)
 }
 
 // tier returns what is allowed where a tier is asked first, and what it does not decide

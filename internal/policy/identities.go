@@ -84,12 +84,12 @@ func (d *decision) asksTiers() bool {
 	return slices.ContainsFunc(d.classes, func(c *class) bool { return len(c.tiers[model.AdminTier])+len(c.tiers[model.BaselineTier]) > 0 })
 }
 
-// mayForbidStrangers says whether a rule forbids something to peers that it takes objects
-// to know: then who is not known may be one of them.
+// mayForbidStrangers says whether a rule forbids something to peers, or by ports, that it
+// takes objects to know: then it may be about who is not known.
 func (d *decision) mayForbidStrangers() bool {
 	for _, c := range d.classes {
 		for _, r := range slices.Concat(c.tiers[:]...) {
-			if r.action != action(model.PolicyAccept) && d.peers[r.peer].selects() {
+			if r.action != action(model.PolicyAccept) && (d.peers[r.peer].selects() || len(r.ports.names) > 0) {
 				return true
 			}
 		}

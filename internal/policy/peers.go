@@ -165,9 +165,19 @@ func (p *peers) members(x *Index, f func(*podGroup)) {
 			continue
 		}
 		for name := range x.groups {
-			if s.selects(x, name) {
+			if x.isIn(s, name) {
 				in(name)
 			}
 		}
 	}
+}
+
+// isIn says whether a selector selects pods of a namespace. What selects all selects
+// one whose labels are not known.
+func (x *Index) isIn(s podSelector, namespace string) bool {
+	if s.namespace != "" {
+		return s.namespace == namespace
+	}
+	labels, known := x.namespaces[namespace]
+	return len(s.namespaces) == 0 || known && s.namespaces.Matches(labels)
 }

@@ -56,11 +56,20 @@ func (p ports) empty() bool {
 	return !p.others && !slices.ContainsFunc(p.of[:], func(ranges []portRange) bool { return len(ranges) > 0 })
 }
 
-// union returns what is in one of two sets.
-func (p ports) union(q ports) ports {
-	out := ports{others: p.others || q.others}
+// union returns what is in the set or in one of others.
+func (p ports) union(others ...ports) ports {
+	out := ports{others: p.others}
+	for i := range p.of {
+		out.of[i] = slices.Clone(p.of[i])
+	}
+	for _, q := range others {
+		out.others = out.others || q.others
+		for i := range q.of {
+			out.of[i] = append(out.of[i], q.of[i]...)
+		}
+	}
 	for i := range out.of {
-		out.of[i] = merge(slices.Concat(p.of[i], q.of[i]))
+		out.of[i] = merge(out.of[i])
 	}
 	return out
 }

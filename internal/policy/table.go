@@ -217,20 +217,44 @@ func inline(elements []model.Element) string {
 	return "{ " + strings.Join(parts, ", ") + " }"
 }
 
-// bridgeTable keeps broadcasts and multicasts of a bridge's other ports from
-// isolated pods: to the rules they are not sent to the pod. Without an isolated pod
-// on a bridge there is no such table.
+// neighbourTypes are the ICMPv6 messages without which neighbours do not find each other, and
+// a bridge does not know who listens (RFC 4890, section 4.4.1).
+const neighbourTypes = "{ mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report, " +
+	"nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert }"
+
+// bridgeTable keeps from isolated pods what other ports of a bridge send to addresses
+// that are nobody's in particular, or mean something on the bridge alone: the rules go by
+// the addresses that pods have of the cluster, to which none of this is sent. Nor may an
+// isolated pod send it. Without such a pod on a bridge there is no such table.
 func (b *build) bridgeTable() (model.Table, bool) {
-	ports := model.Set{Name: "ingressports", Key: "ifname"}
-	for _, l := range b.local {
-		if l.classes[ingress] != nil && l.Attachment == model.Bridge {
-			ports.Elements = append(ports.Elements, model.Element{Key: []string{l.HostLink}})
+	t := model.Table{Family: "bridge", Name: model.PolicyTable}
+	c := chain("forward")
+	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
+	is := false
+	for _, d := range directions {
+		ports := model.Set{Name: words[d].chain + "ports", Key: "ifname"}
+		for _, l := range b.local {
+			if l.classes[d] != nil && l.Attachment == model.Bridge {
+				ports.Elements = append(ports.Elements, model.Element{Key: []string{l.HostLink}})
+				is = true
+			}
+		}
+		t.Sets = append(t.Sets, ports)
+		side := "oifname"
+		if d == egress {
+			side = "iifname"
+		}
+		at := side + " @" + ports.Name
+		for _, rule := range []string{
+			"ether type ip meta pkttype { broadcast, multicast } drop",
+			"icmpv6 type " + neighbourTypes + " ip6 hoplimit { 1, 255 } return",
+			"ether type ip6 meta pkttype { broadcast, multicast } drop",
+			"ip6 daddr fe80::/10 drop",
+			"ip6 saddr fe80::/10 drop",
+		} {
+			c.Rules = append(c.Rules, model.FirewallRule{Text: at + " " + rule})
 		}
 	}
-	c := chain("forward",
-		"oifname @ingressports ether type ip meta pkttype { broadcast, multicast } drop",
-		// Neighbour discovery is multicast.
-		"oifname @ingressports ether type ip6 meta pkttype { broadcast, multicast } meta l4proto != ipv6-icmp drop")
-	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
-	return model.Table{Family: "bridge", Name: model.PolicyTable, Sets: []model.Set{ports}, Chains: []model.Chain{c}}, len(ports.Elements) > 0
+	t.Chains = []model.Chain{c}
+	return t, is
 }
