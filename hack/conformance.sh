@@ -8,11 +8,10 @@
 #   overlay                attachment PointToPoint, route mode Overlay
 #   routed                 attachment PointToPoint, route mode Routed
 #   bridge                 attachment Bridge, route mode Overlay
-#   policy                 as overlay, the specs of NetworkPolicy but those that send SCTP, which not every kernel has
+#   policy                 as overlay, the specs of NetworkPolicy
 #   policy-routed          as routed, the same
 #   policy-bridge          as bridge, the same
-#   cluster-policy         as overlay, the suite of ClusterNetworkPolicy with all features that podnet has, but those of its
-#                          tests that send SCTP
+#   cluster-policy         as overlay, the suite of ClusterNetworkPolicy with all features that podnet has
 #   cluster-policy-bridge  as bridge, the same
 #
 # The results are in bin/conformance/RUN (junit.xml and e2e.log, or report.yaml and suite.log; and of a failed run, what
@@ -34,16 +33,15 @@ mode_of() { [[ $1 == *routed ]] && echo Routed || echo Overlay; }
 
 runs=(overlay routed bridge policy policy-routed policy-bridge cluster-policy cluster-policy-bridge)
 
-# Features of network-policy-api beyond the standard ones, and the tests that send SCTP and expect an answer.
+# Features of network-policy-api beyond the standard ones.
 cluster_policy_features=ClusterNetworkPolicy,ClusterNetworkPolicyNamedPorts,ClusterNetworkPolicyEgressNodePeers
-cluster_policy_sctp='/(CNPAdminTierEgressSCTP|CNPAdminTierIngressSCTP|CNPBaselineTierEgressSCTP|CNPBaselineTierIngressSCTP)$'
 
 # selection_of RUN prints the options that select its specs, one a line.
 selection_of() {
 	if [[ -n ${FOCUS:-} ]]; then
 		echo "--focus=$FOCUS"
 	elif [[ $1 == policy* ]]; then
-		echo '--label-filter=Feature: containsAny NetworkPolicy && !(Feature: containsAny SCTPConnectivity)'
+		echo '--label-filter=Feature: containsAny NetworkPolicy'
 	else
 		echo '--focus=\[sig-network\].*\[Conformance\]'
 	fi
@@ -76,7 +74,6 @@ specs() {
 cluster_policies() {
 	local out=$results/$1
 	"$bin/network-policy-api.test" -test.v -test.timeout=2h -test.run="TestConformanceProfiles${FOCUS:+/$FOCUS}" \
-		-test.skip="TestConformanceProfiles$cluster_policy_sctp" \
 		--conformance-profiles=ClusterNetworkPolicy --supported-features="$cluster_policy_features" \
 		--organization=podnet --project=podnet --url=https://github.com/podnet/podnet --version="$(git describe --always --dirty)" \
 		--contact=https://github.com/podnet/podnet/issues \

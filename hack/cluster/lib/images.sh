@@ -19,7 +19,7 @@ agnhost_programs=(bash curl dash dig fping getent ip iperf iperf3 nc socat ss)
 
 # Without this file fping does not know what ICMP is.
 protocols=$repo/hack/rootfs/protocols
-# Before agnhost itself, which ends where a kernel has no SCTP.
+# Before agnhost itself: where the kernel has no SCTP, hack/sctp takes its place for that.
 agnhost_wrapper=$repo/hack/rootfs/agnhost
 
 coredns_image() { say "registry.k8s.io/coredns/coredns:$(pinned coredns github.com/coredns/coredns)"; }
@@ -34,7 +34,7 @@ image_cache() {
 		binary agnhost
 		binary coredns
 		coredns_image
-		cat "$repo"/hack/image/*.go "$here/lib/images.sh" "$protocols" "$agnhost_wrapper"
+		cat "$repo"/hack/image/*.go "$repo"/hack/sctp/*.go "$here/lib/images.sh" "$protocols" "$agnhost_wrapper"
 		for program in busybox "${agnhost_programs[@]}"; do
 			stat -c '%n %s %Y' "$(path_of "$program")"
 		done
@@ -54,7 +54,8 @@ build_images() {
 }
 
 build_agnhost_image() {
-	local image=$1 out=$2 program tag applet real arguments=()
+	local image=$1 out=$2 sctp program tag applet real arguments=()
+	sctp=$(own_tool hack/sctp)
 	for tag in "${agnhost_tags[@]}"; do arguments+=(-tag "$tag"); done
 	for program in "${agnhost_programs[@]}"; do
 		real=$(path_of "$program")
@@ -83,7 +84,7 @@ build_agnhost_image() {
 	# Without this file the C library asks DNS before it looks into /etc/hosts.
 	printf 'hosts: files dns\n' >"$etc/nsswitch.conf"
 	"$image" -o "$out" "${arguments[@]}" \
-		-file "$(binary agnhost):/agnhost-2" -file "$agnhost_wrapper:/agnhost" -entrypoint /agnhost -cmd pause \
+		-file "$(binary agnhost):/agnhost-2" -file "$sctp:/sctp" -file "$agnhost_wrapper:/agnhost" -entrypoint /agnhost -cmd pause \
 		-file "$(path_of busybox):/bin/busybox" -link /usr/bin/dash:/bin/sh -link /usr/bin/bash:/bin/bash \
 		-libs-of "$(path_of getent)" -dir /tmp:1777 -dir /uploads -dir /root:0700 \
 		-file "$etc/passwd:/etc/passwd" -file "$etc/group:/etc/group" \
