@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
@@ -25,6 +28,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// Agents here are judged by what they do.
+	log.SetLogger(logr.Discard())
 	flag.Parse()
 	// Most of the time tests wait for what shall not come.
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {

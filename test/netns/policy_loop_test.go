@@ -2,7 +2,6 @@ package netns
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -33,10 +32,22 @@ type policyNode struct {
 	enforcer *policy.Enforcer
 }
 
-// newPolicyNode starts the loop on the first node of a cluster.
+// newPolicyNode starts the loop on the first node of a cluster, with the pods that hang
+// on it.
 func newPolicyNode(t *testing.T, c *policed) *policyNode {
 	t.Helper()
 	n := &policyNode{policed: c, node: c.nodes[0]}
+	n.enforce(t, func() []model.Pod {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return slices.Clone(n.node.pods)
+	})
+	return n
+}
+
+// enforce runs the loop until the test ends.
+func (n *policyNode) enforce(t *testing.T, pods func() []model.Pod) {
+	t.Helper()
 	n.enforcer = policy.New(policy.Config{
 		Source: n, Kernel: n, Watcher: n, FullInterval: time.Hour,
 		Denied: func(d compiler.Denial) {
@@ -44,11 +55,7 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 			defer n.mu.Unlock()
 			n.denials = append(n.denials, d)
 		},
-		Pods: func() []model.Pod {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			return slices.Clone(n.node.pods)
-		},
+		Pods: pods,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -60,7 +67,6 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 		})
 	}
 	t.Cleanup(func() { cancel(); all.Wait() })
-	return n
 }
 
 // Policies is what the API holds.
@@ -167,63 +173,4 @@ func TestPolicyTablesAreGuarded(t *testing.T) {
 	if got := n.replaced(); got != before {
 		t.Errorf("the loop takes its own changes for others' and replaces the table %d times", got-before)
 	}
-}
-
-// A pod that comes while others send to it, and that a policy selects, does not get a
-// single packet that is forbidden.
-func TestNoPacketBeforeThePolicies(t *testing.T) {
-	t.Parallel()
-	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
-	n := newPolicyNode(t, c)
-	sender := c.addPod(t, c.nodes[0], "red", map[string]string{"app": "sender"})
-	other := c.addPod(t, c.nodes[0], "blue", nil)
-	n.change(func(o *model.PolicyObjects) {
-		o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
-	})
-	becomes(t, "the policy is enforced", func() bool { return !connects(other.Namespace, "tcp", sender.Addrs[0], port, soon) })
-	for range 10 {
-		if from, heard := n.arrives(t, sender); heard {
-			t.Fatalf("the pod got a packet of %s", from)
-		}
-	}
-	n.change(func(o *model.PolicyObjects) { o.NetworkPolicies = nil })
-	becomes(t, "the policy is gone", func() bool { return connects(other.Namespace, "tcp", sender.Addrs[0], port, soon) })
-	if _, heard := n.arrives(t, sender); !heard {
-		t.Error("without a policy nothing comes either")
-	}
-}
-
-// arrives attaches a pod while another one sends to it, and says whether the pod gets any of that.
-func (n *policyNode) arrives(t *testing.T, sender *pod) (netip.Addr, bool) {
-	t.Helper()
-	p := n.newPod(t)
-	p.Pod.Namespace, p.UID = "red", p.Pod.Name
-	sink := p.NewSink(t, sinkPort)
-	ctx, cancel := context.WithCancel(t.Context())
-	var sending sync.WaitGroup
-	sending.Go(func() {
-		for ctx.Err() == nil {
-			// What is refused or unreachable does not come.
-			_ = sender.SendFrom(sender.Addrs[0], p.Addrs[0], sinkPort, []byte("hello"))
-		}
-	})
-	// As ADD does: recorded, admitted when the API tells of it, and then attached.
-	n.mu.Lock()
-	n.node.pods = append(n.node.pods, p.Pod)
-	n.mu.Unlock()
-	sending.Go(func() {
-		time.Sleep(50 * time.Millisecond)
-		n.change(func(o *model.PolicyObjects) {
-			o.Pods = append(o.Pods, model.ClusterPod{Namespace: "red", Name: p.Pod.Name, UID: p.UID, Node: n.node.Name})
-		})
-	})
-	n.Do(t, func() error { return n.enforcer.Admit(context.Background(), p.Pod) })
-	n.mu.Lock()
-	n.node.pods = n.node.pods[:len(n.node.pods)-1]
-	n.node.attach(t, p)
-	n.mu.Unlock()
-	time.Sleep(100 * time.Millisecond)
-	cancel()
-	sending.Wait()
-	return sink.Heard(t)
 }

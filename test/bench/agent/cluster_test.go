@@ -29,6 +29,7 @@ type cluster struct {
 	mu     sync.Mutex
 	blocks []model.Block
 	modes  []model.RouteMode
+	policy model.PolicyObjects
 	passes int
 }
 
@@ -66,6 +67,13 @@ func (c *cluster) Snapshot(context.Context) (source.Snapshot, error) {
 		},
 		Blocks: slices.Clone(c.blocks), RouteModes: slices.Clone(c.modes),
 	}, nil
+}
+
+// Policies implements policy.Source.
+func (c *cluster) Policies(context.Context) (source.Policies, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return source.Policies{Objects: c.policy, Blocks: slices.Clone(c.blocks)}, nil
 }
 
 // change changes what the API holds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
+	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/status"
 	agentsync "github.com/podnet/podnet/agent/sync"
@@ -27,13 +29,22 @@ import (
 type agent struct {
 	*topology.Host
 	underlay *topology.Underlay
+	// cluster is what the API holds, where that is made up.
 	cluster  *cluster
 	kernel   *meter
 	prober   *prober.Prober
 	syncer   *agentsync.Syncer
+	enforcer *policy.Enforcer
 
 	mu       sync.Mutex
 	reported status.Report
+	pods     []model.Pod
+}
+
+// objects are what the API holds.
+type objects interface {
+	agentsync.Source
+	policy.Source
 }
 
 // meter is a kernel that counts what is done to it.
@@ -74,10 +85,17 @@ const fullInterval = 30 * time.Second
 func newAgent(b *testing.B, c *cluster) *agent {
 	b.Helper()
 	topology.Require(b)
-	log.SetLogger(logr.Discard())
-	a := &agent{underlay: topology.NewUnderlay(b, 1500), cluster: c}
-	a.Host = a.underlay.AddHost(b, self, topology.Families{IPv4: true})
+	a := newAgentOn(b, topology.NewUnderlay(b, 1500), self, c)
+	a.cluster = c
 	c.blocks[0].Endpoints = []netip.Addr{a.IPv4.Addr()}
+	return a
+}
+
+// newAgentOn makes a node on an underlay, and its agent.
+func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source objects) *agent {
+	b.Helper()
+	log.SetLogger(logr.Discard())
+	a := &agent{underlay: underlay, Host: underlay.AddHost(b, name, topology.Families{IPv4: true})}
 	k, err := kernel.New(kernel.Config{StateDir: b.TempDir()})
 	must(b, "looking for nft", err)
 	a.kernel = &meter{Kernel: k}
@@ -92,12 +110,12 @@ func newAgent(b *testing.B, c *cluster) *agent {
 	})
 	must(b, "making the prober", err)
 	a.syncer = agentsync.New(agentsync.Config{
-		Source: c, Kernel: a.kernel, Links: k, Flows: k, Paths: a.prober, Watcher: a.kernel,
+		Source: source, Kernel: a.kernel, Links: k, Flows: k, Paths: a.prober, Watcher: a.kernel,
 		Node: &node.Local{
-			Name: self, Kernel: k, Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
+			Name: name, Kernel: k, Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
 			Uninstall: func(context.Context) error { return errors.ErrUnsupported },
 		},
-		Pods:    func(context.Context) ([]model.Pod, error) { return nil, nil },
+		Pods:    func(context.Context) ([]model.Pod, error) { return a.attached(), nil },
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return [2]int64{} },
 		Report: func(r status.Report) {
@@ -108,7 +126,38 @@ func newAgent(b *testing.B, c *cluster) *agent {
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: fullInterval,
 	})
+	a.enforcer = policy.New(policy.Config{
+		Source: source, Kernel: a.kernel, Watcher: k, Pods: a.attached, FullInterval: fullInterval,
+	})
 	return a
+}
+
+// attached returns the node's pods.
+func (a *agent) attached() []model.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.pods)
+}
+
+// attach makes a pod and attaches it to the node, whose agent has made a pass. It is as
+// an object of the API says.
+func (a *agent) attach(b *testing.B, object model.ClusterPod) *topology.Namespace {
+	b.Helper()
+	netns := topology.NewNamespace(b, object.Name)
+	p := model.Pod{
+		ContainerID: object.Name, IfName: "eth0", Namespace: object.Namespace, Name: object.Name, UID: object.UID, Netns: netns.Path(),
+		Attachment: model.PointToPoint, HostLink: model.PodLinkPrefix + object.Name,
+		HostMAC: model.DeriveMAC(object.Name + "/host"), PodMAC: model.DeriveMAC(object.Name + "/pod"),
+		Addrs: object.Addrs, MTU: a.report().Plan.MTU,
+	}
+	for _, addr := range p.Addrs {
+		p.Blocks = append(p.Blocks, netip.PrefixFrom(addr, 24).Masked())
+	}
+	a.mu.Lock()
+	a.pods = append(a.pods, p)
+	a.mu.Unlock()
+	a.Do(b, func() error { return a.syncer.Attach(b.Context(), p) })
+	return netns
 }
 
 // start runs parts of the agent until the benchmark ends.
