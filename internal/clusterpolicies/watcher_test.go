@@ -84,6 +84,13 @@ func (s *apiServer) becomes(err error, names ...string) {
 	s.err, s.names = err, names
 }
 
+// looks is how often it was asked.
+func (s *apiServer) looks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 // play runs a Watcher in a time of its own; told counts what it told.
 func play(t *testing.T, s *apiServer, history func(g *gomega.WithT, w *Watcher, told *int)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -145,14 +152,14 @@ func TestKindThatIsGoneForAMomentStays(t *testing.T) {
 	s := &apiServer{names: []string{"a"}}
 	play(t, s, func(g *gomega.WithT, w *Watcher, told *int) {
 		s.becomes(errNotFound)
-		before := s.asked
-		for s.asked == before {
+		before := s.looks()
+		for s.looks() == before {
 			time.Sleep(time.Second)
 			synctest.Wait()
 		}
 		s.becomes(nil, "a")
 		later()
-		g.Expect(s.asked).To(gomega.BeNumerically(">=", before+2))
+		g.Expect(s.looks()).To(gomega.BeNumerically(">=", before+2))
 		g.Expect(names(g, w)).To(gomega.Equal([]string{"a"}))
 		g.Expect(*told).To(gomega.Equal(1), "they were there all the time")
 	})
