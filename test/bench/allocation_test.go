@@ -1,19 +1,15 @@
 package bench
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
@@ -40,7 +36,7 @@ func BenchmarkAllocation(b *testing.B) {
 			for n := next; n < next+operations; n++ {
 				joining := node(n)
 				start := time.Now()
-				must(b, "creating a node", cluster.api.Create(b.Context(), joining))
+				must(b, "creating a node", cluster.API.Create(b.Context(), joining))
 				subnets.until(b, "a block", func() bool { return len(subnets.held[joining.Name]) == 1 })
 				allocations = append(allocations, time.Since(start))
 			}
@@ -48,7 +44,7 @@ func BenchmarkAllocation(b *testing.B) {
 			for n := next; n < next+operations; n++ {
 				leaving := node(n)
 				start := time.Now()
-				must(b, "deleting a node", cluster.api.Delete(b.Context(), leaving))
+				must(b, "deleting a node", cluster.API.Delete(b.Context(), leaving))
 				subnets.until(b, "a release", func() bool { return len(subnets.held[leaving.Name]) == 0 })
 				releases = append(releases, time.Since(start))
 			}
@@ -78,67 +74,25 @@ type filler struct {
 }
 
 // fill takes blocks until there are so many. They belong to another network, which
-// takes them from this one as well, but leaves the manager nothing to do about
-// them. They are written into etcd, as from a backup: creating 60,000 objects would
-// take longer than all benchmarks. Each is a transaction of its own, as the API
-// server expects of etcd that no two changes have the same revision.
+// takes them from this one as well, but leaves the manager nothing to do about them.
 func (c *cluster) fill(b *testing.B, f *filler, r ipam.Range, number int) {
 	b.Helper()
-	subnets := make(chan *podnetv1alpha1.NodeSubnet)
-	etcd := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: kubelets}}
-	defer etcd.CloseIdleConnections()
-	var writers sync.WaitGroup
-	for range kubelets {
-		writers.Go(func() {
-			for subnet := range subnets {
-				if err := c.putIntoEtcd(etcd, subnet); err != nil {
-					b.Error(fmt.Errorf("writing NodeSubnet %s into etcd: %w", subnet.Name, err))
-				}
-			}
-		})
-	}
-	for ; f.number < number; f.number++ {
-		block, _ := f.taken.Next(r)
-		f.taken.Take(block)
-		name, err := ipam.BlockName(block)
-		must(b, "naming a block", err)
-		subnets <- &podnetv1alpha1.NodeSubnet{
-			TypeMeta: metav1.TypeMeta{APIVersion: podnetv1alpha1.GroupVersion.String(), Kind: "NodeSubnet"},
-			ObjectMeta: metav1.ObjectMeta{
-				Name: name, UID: uuid.NewUUID(), Generation: 1, CreationTimestamp: metav1.Now(),
-				Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer},
-			},
-			Spec: podnetv1alpha1.NodeSubnetSpec{
-				Network: "other", Node: "of-another-network-" + name, CIDR: block.String(), State: podnetv1alpha1.SubnetActive,
-			},
+	c.Fill(b, func(yield func(string, client.Object) bool) {
+		for more := true; more && f.number < number; f.number++ {
+			block, _ := f.taken.Next(r)
+			f.taken.Take(block)
+			name, err := ipam.BlockName(block)
+			must(b, "naming a block", err)
+			more = yield(podnetv1alpha1.GroupVersion.Group+"/nodesubnets/"+name, &podnetv1alpha1.NodeSubnet{
+				TypeMeta: metav1.TypeMeta{APIVersion: podnetv1alpha1.GroupVersion.String(), Kind: "NodeSubnet"},
+				ObjectMeta: metav1.ObjectMeta{
+					Name: name, UID: uuid.NewUUID(), Generation: 1, CreationTimestamp: metav1.Now(),
+					Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer},
+				},
+				Spec: podnetv1alpha1.NodeSubnetSpec{
+					Network: "other", Node: "of-another-network-" + name, CIDR: block.String(), State: podnetv1alpha1.SubnetActive,
+				},
+			})
 		}
-	}
-	close(subnets)
-	writers.Wait()
-	if b.Failed() {
-		b.FailNow()
-	}
-}
-
-// putIntoEtcd writes a NodeSubnet as the API server would.
-func (c *cluster) putIntoEtcd(etcd *http.Client, subnet *podnetv1alpha1.NodeSubnet) error {
-	value, err := json.Marshal(subnet)
-	if err != nil {
-		return err
-	}
-	key := "/registry/" + podnetv1alpha1.GroupVersion.Group + "/nodesubnets/" + subnet.Name
-	body, err := json.Marshal(map[string][]byte{"key": []byte(key), "value": value})
-	if err != nil {
-		return err
-	}
-	response, err := etcd.Post(c.env.ControlPlane.Etcd.URL.String()+"/v3/kv/put", "application/json", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer is %s", response.Status)
-	}
-	_, err = io.Copy(io.Discard, response.Body) // or the connection is not used again
-	return err
+	})
 }

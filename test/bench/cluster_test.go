@@ -18,16 +18,12 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
-	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/test/bench/apiserver"
 )
 
 // patience is how long a benchmark waits for what must come.
@@ -63,9 +59,7 @@ func runAll(m *testing.M) (int, error) {
 
 // cluster is an API server with podnet's kinds, policies and roles, and no nodes.
 type cluster struct {
-	env    *envtest.Environment
-	config *rest.Config
-	api    client.WithWatch
+	*apiserver.Server
 	// token reads metrics.
 	token string
 }
@@ -74,33 +68,7 @@ type cluster struct {
 // that none finds what another left.
 func startCluster(b *testing.B) *cluster {
 	b.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		b.Fatal("KUBEBUILDER_ASSETS must name a folder with kube-apiserver and etcd: " +
-			"`make bench` sets it, and `hack/cluster/cluster envtest-assets` builds and prints one")
-	}
-	env := &envtest.Environment{
-		CRDDirectoryPaths:        []string{filepath.Join("..", "..", "config", "crd", "bases")},
-		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: 2 * time.Minute,
-		ControlPlaneStopTimeout:  time.Minute,
-	}
-	// Away from the ranges of pods.
-	env.ControlPlane.GetAPIServer().Configure().Set("service-cluster-ip-range", "192.168.0.0/16")
-	b.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			b.Log(err)
-		}
-	})
-	config, err := env.Start()
-	must(b, "starting the API server", err)
-	// The benchmark plays thousands of kubelets: nothing but the server limits it.
-	config.QPS = -1
-
-	scheme := runtime.NewScheme()
-	must(b, "making a scheme", errors.Join(clientgoscheme.AddToScheme(scheme), podnetv1alpha1.AddToScheme(scheme)))
-	api, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	must(b, "making a client", err)
-	c := &cluster{env: env, config: config, api: api}
+	c := &cluster{Server: apiserver.Start(b, filepath.Join("..", ".."))}
 	for _, pattern := range []string{"admission/*.yaml", "rbac/role.yaml"} {
 		must(b, "applying "+pattern, c.applyManifests(b.Context(), filepath.Join("..", "..", "config", pattern)))
 	}
@@ -138,10 +106,10 @@ func (c *cluster) grant(b *testing.B) {
 		binding(metricsRole, "system:serviceaccount:"+usersDefault+":"+metricsUser),
 		binding(managerRole, managerUser),
 	} {
-		must(b, "creating "+object.GetName(), c.api.Create(b.Context(), object))
+		must(b, "creating "+object.GetName(), c.API.Create(b.Context(), object))
 	}
 	request := &authenticationv1.TokenRequest{}
-	must(b, "asking for a token", c.api.SubResource("token").Create(b.Context(), reader, request))
+	must(b, "asking for a token", c.API.SubResource("token").Create(b.Context(), reader, request))
 	c.token = request.Status.Token
 }
 
@@ -180,7 +148,7 @@ func (c *cluster) applyManifests(ctx context.Context, pattern string) error {
 			if object.GetKind() == "" || object.GetKind() == "Kustomization" {
 				continue
 			}
-			if err := c.api.Create(ctx, object); err != nil {
+			if err := c.API.Create(ctx, object); err != nil {
 				return fmt.Errorf("creating what %s asks for: %w", file, err)
 			}
 		}

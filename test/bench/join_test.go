@@ -69,7 +69,7 @@ func (c *cluster) register(b *testing.B, number int) <-chan time.Duration {
 	for range kubelets {
 		all.Go(func() {
 			for n := range numbers {
-				if err := c.api.Create(b.Context(), node(n)); err != nil {
+				if err := c.API.Create(b.Context(), node(n)); err != nil {
 					b.Error(fmt.Errorf("registering node %d: %w", n, err))
 				}
 			}

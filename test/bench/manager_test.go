@@ -34,7 +34,7 @@ type manager struct {
 // startManager starts one, which ends with the benchmark, and waits until it is ready.
 func (c *cluster) startManager(b *testing.B) *manager {
 	b.Helper()
-	user, err := c.env.AddUser(envtest.User{Name: managerUser, Groups: []string{"system:serviceaccounts", "system:authenticated"}}, nil)
+	user, err := c.AddUser(envtest.User{Name: managerUser, Groups: []string{"system:serviceaccounts", "system:authenticated"}}, nil)
 	must(b, "adding the manager's user", err)
 	kubeconfig, err := user.KubeConfig()
 	must(b, "writing the manager's kubeconfig", err)
@@ -160,9 +160,9 @@ func (m *manager) mostResident(b *testing.B) float64 {
 // whomever: the key is a verb and a resource.
 func (c *cluster) requests(b *testing.B) map[string]float64 {
 	b.Helper()
-	web, err := rest.HTTPClientFor(c.config)
+	web, err := rest.HTTPClientFor(c.Config)
 	must(b, "making a client", err)
-	response, err := web.Get(strings.TrimSuffix(c.config.Host, "/") + "/metrics")
+	response, err := web.Get(strings.TrimSuffix(c.Config.Host, "/") + "/metrics")
 	must(b, "reading the API server's metrics", err)
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {

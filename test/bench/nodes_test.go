@@ -46,7 +46,7 @@ func (c *cluster) makeNetwork(b *testing.B, cidrs ...string) {
 	for _, cidr := range cidrs {
 		network.Spec.Ranges = append(network.Spec.Ranges, podnetv1alpha1.Range{CIDR: cidr})
 	}
-	must(b, "creating the PodNetwork", c.api.Create(b.Context(), network))
+	must(b, "creating the PodNetwork", c.API.Create(b.Context(), network))
 }
 
 // awaitStatus waits until the PodNetwork's status says so many nodes, and so many
@@ -62,7 +62,7 @@ func (c *cluster) awaitStatus(b *testing.B, nodes, blocks int) {
 	}()
 	await(b, fmt.Sprintf("the PodNetwork to say %d nodes and %d blocks", nodes, blocks), func(ctx context.Context) (bool, error) {
 		*network = podnetv1alpha1.PodNetwork{}
-		if err := c.api.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network); err != nil {
+		if err := c.API.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network); err != nil {
 			return false, err
 		}
 		said := network.Status.NodesTotal != nil && int(*network.Status.NodesTotal) == nodes && len(network.Status.Ranges) > 0
@@ -86,8 +86,8 @@ type blocks struct {
 func (c *cluster) watchBlocks(b *testing.B) *blocks {
 	b.Helper()
 	list := &podnetv1alpha1.NodeSubnetList{}
-	must(b, "listing NodeSubnets", c.api.List(b.Context(), list, client.Limit(1)))
-	events, err := c.api.Watch(b.Context(), list, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
+	must(b, "listing NodeSubnets", c.API.List(b.Context(), list, client.Limit(1)))
+	events, err := c.API.Watch(b.Context(), list, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})
 	must(b, "watching NodeSubnets", err)
 	b.Cleanup(events.Stop)
 	return &blocks{events: events, held: map[string]map[bool]bool{}, nodes: map[int]int{}}

@@ -35,10 +35,12 @@ type agent struct {
 	prober   *prober.Prober
 	syncer   *agentsync.Syncer
 	enforcer *policy.Enforcer
+	enforced *stopwatch
 
 	mu       sync.Mutex
 	reported status.Report
-	pods     []model.Pod
+	// pods hang on the node, and played ones only have a record, and policies.
+	pods, played []model.Pod
 }
 
 // objects are what the API holds.
@@ -126,8 +128,10 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: fullInterval,
 	})
+	a.enforced = &stopwatch{Kernel: k}
 	a.enforcer = policy.New(policy.Config{
-		Source: source, Kernel: a.kernel, Watcher: k, Pods: a.attached, FullInterval: fullInterval,
+		Source: source, Kernel: a.enforced, Watcher: k, FullInterval: fullInterval,
+		Pods: func() []model.Pod { return append(a.attached(), a.played...) },
 	})
 	return a
 }
