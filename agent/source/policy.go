@@ -52,7 +52,7 @@ func stripPod(o any) (any, error) {
 	}
 	out := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: p.Namespace, Name: p.Name, UID: p.UID, Labels: p.Labels, CreationTimestamp: p.CreationTimestamp,
+			Namespace: p.Namespace, Name: p.Name, UID: p.UID, Labels: p.Labels, DeletionTimestamp: p.DeletionTimestamp,
 			ResourceVersion: p.ResourceVersion,
 		},
 		Spec:   corev1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork},
@@ -83,7 +83,7 @@ const mirrorHash = "kubernetes.io/config.hash"
 func clusterPod(p *corev1.Pod) model.ClusterPod {
 	out := model.ClusterPod{
 		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Labels: p.Labels,
-		Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork, Created: p.CreationTimestamp.Time,
+		Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork, Terminating: !p.DeletionTimestamp.IsZero(),
 	}
 	if hash, ok := p.Annotations[mirrorHash]; ok {
 		out.UID = hash

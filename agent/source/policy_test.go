@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -19,7 +20,7 @@ func fullPod() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "red", Name: "p", UID: "1", Labels: map[string]string{"app": "a"}, Annotations: map[string]string{"long": "text"},
-			CreationTimestamp: metav1.NewTime(time.Unix(1_700_000_000, 0)), ResourceVersion: "7",
+			DeletionTimestamp: ptr.To(metav1.NewTime(time.Unix(1_700_000_000, 0))), ResourceVersion: "7",
 			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}},
 		},
 		Spec: corev1.PodSpec{
@@ -40,7 +41,7 @@ func TestStrippedPodKeepsWhatPolicyGoesBy(t *testing.T) {
 	g.Expect(p.Annotations).To(gomega.BeNil())
 	g.Expect(p.ResourceVersion).To(gomega.Equal("7"))
 	g.Expect(clusterPod(p)).To(gomega.Equal(model.ClusterPod{
-		Namespace: "red", Name: "p", UID: "1", Labels: map[string]string{"app": "a"}, Node: "n", Created: time.Unix(1_700_000_000, 0),
+		Namespace: "red", Name: "p", UID: "1", Labels: map[string]string{"app": "a"}, Node: "n", Terminating: true,
 		Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd44::2")},
 		Ports: []model.NamedPort{{Name: "web", Protocol: "TCP", Port: 8080}, {Name: "metrics", Port: 9090}},
 	}))
@@ -72,8 +73,12 @@ func TestPodsThatChangeNothingForPolicyAreNotTold(t *testing.T) {
 	later.Labels = map[string]string{"app": "b"}
 	h.OnUpdate(fullPod(), later)
 	g.Expect(told).To(gomega.Equal(2))
+	staying := fullPod()
+	staying.Labels, staying.DeletionTimestamp = later.Labels, nil
+	h.OnUpdate(later, staying)
+	g.Expect(told).To(gomega.Equal(3), "that a pod is being deleted decides whose its address is")
 	g.Expect(keeps.list()).To(gomega.HaveLen(1))
-	h.OnDelete(toolscache.DeletedFinalStateUnknown{Obj: later})
-	g.Expect(told).To(gomega.Equal(3))
+	h.OnDelete(toolscache.DeletedFinalStateUnknown{Obj: staying})
+	g.Expect(told).To(gomega.Equal(4))
 	g.Expect(keeps.list()).To(gomega.BeEmpty())
 }

@@ -2,7 +2,6 @@ package model
 
 import (
 	"net/netip"
-	"time"
 )
 
 // PolicyObjects are the objects of the cluster that network policy goes by, each
@@ -41,8 +40,9 @@ type ClusterPod struct {
 	Node string
 	// HostNetwork says that the pod has the addresses of its node.
 	HostNetwork bool
-	// Created decides between pods that claim one address: the younger one has it.
-	Created time.Time
+	// Terminating says that the pod is being deleted: where another pod has its address too,
+	// it is the other's.
+	Terminating bool
 }
 
 // NamedPort is a port of a container that has a name.

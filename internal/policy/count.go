@@ -362,9 +362,14 @@ func (b *build) members(who *peers) (in, out [2][]model.Element) {
 			}
 		}
 	}
+	for _, c := range b.shared {
+		if !slices.ContainsFunc(c.pods, func(p *indexedPod) bool { return !selected[p.group] }) {
+			add(&in, c.addrKey)
+		}
+	}
 	inBlocks := func(a netip.Addr) bool { return who.blocks != nil && who.blocks.Contains(a) }
-	for own, n := range b.nodes {
-		is := inBlocks(n.judged) || slices.ContainsFunc(who.nodes, func(s model.Selector) bool { return s.Matches(n.labels) })
+	for own, nodes := range b.nodes {
+		is := !slices.ContainsFunc(nodes, func(n nodeAddress) bool { return !inBlocks(n.judged) && !who.selectsNode(n) })
 		switch would := inBlocks(own); {
 		case is && !would:
 			add(&in, keyOf(own))
@@ -383,12 +388,14 @@ func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Elem
 	}
 	seen := map[string]bool{}
 	var out []model.Element
-	add := func(ports []model.NamedPort, addrs []addrKey) {
-		for _, n := range r.ports.names {
-			number, ok := n.lookup(ports)
-			for _, a := range addrs {
-				key := []string{a.String(), protocols[n.protocol], fmt.Sprint(number)}
-				if id := strings.Join(key, " "); ok && model.FamilyIndex(a.Addr) == family && !seen[id] {
+	// add adds the ports that all of some pods have, which have the same addresses.
+	add := func(addrs []addrKey, pods ...*indexedPod) {
+		for _, a := range addrs {
+			if model.FamilyIndex(a.Addr) != family {
+				continue
+			}
+			for _, key := range r.ports.numbersOf(a, pods) {
+				if id := strings.Join(key, " "); !seen[id] {
 					seen[id] = true
 					out = append(out, model.Element{Key: key})
 				}
@@ -398,7 +405,7 @@ func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Elem
 	if p.direction == ingress {
 		for _, l := range p.pods {
 			if l.object != nil {
-				add(l.object.Ports, l.keys)
+				add(l.keys, l.object)
 			}
 		}
 		return out
@@ -406,13 +413,38 @@ func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Elem
 	// Which of them are peers is asked before.
 	for _, l := range b.local {
 		if l.object != nil {
-			add(l.object.Ports, l.keys)
+			add(l.keys, l.object)
 		}
 	}
 	for _, pod := range b.pods {
 		if !b.attached[pod] {
-			add(pod.Ports, b.unclaimed(pod.addrs))
+			add(b.unclaimed(pod.addrs), pod)
 		}
+	}
+	for _, c := range b.shared {
+		add([]addrKey{c.addrKey}, c.pods...)
+	}
+	return out
+}
+
+// numbersOf returns the ports of an address that have these names whichever of the pods has
+// it, as keys of elements.
+func (s portSpec) numbersOf(a addrKey, pods []*indexedPod) [][]string {
+	var out [][]string
+	for i, p := range pods {
+		var of [][]string
+		for _, n := range s.names {
+			if number, ok := n.lookup(p.Ports); ok {
+				of = append(of, []string{a.String(), protocols[n.protocol], fmt.Sprint(number)})
+			}
+		}
+		if i == 0 {
+			out = of
+			continue
+		}
+		out = slices.DeleteFunc(out, func(key []string) bool {
+			return !slices.ContainsFunc(of, func(k []string) bool { return slices.Equal(k, key) })
+		})
 	}
 	return out
 }

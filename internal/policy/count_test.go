@@ -120,7 +120,7 @@ func TestPoliciesThatAreTooLargeAreNotCounted(t *testing.T) {
 	} {
 		w.Objects.NetworkPolicies = append(w.Objects.NetworkPolicies, model.NetworkPolicy{Namespace: "ns0", Name: name, Count: true, Ingress: ingress})
 	}
-	got := NewIndex(w.Objects, nil).Build(w.Attached)
+	got := NewIndex(w.Objects, w.Blocks).Build(w.Attached)
 	if want := []string{"NetworkPolicy ns0/a-many", "NetworkPolicy ns0/b-wide", "NetworkPolicy ns0/d-one-more"}; !slices.Equal(got.NotCounted, want) {
 		t.Errorf("not counted are %q, want %q", got.NotCounted, want)
 	}

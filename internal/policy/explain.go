@@ -29,12 +29,31 @@ func (d Denial) String() string {
 // Explain says which policies deny a packet that the kernel of a node has denied, with
 // these pods attached. It returns false where neither end is one of them any more.
 func (x *Index) Explain(attached []model.Pod, p model.DeniedPacket) (Denial, bool) {
-	client, server, port := p.Connection()
-	q := question{Index: x, protocol: p.Protocol, port: port, toNode: p.ToNode, stray: p.Way == model.WayStray}
-	ends := [len(directions)]end{egress: x.end(attached, client), ingress: x.end(attached, server)}
-	q.server = ends[ingress]
-	out := Denial{Connection: fmt.Sprintf("%s from %s to %s%s", protocolName(p.Protocol), ends[egress], portOf(port), ends[ingress])}
+	client, server, _ := p.Connection()
+	var out Denial
 	found := false
+	// Where more than one pod or node may have an address, what is denied to any is denied.
+	for _, c := range x.ends(attached, client) {
+		for _, s := range x.ends(attached, server) {
+			denial, allowed, ok := x.explain(p, [len(directions)]end{egress: c, ingress: s})
+			switch {
+			case !ok:
+			case !allowed:
+				return denial, true
+			case !found:
+				out, found = denial, true
+			}
+		}
+	}
+	return out, found
+}
+
+// explain says which policies deny a packet between two ends, and whether none does; ok is
+// false where neither end is attached.
+func (x *Index) explain(p model.DeniedPacket, ends [len(directions)]end) (out Denial, allowed, ok bool) {
+	_, _, port := p.Connection()
+	q := question{Index: x, protocol: p.Protocol, port: port, server: ends[ingress], toNode: p.ToNode, stray: p.Way == model.WayStray}
+	out.Connection = fmt.Sprintf("%s from %s to %s%s", protocolName(p.Protocol), ends[egress], portOf(port), ends[ingress])
 	// As the kernel does, the client's policies are asked first.
 	for _, d := range []direction{egress, ingress} {
 		pod, other := ends[d], ends[ingress+egress-d]
@@ -42,10 +61,10 @@ func (x *Index) Explain(attached []model.Pod, p model.DeniedPacket) (Denial, boo
 			continue
 		}
 		is := q.ask(d, pod, other)
-		if found && is.allowed {
+		if ok && is.allowed {
 			continue
 		}
-		found = true
+		ok, allowed = true, is.allowed
 		out.Pod, out.Direction, out.Peer, out.Reason = *pod.attached, directionNames[d], nil, is.reason
 		if other.object != nil {
 			out.Peer = other.object.ClusterPod
@@ -54,7 +73,7 @@ func (x *Index) Explain(attached []model.Pod, p model.DeniedPacket) (Denial, boo
 			break
 		}
 	}
-	return out, found
+	return out, allowed, ok
 }
 
 // directionNames are those of the API.
@@ -74,35 +93,48 @@ type end struct {
 	stranger bool
 }
 
-// end finds out whose an address is.
-func (x *Index) end(attached []model.Pod, a netip.Addr) end {
-	e := end{Addr: a}
-	e.node, e.isNode = x.nodes[a]
+// ends finds out whose an address is: of several of whom nobody knows which it is, all.
+func (x *Index) ends(attached []model.Pod, a netip.Addr) []end {
+	var ends []end
 	if i := slices.IndexFunc(attached, func(p model.Pod) bool { return slices.Contains(p.Addrs, a) }); i >= 0 {
-		e.attached = &attached[i]
-		e.object = x.lookup(attached[i])
-	} else if !e.isNode {
-		e.object = x.remote(attached, a)
+		ends = []end{{attached: &attached[i], object: x.lookup(attached[i])}}
+	} else if nodes := x.nodes[a]; len(nodes) > 0 {
+		for _, n := range nodes {
+			ends = append(ends, end{node: n, isNode: true})
+		}
+	} else {
+		for _, p := range x.remote(attached, a) {
+			ends = append(ends, end{object: p})
+		}
 	}
-	known := e.isNode
-	if e.object != nil {
-		_, known = x.namespaces[e.object.Namespace]
+	if len(ends) == 0 {
+		ends = []end{{}}
 	}
-	e.stranger = !known && x.ranges.Contains(a)
-	return e
+	for i := range ends {
+		e := &ends[i]
+		e.Addr = a
+		known := e.isNode
+		if e.object != nil {
+			_, known = x.namespaces[e.object.Namespace]
+		}
+		e.stranger = !known && x.ranges.Contains(a)
+	}
+	return ends
 }
 
-// remote returns the pod that has an address and is not attached. It looks at all pods,
-// which is no index's worth: a few packets a second are explained.
-func (x *Index) remote(attached []model.Pod, a netip.Addr) *indexedPod {
+// remote returns the pods that may have an address and are not attached. It looks at all
+// pods, which is no index's worth: a few packets a second are explained.
+func (x *Index) remote(attached []model.Pod, a netip.Addr) []*indexedPod {
+	isAttached := func(p *indexedPod) bool {
+		return slices.ContainsFunc(attached, func(l model.Pod) bool { return x.lookup(l) == p })
+	}
+	if pods := x.contested[a]; len(pods) > 0 {
+		return claimants(pods, isAttached)
+	}
 	for _, p := range x.pods {
-		if !slices.ContainsFunc(p.addrs, func(k addrKey) bool { return k.Addr == a }) {
-			continue
+		if slices.ContainsFunc(p.addrs, func(k addrKey) bool { return k.Addr == a }) && !isAttached(p) {
+			return []*indexedPod{p}
 		}
-		if slices.ContainsFunc(attached, func(l model.Pod) bool { return x.lookup(l) == p }) {
-			continue
-		}
-		return p
 	}
 	return nil
 }
@@ -291,7 +323,7 @@ func (q question) isOneOf(who *peers, other end) bool {
 	if who.blocks != nil && who.blocks.Contains(address) {
 		return true
 	}
-	if other.isNode && slices.ContainsFunc(who.nodes, func(s model.Selector) bool { return s.Matches(other.node.labels) }) {
+	if other.isNode && who.selectsNode(other.node) {
 		return true
 	}
 	return other.object != nil && slices.ContainsFunc(who.selectors, func(s podSelector) bool {

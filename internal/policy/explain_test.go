@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/policy/policytest"
@@ -69,7 +68,7 @@ func TestDenialsAreSentences(t *testing.T) {
 	}
 	addr := netip.MustParseAddr
 	server := model.ClusterPod{Namespace: "red", Name: "server", UID: "1", Labels: map[string]string{"app": "server"}, Addrs: []netip.Addr{addr("10.244.1.2"), addr("fd00::2")}}
-	client := model.ClusterPod{Namespace: "blue", Name: "client", UID: "2", Labels: map[string]string{"app": "client"}, Addrs: []netip.Addr{addr("10.244.2.3")}, Created: time.Unix(1, 0)}
+	client := model.ClusterPod{Namespace: "blue", Name: "client", UID: "2", Labels: map[string]string{"app": "client"}, Node: "node2", Addrs: []netip.Addr{addr("10.244.2.3")}}
 	web, anywhere := int32(80), in("server")
 	o := model.PolicyObjects{
 		Namespaces: []model.Namespace{{Name: "red", Labels: map[string]string{"app": "server"}}, {Name: "blue"}},

@@ -39,8 +39,9 @@ type decision struct {
 	nobody bits
 	// names are those of ports that rules use for the other end.
 	names []portName
-	// identities are by what tells them apart.
-	identities map[string]*identity
+	// identities are by what tells them apart, and joint those of who may have any of
+	// several identities, by the names of these.
+	identities, joint map[string]*identity
 	// forward and host lead from addresses to identities: of packets that this node
 	// forwards, and of those between pods and the node itself.
 	forward, host lookups
@@ -56,7 +57,7 @@ type lookups struct {
 // compile decides on a direction.
 func (b *build) compile(d direction) {
 	out := &b.decided[d]
-	*out = decision{direction: d, strangers: -1, identities: map[string]*identity{}}
+	*out = decision{direction: d, strangers: -1, identities: map[string]*identity{}, joint: map[string]*identity{}}
 	b.classify(out)
 	if len(out.classes) == 0 {
 		return
@@ -147,15 +148,49 @@ func (b *build) identify(d *decision, who bits, named []model.NamedPort, host bo
 		return found
 	}
 	made := &identity{name: d.identityName(who, numbers, host), peers: who, numbers: numbers, host: host}
+	d.identities[key] = made
+	b.allow(d, made, func(c *class) ports { return d.grant(c, made) })
+	return made
+}
+
+// anyOf returns the identity of who may have any of several: it may what all of them may.
+func (b *build) anyOf(d *decision, all []*identity) *identity {
+	slices.SortFunc(all, func(a, b *identity) int { return strings.Compare(a.name, b.name) })
+	all = slices.Compact(all)
+	if len(all) == 1 {
+		return all[0]
+	}
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = one.name
+	}
+	key := strings.Join(names, "\n")
+	if found, ok := d.joint[key]; ok {
+		return found
+	}
+	kind, _, _ := strings.Cut(all[0].name, "-")
+	made := &identity{name: nameOf(kind, "any of\n"+key)}
+	d.joint[key] = made
+	b.allow(d, made, func(c *class) ports {
+		allowed := allPorts()
+		for _, one := range all {
+			allowed = allowed.intersect(d.grant(c, one))
+		}
+		return allowed
+	})
+	return made
+}
+
+// allow finds the attached pods that may have connections with an identity, and how.
+func (b *build) allow(d *decision, made *identity, grant func(*class) ports) {
 	for family := range families {
 		made.verdicts[family] = []string{"goto " + chainOf(made, family)}
 	}
-	d.identities[key] = made
 	for _, l := range b.local {
 		if l.classes[d.direction] == nil {
 			continue
 		}
-		allowed := d.grant(l.classes[d.direction], made)
+		allowed := grant(l.classes[d.direction])
 		if allowed.empty() {
 			continue
 		}
@@ -170,7 +205,6 @@ func (b *build) identify(d *decision, who bits, named []model.NamedPort, host bo
 			made.pods[i] = append(made.pods[i], model.Element{Key: a.key, Value: verdict})
 		}
 	}
-	return made
 }
 
 func (d *decision) identityName(who bits, numbers map[portName]uint16, host bool) string {
@@ -249,15 +283,17 @@ func (b *build) placePods(d *decision, segments [2][]segment) {
 			selected[g].set(i)
 		})
 	}
+	is := func(p *indexedPod, blocks bits) *identity {
+		who := selected[p.group].union(blocks)
+		if _, known := b.namespaces[p.Namespace]; known {
+			who = d.known(who)
+		}
+		return b.identify(d, who, p.Ports, false)
+	}
 	place := func(p *indexedPod, addrs []addrKey) {
-		_, known := b.namespaces[p.Namespace]
 		for _, a := range addrs {
 			blocks := peersAt(segments[model.FamilyIndex(a.Addr)], a.Addr)
-			who := selected[p.group].union(blocks)
-			if known {
-				who = d.known(who)
-			}
-			d.forward.place(a, b.identify(d, who, p.Ports, false), b.identify(d, blocks, nil, false))
+			d.forward.place(a, is(p, blocks), b.identify(d, blocks, nil, false))
 		}
 	}
 	for _, l := range b.local {
@@ -279,6 +315,14 @@ func (b *build) placePods(d *decision, segments [2][]segment) {
 			}
 		}
 	}
+	for _, c := range b.shared {
+		blocks := peersAt(segments[model.FamilyIndex(c.Addr)], c.Addr)
+		var all []*identity
+		for _, p := range c.pods {
+			all = append(all, is(p, blocks))
+		}
+		d.forward.place(c.addrKey, b.anyOf(d, all), b.identify(d, blocks, nil, false))
+	}
 }
 
 // unclaimed leaves out the addresses that attached pods have.
@@ -294,15 +338,19 @@ func (b *build) unclaimed(addrs []addrKey) []addrKey {
 // the pod ranges count as the nodes.
 func (b *build) placeNodes(d *decision, to *lookups, segments [2][]segment) {
 	host := to == &d.host
-	for own, n := range b.nodes {
+	for own, nodes := range b.nodes {
 		family := model.FamilyIndex(own)
-		who := d.known(peersAt(segments[family], n.judged))
-		for i, p := range d.peers {
-			if slices.ContainsFunc(p.nodes, func(s model.Selector) bool { return s.Matches(n.labels) }) {
-				who = who.with(i, len(d.peers))
+		var all []*identity
+		for _, n := range nodes {
+			who := d.known(peersAt(segments[family], n.judged))
+			for i, p := range d.peers {
+				if p.selectsNode(n) {
+					who = who.with(i, len(d.peers))
+				}
 			}
+			all = append(all, b.identify(d, who, nil, host))
 		}
 		would := b.identify(d, peersAt(segments[family], own), nil, host)
-		to.place(keyOf(own), b.identify(d, who, nil, host), would)
+		to.place(keyOf(own), b.anyOf(d, all), would)
 	}
 }

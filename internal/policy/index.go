@@ -9,7 +9,6 @@ import (
 
 	"go4.org/netipx"
 
-	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -25,8 +24,10 @@ type Index struct {
 	// groups are the pods that selectors cannot tell apart, by namespace.
 	groups map[string][]*podGroup
 	pods   map[podName]*indexedPod
-	// nodes are all addresses of nodes.
-	nodes map[netip.Addr]nodeAddress
+	// nodes are all addresses of nodes. More than one node may say that it has one.
+	nodes map[netip.Addr][]nodeAddress
+	// contested are the addresses that more than one pod says it has.
+	contested map[netip.Addr][]*indexedPod
 	// ranges are the addresses that pods may have.
 	ranges *netipx.IPSet
 	// sample says that the kernel gives some of the packets that it denies to the agent.
@@ -35,15 +36,6 @@ type Index struct {
 
 // tierCount is the number of tiers of the cluster's policies.
 const tierCount = 2
-
-// nodeAddress is what an address of a node goes by.
-type nodeAddress struct {
-	// judged is the address that blocks see: of one in the pod ranges it is the
-	// node's endpoint.
-	judged netip.Addr
-	labels map[string]string
-	name   string
-}
 
 type podName struct{ namespace, name string }
 
@@ -57,7 +49,7 @@ type podGroup struct {
 type indexedPod struct {
 	*model.ClusterPod
 	group *podGroup
-	// addrs are the addresses that are the pod's, and no younger pod's or a node's.
+	// addrs are the addresses that are the pod's and that no other pod says it has.
 	addrs []addrKey
 }
 
@@ -77,10 +69,12 @@ func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
 		namespaces: make(map[string]map[string]string, len(o.Namespaces)),
 		groups:     map[string][]*podGroup{},
 		pods:       make(map[podName]*indexedPod, len(o.Pods)),
-		nodes:      nodeAddresses(blocks),
 		ranges:     podRanges(o.Ranges, blocks),
+		contested:  map[netip.Addr][]*indexedPod{},
 		sample:     o.Sample,
 	}
+	served := servedBlocks(blocks)
+	x.nodes = nodeAddresses(blocks, served, x.ranges)
 	for _, p := range o.NetworkPolicies {
 		x.policies[p.Namespace] = append(x.policies[p.Namespace], p)
 	}
@@ -98,7 +92,6 @@ func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
 	for _, n := range o.Namespaces {
 		x.namespaces[n.Name] = n.Labels
 	}
-	owners := ownersOf(o.Pods)
 	byLabels := map[string]*podGroup{}
 	for i := range o.Pods {
 		p := &o.Pods[i]
@@ -114,49 +107,11 @@ func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
 			x.groups[p.Namespace] = append(x.groups[p.Namespace], group)
 		}
 		indexed := &indexedPod{ClusterPod: p, group: group}
-		for _, a := range addrsOf(p) {
-			if _, isNode := x.nodes[a]; owners[a] == p && !isNode {
-				indexed.addrs = append(indexed.addrs, keyOf(a))
-			}
-		}
 		group.pods = append(group.pods, indexed)
 		x.pods[podName{p.Namespace, p.Name}] = indexed
 	}
+	x.giveAddresses(served)
 	return x
-}
-
-// ownersOf says whose each address is. A pod that has ended, or is about to, may
-// still name an address that another one has by now: the younger pod's it is.
-func ownersOf(pods []model.ClusterPod) map[netip.Addr]*model.ClusterPod {
-	owners := make(map[netip.Addr]*model.ClusterPod, len(pods))
-	for i := range pods {
-		p := &pods[i]
-		if p.HostNetwork {
-			continue
-		}
-		for _, a := range addrsOf(p) {
-			if o := owners[a]; o == nil || younger(p, o) {
-				owners[a] = p
-			}
-		}
-	}
-	return owners
-}
-
-// addrsOf returns the addresses of a pod, each once.
-func addrsOf(p *model.ClusterPod) []netip.Addr {
-	var addrs []netip.Addr
-	for _, a := range p.Addrs {
-		a = a.Unmap().WithZone("")
-		if a.IsValid() && !slices.Contains(addrs, a) {
-			addrs = append(addrs, a)
-		}
-	}
-	return addrs
-}
-
-func younger(a, b *model.ClusterPod) bool {
-	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name)) > 0
 }
 
 func labelsKey(labels map[string]string) string {
@@ -169,33 +124,6 @@ func labelsKey(labels map[string]string) string {
 		key.WriteByte(',')
 	}
 	return key.String()
-}
-
-// nodeAddresses returns the addresses of all nodes. In the pod ranges a node may have
-// the base address of any of its blocks; where it has no endpoint of the family, that
-// address stands for itself.
-func nodeAddresses(blocks []model.Block) map[netip.Addr]nodeAddress {
-	nodes := make(map[netip.Addr]nodeAddress, 2*len(blocks))
-	add := func(a, judged netip.Addr, b model.Block) {
-		if _, has := nodes[a]; !has {
-			nodes[a] = nodeAddress{judged, b.Labels, b.Node}
-		}
-	}
-	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b model.Block) int { return strings.Compare(a.Name, b.Name) })
-	for _, b := range sorted {
-		own := ipam.NodeAddress(b.CIDR)
-		judged := own
-		if e, ok := b.Endpoint(own.Is4()); ok {
-			judged = e
-		}
-		add(own, judged, b)
-	}
-	for _, b := range sorted {
-		for _, a := range slices.Concat(b.Endpoints, b.Addresses) {
-			add(a, a, b)
-		}
-	}
-	return nodes
 }
 
 // podRanges returns the addresses that pods may have.

@@ -28,6 +28,11 @@ type peers struct {
 // addresses alone.
 func (p *peers) selects() bool { return len(p.selectors) > 0 || len(p.nodes) > 0 }
 
+// selectsNode reports whether a node is one of the peers, whatever its addresses are.
+func (p *peers) selectsNode(n nodeAddress) bool {
+	return slices.ContainsFunc(p.nodes, func(s model.Selector) bool { return s.Matches(n.labels) })
+}
+
 // podSelector selects pods of namespaces.
 type podSelector struct {
 	// namespace is the name of the only one, or empty where namespaces selects them.

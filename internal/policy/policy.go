@@ -50,10 +50,18 @@ type build struct {
 	// attached are the objects of attached pods, and claimed the addresses of these.
 	attached map[*indexedPod]bool
 	claimed  map[netip.Addr]bool
+	// shared are the addresses that are not attached and that more than one pod says it has.
+	shared []sharedAddr
 	// decided is what each direction came to.
 	decided [len(directions)]decision
 	// portSets are the sets of ports that pods and identities have in common, by name.
 	portSets map[string]ports
+}
+
+// sharedAddr is an address that any of some pods may have, or that is the one's that is left.
+type sharedAddr struct {
+	addrKey
+	pods []*indexedPod
 }
 
 // localPod is a pod that hangs on this node.
@@ -84,4 +92,10 @@ func (b *build) join(attached []model.Pod) {
 	slices.SortFunc(b.local, func(x, y *localPod) int {
 		return cmp.Or(strings.Compare(x.ContainerID, y.ContainerID), strings.Compare(x.IfName, y.IfName))
 	})
+	for a, pods := range b.contested {
+		left := claimants(pods, func(p *indexedPod) bool { return b.attached[p] })
+		if len(left) > 0 && !b.claimed[a] {
+			b.shared = append(b.shared, sharedAddr{keyOf(a), left})
+		}
+	}
 }

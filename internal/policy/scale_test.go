@@ -14,6 +14,10 @@ import (
 // a namespace select all of its pods where alike is set.
 func large(pods, attached, policies int, alike bool) policytest.World {
 	var w policytest.World
+	for i := range (pods + 255) / 256 {
+		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(128 + i>>8), byte(i), 0}), 24)
+		w.Blocks = append(w.Blocks, model.Block{Name: cidr.String(), CIDR: cidr, Node: fmt.Sprint("node", i)})
+	}
 	for i := range pods {
 		namespace := fmt.Sprintf("ns%d", i/100)
 		if i%100 == 0 {
@@ -21,7 +25,7 @@ func large(pods, attached, policies int, alike bool) policytest.World {
 		}
 		w.Objects.Pods = append(w.Objects.Pods, model.ClusterPod{
 			Namespace: namespace, Name: fmt.Sprint("pod", i), UID: fmt.Sprint(i), Labels: labels(fmt.Sprintf("app=a%d tier=t%d", i%20, i%3)),
-			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(128 + i>>16), byte(i >> 8), byte(i)})},
+			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(128 + i>>16), byte(i >> 8), byte(i)})}, Node: fmt.Sprint("node", i>>8),
 		})
 	}
 	for i := range attached {

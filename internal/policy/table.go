@@ -176,13 +176,15 @@ func (b *build) writeDirection(t *model.Table, d *decision, family int) {
 	if d.host.rest != nil {
 		d.host.write(t, d.direction, family, hostChain, hostChain+w.others)
 	}
-	for _, i := range d.identities {
-		if !i.reaches(family) {
-			continue
+	for _, identities := range []map[string]*identity{d.identities, d.joint} {
+		for _, i := range identities {
+			if !i.reaches(family) {
+				continue
+			}
+			name := chainOf(i, family)
+			t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
+			t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, toDenied))
 		}
-		name := chainOf(i, family)
-		t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
-		t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, toDenied))
 	}
 }
 

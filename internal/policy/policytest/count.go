@@ -23,6 +23,20 @@ func (w *World) CountAll() {
 // of them decides does not matter.
 func (w World) Matched(c Connection) []string {
 	var out []string
+	for i, reading := range w.readings(c) {
+		matched := reading.matched(c)
+		if i == 0 {
+			out = matched
+			continue
+		}
+		// What matches surely does so whoever has the ends' addresses.
+		out = slices.DeleteFunc(out, func(rule string) bool { return !slices.Contains(matched, rule) })
+	}
+	return out
+}
+
+func (w World) matched(c Connection) []string {
+	var out []string
 	for _, pod := range w.Attached {
 		if c.Client == c.Server {
 			// Nobody asks policies.

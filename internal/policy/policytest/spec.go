@@ -20,6 +20,16 @@ type World struct {
 	Blocks  []model.Block
 	// Attached are the pods that hang on this node.
 	Attached []model.Pod
+
+	// holders are, in a reading of the world, the owners of addresses that more than one
+	// says it has; see readings.
+	holders map[netip.Addr]owner
+}
+
+// owner is the pod or the node that has an address; neither is nobody.
+type owner struct {
+	pod  *model.ClusterPod
+	node string
 }
 
 // Connection is from a client to a port of a server. What Services made of the
@@ -40,6 +50,29 @@ func (w World) Allowed(c Connection) bool {
 		// "A Pod cannot block access to itself."
 		return true
 	}
+	for _, reading := range w.readings(c) {
+		if !reading.allowed(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// readings are the worlds that this one may be, as far as a connection is concerned: one for
+// each choice between those who say that they have the addresses of its ends.
+func (w World) readings(c Connection) []World {
+	var out []World
+	for _, client := range w.owners(c.Client) {
+		for _, server := range w.owners(c.Server) {
+			w.holders = map[netip.Addr]owner{c.Client: client, c.Server: server}
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// allowed says what Allowed does, where it is known whose the ends' addresses are.
+func (w World) allowed(c Connection) bool {
 	for _, pod := range w.Attached {
 		if slices.Contains(pod.Addrs, c.Client) && !w.allowedBy(pod, c, model.PolicyEgress) {
 			return false
@@ -118,27 +151,94 @@ func (w World) object(pod model.Pod) (model.ClusterPod, bool) {
 	return model.ClusterPod{}, false
 }
 
-// podAt returns the pod that has an address, if it is known.
-func (w World) podAt(a netip.Addr) (model.ClusterPod, bool) {
+// owners returns those of whom one has an address, and nobody where nobody says so. A
+// node has the base addresses of its blocks and, outside the addresses of pods, what it says. A
+// pod has addresses of its node's blocks, and loses them while it is being deleted to one
+// that is not. Attached pods have the addresses that they were attached with, and no others.
+func (w World) owners(a netip.Addr) []owner {
 	for _, pod := range w.Attached {
 		if slices.Contains(pod.Addrs, a) {
-			return w.object(pod)
+			if o, known := w.object(pod); known {
+				return []owner{{pod: &o}}
+			}
+			return []owner{{}}
 		}
 	}
-	if w.isNode(a) {
-		return model.ClusterPod{}, false
+	if nodes := w.nodesAt(a); len(nodes) > 0 {
+		return nodes
 	}
-	var found model.ClusterPod
-	ok := false
-	for _, o := range w.Objects.Pods {
-		if o.HostNetwork || !slices.Contains(o.Addrs, a) || w.isAttached(o) {
+	var staying, leaving []owner
+	for i := range w.Objects.Pods {
+		o := &w.Objects.Pods[i]
+		if o.HostNetwork || !slices.Contains(o.Addrs, a) || w.isAttached(*o) || !w.belongs(*o, a) {
 			continue
 		}
-		if !ok || o.Created.After(found.Created) {
-			found, ok = o, true
+		if o.Terminating {
+			leaving = append(leaving, owner{pod: o})
+		} else {
+			staying = append(staying, owner{pod: o})
 		}
 	}
-	return found, ok
+	switch {
+	case len(staying) > 0:
+		return staying
+	case len(leaving) > 0:
+		return leaving
+	}
+	return []owner{{}}
+}
+
+// nodesAt returns the nodes that may have an address.
+func (w World) nodesAt(a netip.Addr) []owner {
+	var nodes []owner
+	add := func(node string) {
+		if !slices.Contains(nodes, owner{node: node}) {
+			nodes = append(nodes, owner{node: node})
+		}
+	}
+	for _, b := range w.Blocks {
+		if w.isServed(b) && ipam.NodeAddress(b.CIDR) == a {
+			add(b.Node)
+		}
+	}
+	if w.mayBePod(a) {
+		return nodes
+	}
+	// Blocks of nodes that have gone count where there are no others.
+	for _, gone := range []bool{false, true} {
+		for _, b := range w.Blocks {
+			if len(nodes) > 0 && gone {
+				return nodes
+			}
+			if (b.State == model.BlockReleased) == gone && (slices.Contains(b.Endpoints, a) || slices.Contains(b.Addresses, a)) {
+				add(b.Node)
+			}
+		}
+	}
+	return nodes
+}
+
+// belongs says whether an address is one that a pod of a node can have.
+func (w World) belongs(o model.ClusterPod, a netip.Addr) bool {
+	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool {
+		return b.Node == o.Node && b.CIDR.Contains(a) && w.isServed(b) && !ipam.Reserved(b.CIDR, a)
+	})
+}
+
+// isServed says whether a block is the oldest of those that it overlaps.
+func (w World) isServed(b model.Block) bool {
+	return !slices.ContainsFunc(w.Blocks, func(o model.Block) bool {
+		older := o.Created.Before(b.Created) || o.Created.Equal(b.Created) && o.Name < b.Name
+		return o.CIDR.Overlaps(b.CIDR) && older
+	})
+}
+
+// podAt returns the pod that has an address, if it is known.
+func (w World) podAt(a netip.Addr) (model.ClusterPod, bool) {
+	if pod := w.holders[a].pod; pod != nil {
+		return *pod, true
+	}
+	return model.ClusterPod{}, false
 }
 
 // isAttached says whether an object is that of an attached pod, whose addresses are
@@ -150,22 +250,15 @@ func (w World) isAttached(o model.ClusterPod) bool {
 }
 
 // isNode says whether an address is a node's.
-func (w World) isNode(a netip.Addr) bool {
-	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return addressOf(b, a) })
-}
-
-// addressOf says whether an address is that of the node that has a block.
-func addressOf(b model.Block, a netip.Addr) bool {
-	return ipam.NodeAddress(b.CIDR) == a || slices.Contains(b.Endpoints, a) || slices.Contains(b.Addresses, a)
-}
+func (w World) isNode(a netip.Addr) bool { return w.holders[a].node != "" }
 
 // asBlocksSee returns the address that blocks of addresses go by: of a node's own
 // address in the pod range that is the node's.
 func (w World) asBlocksSee(a netip.Addr) netip.Addr {
 	for _, b := range w.Blocks {
-		if ipam.NodeAddress(b.CIDR) == a {
+		if w.isServed(b) && ipam.NodeAddress(b.CIDR) == a {
 			for _, e := range b.Endpoints {
-				if e.Is4() == a.Is4() {
+				if e.Is4() == a.Is4() && !w.mayBePod(e) {
 					return e
 				}
 			}

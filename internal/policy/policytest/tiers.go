@@ -130,7 +130,7 @@ func (w World) peerMatches(p model.PolicyPeer, a netip.Addr) answer {
 	pod, ok := w.podAt(a)
 	switch {
 	case p.Nodes != nil:
-		if slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return addressOf(b, a) && selects(*p.Nodes, b.Labels) }) {
+		if slices.ContainsFunc(w.Blocks, func(b model.Block) bool { return b.Node == w.holders[a].node && selects(*p.Nodes, b.Labels) }) {
 			return yes
 		}
 	case ok && w.inNamespace(*p.Namespaces, pod.Namespace) == yes && (p.Pods == nil || selects(*p.Pods, pod.Labels)):

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -88,7 +87,8 @@ func chance(r *rand.Rand, of int) bool { return r.IntN(of) == 0 }
 
 func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }
 
-// makeBlocks gives three nodes a block of each family. The third has no IPv6 endpoint.
+// makeBlocks gives three nodes a block of each family. The third has no IPv6 endpoint, and
+// may say that it has addresses of pods or of another node.
 func (r *Random) makeBlocks() {
 	for i := 1; i <= 3; i++ {
 		endpoints := []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i)), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i))}
@@ -96,6 +96,14 @@ func (r *Random) makeBlocks() {
 			endpoints = endpoints[:1]
 		}
 		addresses := []netip.Addr{netip.MustParseAddr(fmt.Sprintf("203.0.113.%d", i))}
+		if i == 3 {
+			switch r.IntN(4) {
+			case 0:
+				addresses = append(addresses, netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("10.244.2.2"))
+			case 1:
+				endpoints = []netip.Addr{netip.MustParseAddr("10.244.2.3"), netip.MustParseAddr("2001:db8::2")}
+			}
+		}
 		labels := r.labels()
 		r.addrs = append(append(r.addrs, endpoints...), addresses...)
 		for _, cidr := range []string{fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd44:0:0:%d::/64", i)} {
@@ -135,7 +143,7 @@ func (r *Random) podAddrs(node, number int) []netip.Addr {
 func (r *Random) object(name string) model.ClusterPod {
 	return model.ClusterPod{
 		Namespace: pick(r.Rand, Namespaces), Name: name, UID: name, Labels: r.labels(), Ports: r.namedPorts(),
-		Created: time.Unix(int64(len(r.Objects.Pods)), 0),
+		Terminating: chance(r.Rand, 4),
 	}
 }
 
@@ -172,7 +180,7 @@ func (r *Random) addAttached(i int) {
 }
 
 // addRemote adds a pod of another node. It may have no address yet, that of its node, or one
-// that another pod has or had.
+// that another pod has or had, of its node or of another one.
 func (r *Random) addRemote(i int) {
 	o := r.object(fmt.Sprintf("remote%d", i))
 	node := 2 + r.IntN(2)
@@ -184,6 +192,8 @@ func (r *Random) addRemote(i int) {
 		o.Addrs = []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", node))}
 	case 2:
 		o.Addrs = []netip.Addr{pick(r.Rand, r.addrs)}
+	case 3, 4:
+		o.Addrs = r.podAddrs(node, r.IntN(3))
 	default:
 		o.Addrs = r.podAddrs(node, i)
 	}

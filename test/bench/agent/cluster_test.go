@@ -30,7 +30,9 @@ type cluster struct {
 	blocks []model.Block
 	modes  []model.RouteMode
 	policy model.PolicyObjects
-	passes int
+	// elsewhere are blocks of which policy alone hears.
+	elsewhere []model.Block
+	passes    int
 }
 
 func newCluster(peers int) *cluster {
@@ -73,7 +75,7 @@ func (c *cluster) Snapshot(context.Context) (source.Snapshot, error) {
 func (c *cluster) Policies(context.Context) (source.Policies, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return source.Policies{Objects: c.policy, Blocks: slices.Clone(c.blocks)}, nil
+	return source.Policies{Objects: c.policy, Blocks: slices.Concat(c.blocks, c.elsewhere)}, nil
 }
 
 // change changes what the API holds.

@@ -90,6 +90,7 @@ func policedPods(b *testing.B, policies int) (same, other *connection) {
 		nodes = append(nodes, node)
 	}
 	c.policy = policyObjects(policies)
+	c.elsewhere = []model.Block{{Name: "elsewhere", Node: "elsewhere", CIDR: netip.MustParsePrefix("10.128.0.0/22"), State: model.BlockActive}}
 	for _, node := range nodes {
 		node.begin(b)
 	}
@@ -132,16 +133,19 @@ const servedPort = 8080
 func policyObjects(policies int) model.PolicyObjects {
 	o := model.PolicyObjects{Namespaces: []model.Namespace{{Name: "team"}}}
 	for i, addr := range []string{"10.0.0.2", "10.0.0.3", "10.0.1.2"} {
-		name := fmt.Sprint("talking", i)
+		name, node := fmt.Sprint("talking", i), self
+		if i == 2 {
+			node = peer(0).Node
+		}
 		o.Pods = append(o.Pods, model.ClusterPod{
-			Namespace: "team", Name: name, UID: name, Labels: map[string]string{"app": "talking"}, Addrs: []netip.Addr{netip.MustParseAddr(addr)},
+			Namespace: "team", Name: name, UID: name, Labels: map[string]string{"app": "talking"}, Node: node, Addrs: []netip.Addr{netip.MustParseAddr(addr)},
 		})
 	}
 	for i := range 1000 {
 		name := fmt.Sprint("other", i)
 		o.Pods = append(o.Pods, model.ClusterPod{
 			Namespace: "team", Name: name, UID: name, Labels: map[string]string{"app": fmt.Sprint("a", i%100)},
-			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 128, byte(i >> 8), byte(i)})},
+			Node: "elsewhere", Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 128, byte(i >> 8), byte(i)})},
 		})
 	}
 	both := []model.PolicyType{model.PolicyIngress, model.PolicyEgress}
