@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Usage: [NODES=3] hack/quickstart.sh
+# Usage: [NODES=3] [CLUSTER_NAME=podnet] hack/quickstart.sh
 #
 # From nothing to pods that reach each other: a cluster on this machine, podnet installed with Helm, a pod on each node,
 # and a table of who reaches whom, first through the overlay, then routed, under the same running pods. The cluster
-# stays up. Safe to run again: it goes on from what is there.
+# stays up. Safe to run again: it goes on from what is there. CLUSTER_NAME names the cluster, as for hack/cluster/cluster.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 namespace=podnet-system
 demo=podnet-quickstart
 port=8080
+# What goes before the commands that are printed, so that they are about this cluster and no other.
+as=${CLUSTER_NAME:+CLUSTER_NAME=$CLUSTER_NAME }
 
 step=
 began=$SECONDS
@@ -22,9 +24,9 @@ explain() {
 	[[ -n $step ]] || return 0
 	printf '\nquickstart: this step failed, for the reason above: %s\n' "$step"
 	if [[ -n ${state:-} && -d $state/logs ]]; then
-		echo "The logs of the cluster are in $state/logs; its pods: make cluster-shell, then kubectl get pods -A."
+		echo "The logs of the cluster are in $state/logs; its pods: ${as}make cluster-shell, then kubectl get pods -A."
 	fi
-	echo "Once mended, run it again: it goes on from what is there. To start anew: make cluster-down."
+	echo "Once mended, run it again: it goes on from what is there. To start anew: ${as}make cluster-down."
 }
 fail() {
 	echo "quickstart: $*" >&2
@@ -195,7 +197,7 @@ cat <<NEXT
 
 Done in $((SECONDS - began)) s. The cluster stays up. Next, for example:
 
-  make cluster-shell                       # a shell on node1, with kubectl; or from here:
+  ${as}make cluster-shell                       # a shell on node1, with kubectl; or from here:
   export KUBECONFIG=$state/kubeconfig PATH=$state/bin:\$PATH
 
   kubectl get podnetworks,nodesubnets,nodenetworks
@@ -203,5 +205,5 @@ Done in $((SECONDS - began)) s. The cluster stays up. Next, for example:
   kubectl patch podnetwork default --type=merge -p '{"spec":{"routeMode":"Overlay"}}'
   helm test podnet --namespace $namespace
   make test                                # everything that is tested
-  make cluster-down                        # remove the cluster from this machine
+  ${as}make cluster-down                        # remove the cluster from this machine
 NEXT

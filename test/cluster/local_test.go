@@ -62,11 +62,19 @@ func findCluster(ctx context.Context) (*localCluster, error) {
 	l.kubeconfig = filepath.Join(filepath.Dir(l.bin), "kubeconfig")
 	if _, err := os.Stat(l.kubeconfig); errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("there is no cluster to test on: run `make test-cluster`, which makes one," +
-			" or `hack/cluster/cluster up` before `go test`")
+			" or `" + callAgain() + " up` before `go test`")
 	} else if err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// callAgain is how to call the script for the same cluster, in what is told to people.
+func callAgain() string {
+	if name := os.Getenv("CLUSTER_NAME"); name != "" {
+		return "CLUSTER_NAME=" + name + " hack/cluster/cluster"
+	}
+	return "hack/cluster/cluster"
 }
 
 func (l *localCluster) setNodes(list []corev1.Node) {

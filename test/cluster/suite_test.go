@@ -58,12 +58,12 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	Expect(err).NotTo(HaveOccurred())
 
 	nodes := &corev1.NodeList{}
-	Expect(kube.List(ctx, nodes)).To(Succeed(), "the cluster does not answer; `hack/cluster/cluster status` says what runs")
+	Expect(kube.List(ctx, nodes)).To(Succeed(), "the cluster does not answer; `"+callAgain()+" status` says what runs")
 	local.setNodes(nodes.Items)
-	Expect(len(local.nodes)).To(BeNumerically(">=", 3), "these tests need three nodes: run `NODES=3 hack/cluster/cluster up`")
+	Expect(len(local.nodes)).To(BeNumerically(">=", 3), "these tests need three nodes: run `NODES=3 "+callAgain()+" up`")
 	Expect(local.helm(ctx, "status", releaseName, "--namespace", releaseNamespace)).Error().To(HaveOccurred(),
 		"podnet is installed on this cluster already, and these tests install it themselves: run them by `make test-cluster`,"+
-			" which makes a cluster for them, or run `hack/cluster/cluster down` and `up` first")
+			" which makes a cluster for them, or run `"+callAgain()+" down` and `up` first")
 
 	Expect(local.loadImage(ctx)).To(Succeed())
 	Expect(outside{}.serve(ctx)).To(Succeed())

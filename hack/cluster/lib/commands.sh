@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # "here", "repo" and "state" are set by the script that sources this file.
+# shellcheck disable=SC2154 # "here", "repo", "state" and "again" are set by the script that sources this file.
 # What the user asks for: up, down, status, and ways to look inside.
 
 # Says for the whole machine which checkout a cluster of this name belongs to.
@@ -23,7 +23,7 @@ check_owner() {
 	[ -f "$owner_file" ] || return 0
 	owner=$(cat "$owner_file")
 	[ "$owner" != "$repo" ] && [ -d "$owner/$(basename "$state")" ] && [ -n "$(cluster_pids)" ] || return 0
-	die "a cluster named $CLUSTER_NAME runs for the checkout in $owner: run its hack/cluster/cluster down first," \
+	die "a cluster named $CLUSTER_NAME runs for the checkout in $owner: run its $again down first," \
 		"or set CLUSTER_NAME to another name here"
 }
 
@@ -31,7 +31,7 @@ check_owner() {
 is_up() { [ -f "$state/up" ] && [ -z "$(dead_processes)" ]; }
 
 need_up() {
-	[ -d "$state/pids" ] || die "the cluster $CLUSTER_NAME is down; start it with: hack/cluster/cluster up"
+	[ -d "$state/pids" ] || die "the cluster $CLUSTER_NAME is down; start it with: $again up"
 }
 
 cmd_up() {
@@ -265,7 +265,7 @@ enter() {
 	shift 3
 	need_root
 	need_up
-	pid=$(pid_of "$name") || die "there is no running $name; see: hack/cluster/cluster status"
+	pid=$(pid_of "$name") || die "there is no running $name; see: $again status"
 	join_cgroup "$group"
 	# shellcheck disable=SC2086 # the namespaces are several arguments
 	exec nsenter --target "$pid" $namespaces -- env -C "$PWD" "PATH=$state/bin:$PATH" \

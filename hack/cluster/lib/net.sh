@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # "here", "repo" and "state" are set by the script that sources this file.
+# shellcheck disable=SC2154 # "here", "repo", "state" and "again" are set by the script that sources this file.
 # Nodes, and the network between them. Nothing here makes a link or an address in the machine's own network namespace.
 #
 #   node1 eth0 ─┐                       ┌─ eth0 outside, the gateway; 192.0.2.1 and 2001:db8::1 on lo
@@ -27,7 +27,7 @@ node_v6() { say "$v6_prefix::$((10 + ${1#node}))"; }
 # in_net NAME COMMAND… runs in a network namespace, in this mount namespace.
 in_net() {
 	local pid
-	pid=$(pid_of "$1") || die "$1 does not run; see: hack/cluster/cluster status"
+	pid=$(pid_of "$1") || die "$1 does not run; see: $again status"
 	shift
 	nsenter --target "$pid" --net -- "$@"
 }
@@ -35,7 +35,7 @@ in_net() {
 # in_node NODE COMMAND… runs in all namespaces of a node.
 in_node() {
 	local pid
-	pid=$(pid_of "$1") || die "$1 does not run; see: hack/cluster/cluster status"
+	pid=$(pid_of "$1") || die "$1 does not run; see: $again status"
 	shift
 	nsenter --target "$pid" --net --mount --uts -- "$@"
 }
