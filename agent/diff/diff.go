@@ -25,7 +25,7 @@ import (
 func Diff(want, have model.State) []Op {
 	want, have = sorted(want), sorted(have)
 	remade := remadeLinks(want, have)
-	have = without(have, remade)
+	have = withoutIPv6(without(have, remade), want.Links)
 
 	var put, del model.State
 	put.Links, del.Links = changes(want.Links, have.Links, func(l model.Link) string { return l.Name })
@@ -208,6 +208,25 @@ func without(s model.State, links []model.Link) model.State {
 	s.Ports = remove(s.Ports, func(p model.Port) bool { return on(p.Bridge) })
 	s.Routes = withoutSources(remove(s.Routes, func(r model.Route) bool { return on(r.Link) }), lost)
 	s.Sysctls = remove(s.Sysctls, func(p model.Sysctl) bool { return on(sysctlLink(p.Key)) })
+	return s
+}
+
+// withoutIPv6 returns the state as the kernel leaves it when the links are as wanted:
+// it takes all that is of IPv6 off those that carry less than IPv6 needs.
+func withoutIPv6(s model.State, wanted []model.Link) model.State {
+	var small []string
+	for _, l := range wanted {
+		if l.MTU < model.MinIPv6MTU {
+			small = append(small, l.Name)
+		}
+	}
+	if len(small) == 0 {
+		return s
+	}
+	lost := func(link string, a netip.Addr) bool { return a.Is6() && slices.Contains(small, link) }
+	s.Addresses = remove(s.Addresses, func(a model.Address) bool { return lost(a.Link, a.Addr.Addr()) })
+	s.Neighbours = remove(s.Neighbours, func(n model.Neighbour) bool { return lost(n.Link, n.Addr) })
+	s.Routes = remove(s.Routes, func(r model.Route) bool { return lost(r.Link, r.Dst.Addr()) })
 	return s
 }
 

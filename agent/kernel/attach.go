@@ -126,7 +126,7 @@ func (p *pass) createPodLink(pod model.Pod, target ns.NetNS) (netlink.Link, erro
 
 // finishPodLink sets the host end of a pod's link up.
 func (p *pass) finishPodLink(host netlink.Link, pod model.Pod) error {
-	if err := p.noLinkLocal(host); err != nil {
+	if err := p.noLinkLocal(host, pod.MTU); err != nil {
 		return fmt.Errorf("link %s: %w", pod.HostLink, err)
 	}
 	for key, value := range map[string]string{

@@ -137,7 +137,10 @@ func (p *pass) finishLink(l netlink.Link, want model.Link) error {
 	var err error
 	switch want.Kind {
 	case model.LinkVXLAN:
-		err = p.noLinkLocal(l)
+		err = p.noLinkLocal(l, want.MTU)
+		if err == nil && l.Attrs().MTU < model.MinIPv6MTU && want.MTU >= model.MinIPv6MTU {
+			err = p.removeLinkLocal(l)
+		}
 	case model.LinkBridge:
 		err = p.noSnooping(l)
 	}
@@ -191,7 +194,7 @@ func (p *pass) setOuter(v *netlink.Vxlan, want model.Link) error {
 		return fmt.Errorf("send from %s on %s: %w", want.Local, want.Underlay, err)
 	}
 	if want.Local.Is6() {
-		return p.renewRoutes6(v)
+		return p.renewRoutes6()
 	}
 	return nil
 }
@@ -200,8 +203,13 @@ func (p *pass) setOuter(v *netlink.Vxlan, want model.Link) error {
 // route to each peer together with the source that it had when that was looked up
 // (dst_cache), and goes on with both until something changes on the way. IPv4's are
 // forgotten whenever a link changes, IPv6's when an address goes (net/ipv6/addrconf.c,
-// __ipv6_ifa_notify).
-func (p *pass) renewRoutes6(l netlink.Link) error {
+// __ipv6_ifa_notify), on whichever link. The loopback has IPv6 whatever the node's
+// interfaces carry.
+func (p *pass) renewRoutes6() error {
+	l, err := p.link("lo")
+	if err != nil || l == nil {
+		return err
+	}
 	addr := &netlink.Addr{
 		IPNet: hostNet(netip.MustParseAddr("fe80::7466")), Flags: unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD,
 		// It goes also where nobody deletes it.
@@ -231,14 +239,35 @@ func (p *pass) noSnooping(l netlink.Link) error {
 	return nil
 }
 
-// noLinkLocal keeps the kernel from giving a link an IPv6 link-local address.
-// Without one the kernel sends no IPv6 redirects by the link either
+// noLinkLocal keeps the kernel from giving a link of an MTU an IPv6 link-local
+// address. Without one the kernel sends no IPv6 redirects by the link either
 // (net/ipv6/ndisc.c, ndisc_send_redirect), for which IPv6 has no sysctl.
-func (p *pass) noLinkLocal(l netlink.Link) error {
+func (p *pass) noLinkLocal(l netlink.Link, mtu int) error {
+	if mtu < model.MinIPv6MTU {
+		return nil
+	}
 	err := p.h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
 	// A kernel without IPv6 answers EAFNOSUPPORT or ENODEV.
 	if err != nil && hasIPv6() {
 		return fmt.Errorf("turn link-local addresses off: %w", err)
+	}
+	return nil
+}
+
+// removeLinkLocal takes the link-local address off a link whose MTU was too small for
+// IPv6: it got one when it was raised, before anything could be said of that.
+func (p *pass) removeLinkLocal(l netlink.Link) error {
+	addrs, err := p.allAddresses()
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if addr := addrOf(a.IP); a.LinkIndex != l.Attrs().Index || !addr.Is6() || !addr.IsLinkLocalUnicast() {
+			continue
+		}
+		if err := p.h.AddrDel(l, &a); err != nil && !isGone(err) {
+			return fmt.Errorf("remove the link-local address: %w", err)
+		}
 	}
 	return nil
 }

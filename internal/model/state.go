@@ -63,6 +63,11 @@ const (
 	PolicyTable = "podnet-policy"
 )
 
+// MinIPv6MTU is the smallest MTU of a link on which the kernel runs IPv6 (RFC 8200,
+// section 5). When a link's MTU falls below, all that is of IPv6 on it goes, and when it
+// rises again, IPv6 is there as on a new link (net/ipv6/addrconf.c, addrconf_notify).
+const MinIPv6MTU = 1280
+
 // State is what podnet makes of a node's kernel: as wanted (internal/plan), or
 // as found (agent/kernel). The order of its lists has no meaning, but for Sysctls.
 type State struct {

@@ -46,6 +46,9 @@ var families = [2]family{
 	},
 }
 
+// fits reports whether a link of an MTU carries packets of the family at all.
+func (f family) fits(mtu int) bool { return f.is4 || mtu >= model.MinIPv6MTU }
+
 // host is the prefix that holds one address alone.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 

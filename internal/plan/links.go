@@ -38,17 +38,16 @@ func vxlanLinks(c model.Cluster, served []model.Block) [2]*model.Link {
 
 // links adds the links and their addresses.
 func (v *view) links(s *model.State) {
-	home := loopback
-	for i := len(v.vxlan) - 1; i >= 0; i-- {
-		if l := v.vxlan[i]; l != nil {
+	for _, l := range v.vxlan {
+		if l != nil {
 			s.Links = append(s.Links, *l)
-			home = l.Name
 		}
 	}
 	// A connection of the node's own keeps the address that it began with as long as
 	// the node holds that block, whichever block new ones use.
 	for _, b := range v.own {
-		s.Addresses = append(s.Addresses, model.Address{Link: home, Addr: host(ipam.NodeAddress(b.CIDR))})
+		address := host(ipam.NodeAddress(b.CIDR))
+		s.Addresses = append(s.Addresses, model.Address{Link: v.home(families[model.FamilyIndex(address.Addr())]), Addr: address})
 	}
 	if !v.bridge {
 		return
@@ -63,4 +62,15 @@ func (v *view) links(s *model.State) {
 			})
 		}
 	}
+}
+
+// home is the link that has the node's own addresses of a family: the first VXLAN
+// device that carries the family, and the loopback where none does.
+func (v *view) home(f family) string {
+	for _, l := range v.vxlan {
+		if l != nil && f.fits(l.MTU) {
+			return l.Name
+		}
+	}
+	return loopback
 }

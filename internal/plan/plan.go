@@ -10,9 +10,6 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// minIPv6MTU is the smallest MTU on which the kernel runs IPv6 (RFC 8200, section 5).
-const minIPv6MTU = 1280
-
 // defaultMTU is that of pods as long as the node has no endpoint to take it from.
 const defaultMTU = 1500
 
@@ -55,7 +52,8 @@ type view struct {
 	// own are this node's served blocks, the oldest first.
 	own   []model.Block
 	peers []*peer
-	// active says for which families the network has ranges that this node can serve.
+	// active says for which families the network has ranges that this node can serve:
+	// that one cannot be is never a reason not to serve the other.
 	active [2]bool
 	// address is the node's own address in its pod range, by family; invalid
 	// where it has no block.
@@ -83,11 +81,12 @@ func newView(c model.Cluster) *view {
 	v := &view{network: *c.Network, host: c.Host, pods: c.Pods, underlay: newUnderlay(c.Host.Routes), evidence: c.Evidence}
 	served, problems := serve(c)
 	v.problems = problems
-	for i, f := range families {
-		has := slices.ContainsFunc(v.network.Ranges, func(r netip.Prefix) bool { return r.Addr().Is4() == f.is4 })
-		v.active[i] = has && (f.is4 || c.Host.IPv6)
-		if has && !v.active[i] {
-			v.problem(degraded("The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6."))
+	var less, fewer *model.Problem
+	v.mtu, less = podMTU(v.network, v.host)
+	v.active, fewer = activeFamilies(v.network, v.host, v.mtu)
+	for _, p := range []*model.Problem{less, fewer} {
+		if p != nil {
+			v.problem(*p)
 		}
 	}
 	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active[model.FamilyIndex(b.CIDR.Addr())] })
@@ -104,7 +103,6 @@ func newView(c model.Cluster) *view {
 		labels = v.own[0].Labels
 	}
 	v.modes = newModes(v.network.Mode, c.RouteModes, labels)
-	v.mtu = v.podMTU()
 	v.probe = v.probePod()
 	v.vxlan = vxlanLinks(c, served)
 	v.uplinks = v.findUplinks()
@@ -112,6 +110,31 @@ func newView(c model.Cluster) *view {
 		slices.ContainsFunc(c.Pods, func(p model.Pod) bool { return p.Attachment == model.Bridge })
 	v.judgeNode()
 	return v
+}
+
+// activeFamilies returns for which families the network has ranges that a node can serve
+// whose pods have an MTU, and the problem where that is not all of them.
+func activeFamilies(n model.Network, h model.Host, mtu int) (active [2]bool, problem *model.Problem) {
+	for i, f := range families {
+		active[i] = slices.ContainsFunc(n.Ranges, func(r netip.Prefix) bool { return r.Addr().Is4() == f.is4 })
+	}
+	var message string
+	switch {
+	case !active[1]:
+		return active, nil
+	case !h.IPv6:
+		message = "The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6."
+	case !families[1].fits(mtu):
+		message = fmt.Sprintf("The network has IPv6 ranges, and IPv6 needs an MTU of %d where this node's pods have %d: they have no IPv6. "+
+			"Raise the MTU of the node's interface or, if it is set, spec.mtu of PodNetwork default.", model.MinIPv6MTU, mtu)
+	default:
+		return active, nil
+	}
+	active[1] = false
+	if !active[0] {
+		return active, &model.Problem{Reason: model.ReasonNoBlock, Fatal: true, Message: message}
+	}
+	return active, &model.Problem{Reason: model.ReasonDegraded, Message: message}
 }
 
 func (v *view) problem(p model.Problem) { v.problems = append(v.problems, p) }
@@ -132,28 +155,28 @@ func nodeAddresses(own []model.Block) [2]netip.Addr {
 }
 
 // podMTU is the largest packet in bytes that pods may send: what the network
-// asks for, as far as the endpoints' interfaces carry it.
-func (v *view) podMTU() int {
+// asks for, as far as the endpoints' interfaces carry it. Where they do not there is a
+// problem.
+func podMTU(n model.Network, h model.Host) (int, *model.Problem) {
 	var smallest *model.Endpoint
-	for i := range v.host.Endpoints {
-		if e := &v.host.Endpoints[i]; smallest == nil || e.MTU < smallest.MTU {
+	for i := range h.Endpoints {
+		if e := &h.Endpoints[i]; smallest == nil || e.MTU < smallest.MTU {
 			smallest = e
 		}
 	}
-	asked := v.network.MTU
 	switch {
-	case smallest == nil && asked == 0:
-		return defaultMTU
+	case smallest == nil && n.MTU == 0:
+		return defaultMTU, nil
 	case smallest == nil:
-		return asked
-	case asked > smallest.MTU:
-		v.problem(degraded("The network asks for an MTU of %d, and interface %s carries packets of at most %d bytes, which is taken instead.",
-			asked, smallest.Link, smallest.MTU))
-		return smallest.MTU
-	case asked > 0:
-		return asked
+		return n.MTU, nil
+	case n.MTU > smallest.MTU:
+		problem := degraded("The network asks for an MTU of %d, and interface %s carries packets of at most %d bytes, which is taken instead.",
+			n.MTU, smallest.Link, smallest.MTU)
+		return smallest.MTU, &problem
+	case n.MTU > 0:
+		return n.MTU, nil
 	default:
-		return smallest.MTU
+		return smallest.MTU, nil
 	}
 }
 
@@ -193,17 +216,15 @@ func (v *view) judgeNode() {
 				"Load it with `modprobe br_netfilter`.",
 		})
 	}
-	if !v.active[1] {
-		return
-	}
-	smallest := v.mtu
+	largest := 0
 	for _, l := range v.vxlan {
 		if l != nil {
-			smallest = min(smallest, l.MTU)
+			largest = max(largest, l.MTU)
 		}
 	}
-	if smallest < minIPv6MTU {
-		v.problem(degraded("IPv6 needs an MTU of %d, and pods or the overlay have only %d.", minIPv6MTU, smallest))
+	if v.active[1] && largest > 0 && largest < model.MinIPv6MTU {
+		v.problem(degraded("IPv6 needs an MTU of %d, and this node's overlay has %d: IPv6 reaches other nodes by routed paths alone. "+
+			"Raise the MTU of the node's interface.", model.MinIPv6MTU, largest))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // but sets with these elements. Build uses the same for every pod of c, so what
 // a CNI ADD makes is what the next pass wants.
 func PodParts(c model.Cluster, p model.Pod) model.State {
-	s := podParts(p, hostPortsOf(append(slices.Clone(c.Pods), p)))
+	s := podParts(served(c, p), hostPortsOf(append(slices.Clone(c.Pods), p)))
 	s.Sort()
 	return s
 }
@@ -26,7 +26,7 @@ func addPods(s *model.State, c model.Cluster) {
 	type setKey struct{ family, table, set string }
 	elements := map[setKey][]model.Element{}
 	for _, p := range sortedPods(c.Pods) {
-		part := podParts(p, taken)
+		part := podParts(served(c, p), taken)
 		s.Routes = append(s.Routes, part.Routes...)
 		s.Neighbours = append(s.Neighbours, part.Neighbours...)
 		s.Ports = append(s.Ports, part.Ports...)
@@ -96,6 +96,21 @@ func nodePortOf(port model.HostPort, pod netip.Addr) (nodePort, bool) {
 		ip = netip.Addr{}
 	}
 	return nodePort{model.FamilyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
+}
+
+// served returns a pod with those of its addresses whose family the node serves. It may
+// have others since before the node's interface, or its parameters, changed.
+func served(c model.Cluster, p model.Pod) model.Pod {
+	mtu, _ := podMTU(*c.Network, c.Host)
+	active, _ := activeFamilies(*c.Network, c.Host, mtu)
+	addrs := p.Addrs
+	p.Addrs = nil
+	for _, a := range addrs {
+		if active[model.FamilyIndex(a)] {
+			p.Addrs = append(p.Addrs, a)
+		}
+	}
+	return p
 }
 
 func podParts(p model.Pod, taken map[nodePort]attachment) model.State {

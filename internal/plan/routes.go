@@ -46,12 +46,16 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 	var choices []model.PathChoice
 	for _, p := range v.peers {
 		want := v.modes.between(p.labels)
-		device, overlayObstacle := v.overlayTo(p)
-		if device != nil {
-			v.tunnelTo(s, p, device)
+		var devices [2]*model.Link
+		var overlayObstacles [2]string
+		for i, f := range families {
+			devices[i], overlayObstacles[i] = v.overlayTo(p, f)
 		}
+		v.tunnelTo(s, p, devices)
 		for _, b := range p.blocks {
-			hop, routedObstacle := v.nextHop(p, model.FamilyIndex(b.CIDR.Addr()))
+			i := model.FamilyIndex(b.CIDR.Addr())
+			device, overlayObstacle := devices[i], overlayObstacles[i]
+			hop, routedObstacle := v.nextHop(p, i)
 			w := ways{block: b, hop: hop, device: device}
 			choice := v.choose(w, model.PathQuestion{
 				Want: want.mode, Forced: want.forced, Obstacles: [2]string{routedObstacle, overlayObstacle},
@@ -72,17 +76,22 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 	return choices
 }
 
-// tunnelTo adds what leads to another node inside the overlay.
-func (v *view) tunnelTo(s *model.State, p *peer, device *model.Link) {
-	mac := linkMAC(p.node, device.Name)
-	known := len(s.Neighbours)
-	s.FDB = append(s.FDB, model.FDBEntry{
-		Link: device.Name, MAC: mac, Endpoint: p.endpoints[model.FamilyIndex(device.Local)],
-	})
+// tunnelTo adds what leads to another node's blocks of each family inside the overlay.
+func (v *view) tunnelTo(s *model.State, p *peer, devices [2]*model.Link) {
+	entries, neighbours := len(s.FDB), len(s.Neighbours)
 	for _, b := range p.blocks {
+		device := devices[model.FamilyIndex(b.CIDR.Addr())]
+		if device == nil {
+			continue
+		}
+		mac := linkMAC(p.node, device.Name)
+		entry := model.FDBEntry{Link: device.Name, MAC: mac, Endpoint: p.endpoints[model.FamilyIndex(device.Local)]}
+		if !slices.Contains(s.FDB[entries:], entry) {
+			s.FDB = append(s.FDB, entry)
+		}
 		n := model.Neighbour{Link: device.Name, Addr: gatewayTo(b.CIDR, mac), MAC: mac}
 		// A node's IPv6 blocks have one gateway.
-		if !slices.Contains(s.Neighbours[known:], n) {
+		if !slices.Contains(s.Neighbours[neighbours:], n) {
 			s.Neighbours = append(s.Neighbours, n)
 		}
 	}
@@ -172,20 +181,28 @@ func gatewayTo(block netip.Prefix, mac model.MAC) netip.Addr {
 	})
 }
 
-// overlayTo returns the VXLAN device that reaches a node, or why there is none.
-// The family of the outer packets does not depend on that of the pods' packets.
-func (v *view) overlayTo(p *peer) (*model.Link, string) {
+// overlayTo returns the VXLAN device by which pods' packets of a family reach a node,
+// or why there is none. The family of the outer packets does not depend on theirs.
+func (v *view) overlayTo(p *peer, f family) (*model.Link, string) {
 	if !v.host.VXLAN {
 		return nil, "this node's kernel cannot make VXLAN devices (module vxlan)"
 	}
+	small := 0
 	for i, device := range v.vxlan {
 		if device == nil || !p.endpoints[i].IsValid() {
+			continue
+		}
+		if !f.fits(device.MTU) {
+			small = max(small, device.MTU)
 			continue
 		}
 		if p.endpoints[i] == device.Local {
 			return nil, fmt.Sprintf("node %s claims this node's own endpoint %s", p.node, device.Local)
 		}
 		return device, ""
+	}
+	if small > 0 {
+		return nil, fmt.Sprintf("the overlay carries packets of at most %d bytes here, and %s needs %d", small, f.name, model.MinIPv6MTU)
 	}
 	return nil, fmt.Sprintf("node %s and this node have no endpoints of one family", p.node)
 }

@@ -270,12 +270,10 @@ func (n *node) newPod(t *testing.T, hostPorts ...model.HostPort) *pod {
 		ContainerID: id, IfName: "eth0", Namespace: "test", Name: name, Netns: p.Path(),
 		Attachment: n.cluster.network.Attachment, HostLink: "podn" + id[:11],
 		HostMAC: model.DeriveMAC(id + "host"), PodMAC: model.DeriveMAC(id + "pod"), HostPorts: hostPorts,
-		MTU: n.want(t).MTU,
 	}
-	for _, b := range n.cluster.blocks {
-		if b.Node != n.Name {
-			continue
-		}
+	wanted := n.want(t)
+	p.MTU = wanted.MTU
+	for _, b := range wanted.Blocks {
 		addr := b.CIDR.Addr()
 		for range number + 1 {
 			addr = addr.Next()

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/podnet/podnet/internal/model"
 )
 
 // Underlay is a network segment of its own namespace, with hosts on it.
@@ -32,6 +34,9 @@ func NewUnderlay(t testing.TB, mtu int) *Underlay {
 	u.Run(t, "ip", "link", "add", fabric, "mtu", fmt.Sprint(mtu), "type", "bridge", "mcast_snooping", "0")
 	u.Run(t, "ip", "link", "set", fabric, "up")
 	for _, r := range []netip.Prefix{router4, router6} {
+		if r.Addr().Is6() && mtu < model.MinIPv6MTU {
+			continue
+		}
 		u.Run(t, "ip", "addr", "add", r.String(), "dev", fabric, "nodad")
 	}
 	// The segment is a wire: no firewall sees its frames.
@@ -90,6 +95,13 @@ func (u *Underlay) AddHost(t testing.TB, name string, families Families) *Host {
 		}
 	}
 	return h
+}
+
+// SetMTU changes how large packets the segment carries to and from a host.
+func (u *Underlay) SetMTU(t testing.TB, h *Host, mtu int) {
+	t.Helper()
+	u.Run(t, "ip", "link", "set", h.Port, "mtu", fmt.Sprint(mtu))
+	h.Run(t, "ip", "link", "set", "eth0", "mtu", fmt.Sprint(mtu))
 }
 
 // hostPort writes an address and a port for the net package.
