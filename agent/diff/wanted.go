@@ -84,6 +84,9 @@ func (w *Wanted) Forget(ops []Op) {
 	}
 }
 
+// Has reports whether an object is wanted as it is.
+func (w *Wanted) Has(object any) bool { return w.objects[identity(object)] == object }
+
 // Uses says whether anything that is wanted leads by a link that is not podnet's.
 // Where nothing leads anywhere, any link may be the one that is waited for.
 func (w *Wanted) Uses(link string) bool { return w.uses[link] || len(w.uses) == 0 }

@@ -24,8 +24,8 @@ const probeLink = "vxpodnetprobe"
 type Facts struct {
 	// Links are the interfaces, in the kernel's order.
 	Links []model.HostLink
-	// Routes are the unicast routes of the main table. One of several next hops
-	// stands for all.
+	// Routes are the unicast routes of the main table, one for each next hop whose link
+	// is up.
 	Routes []model.UnderlayRoute
 	// VXLAN says whether the kernel can make VXLAN devices.
 	VXLAN bool
@@ -113,14 +113,29 @@ func (p *pass) underlayRoutes() ([]model.UnderlayRoute, error) {
 			if !isUnderlay(dst, r.Type, int(r.Protocol)) {
 				continue
 			}
-			found := model.UnderlayRoute{Dst: dst, Via: addrOf(r.Gw), Link: p.nameOf(r.LinkIndex), Metric: r.Priority}
-			if len(r.MultiPath) > 0 {
-				found.Via, found.Link = addrOf(r.MultiPath[0].Gw), p.nameOf(r.MultiPath[0].LinkIndex)
+			found := model.UnderlayRoute{Dst: dst, Via: gatewayOf(r.Gw, r.Via), Link: p.nameOf(r.LinkIndex), Metric: r.Priority}
+			if len(r.MultiPath) == 0 {
+				out = append(out, found)
 			}
-			out = append(out, found)
+			for _, hop := range r.MultiPath {
+				if hop.Flags&unix.RTNH_F_DEAD != 0 {
+					continue
+				}
+				found.Via, found.Link = gatewayOf(hop.Gw, hop.Via), p.nameOf(hop.LinkIndex)
+				out = append(out, found)
+			}
 		}
 	}
 	return out, nil
+}
+
+// gatewayOf returns the gateway of a route, invalid for none. One of the other family is
+// in an attribute of its own (RTA_VIA), which IPv4 routes alone have.
+func gatewayOf(gw net.IP, via netlink.Destination) netip.Addr {
+	if other, ok := via.(*netlink.Via); ok {
+		return addrOf(other.Addr)
+	}
+	return addrOf(gw)
 }
 
 // isUnderlay says whether a route of the main table may lead to other nodes.

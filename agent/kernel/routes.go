@@ -51,7 +51,7 @@ func (p *pass) observeRoutes(in ...int) ([]model.Route, error) {
 func (p *pass) observedRoute(r netlink.Route, family int) model.Route {
 	found := model.Route{
 		Table: modelTable(r.Table), Dst: prefixOf(r.Dst), Unreachable: r.Type == unix.RTN_UNREACHABLE,
-		Via: addrOf(r.Gw), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
+		Via: gatewayOf(r.Gw, r.Via), OnLink: r.Flags&int(netlink.FLAG_ONLINK) != 0, Src: addrOf(r.Src), MTU: r.MTU,
 	}
 	if !found.Dst.IsValid() {
 		found.Dst = netip.PrefixFrom(unspecifiedOf(family), 0)
@@ -80,6 +80,8 @@ func (p *pass) putRoute(want model.Route) error {
 	}
 	r.LinkIndex = index
 	switch {
+	case want.Via.IsValid() && want.Via.Is4() != want.Dst.Addr().Is4():
+		r.Via = &netlink.Via{AddrFamily: familyOf(want.Via.Is4()), Addr: want.Via.AsSlice()}
 	case want.Via.IsValid():
 		r.Gw = want.Via.AsSlice()
 	case want.Dst.Addr().Is4():

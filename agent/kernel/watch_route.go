@@ -117,6 +117,9 @@ func sightingOf(name string, found model.Link, there bool) diff.Sighting {
 	return diff.Sighting{Object: found}
 }
 
+// loopback is the link that is always there.
+const loopback = "lo"
+
 // address reads an address of any link but those of pods.
 func (w *watcher) address(data []byte, gone bool) error {
 	msg := nl.DeserializeIfAddrmsg(data)
@@ -133,13 +136,16 @@ func (w *watcher) address(data []byte, gone bool) error {
 		value = attrs[unix.IFA_ADDRESS]
 	}
 	a := addrOf(value.Value)
-	if l.Attrs().Alias != model.LinkAlias && l.Attrs().Name != "lo" {
+	if l.Attrs().Alias != model.LinkAlias {
 		flags := int(msg.Flags)
 		if all, ok := attrs[unix.IFA_FLAGS]; ok {
 			flags = int(uint32Of(all.Value))
 		}
 		w.hostAddress(l, a, flags, gone)
-		return nil
+		// On the loopback there may be addresses of both.
+		if l.Attrs().Name != loopback {
+			return nil
+		}
 	}
 	if a.Is6() && a.IsLinkLocalUnicast() {
 		// The kernel makes these itself when a link goes up.
@@ -206,6 +212,9 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 	}
 	found.Unreachable = msg.Type == unix.RTN_UNREACHABLE
 	found.Via, found.Src = addrOf(attrs[unix.RTA_GATEWAY].Value), addrOf(attrs[unix.RTA_PREFSRC].Value)
+	if via := attrs[unix.RTA_VIA].Value; len(via) > rtviaFamily {
+		found.Via = addrOf(via[rtviaFamily:])
+	}
 	found.OnLink = msg.Flags&unix.RTNH_F_ONLINK != 0
 	if !found.Unreachable {
 		found.Link = w.p.nameOf(number(unix.RTA_OIF))
@@ -217,6 +226,10 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 	found.MTU = int(uint32Of(metrics[unix.RTAX_MTU].Value))
 	return diff.Sighting{Object: found, Gone: m.Header.Type == unix.RTM_DELROUTE}, true, nil
 }
+
+// rtviaFamily is the length of the family's number, which comes before the address in a
+// gateway of another family (linux/rtnetlink.h, rtvia).
+const rtviaFamily = 2
 
 // rule reads a rule of podnet's.
 func (w *watcher) rule(data []byte, gone bool) error {

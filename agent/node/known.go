@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/plan"
 )
 
 const (
@@ -53,12 +52,12 @@ func NewKnown(first []netip.Addr, read func(ctx context.Context) ([]netip.Addr, 
 	return &Known{read: read, wake: make(chan struct{}, 1), first: firstAsk, last: lastAsk, addrs: first}
 }
 
-// addresses returns the addresses that are known now, given the node's interfaces. It
+// addresses returns the addresses that are known now, given the node's own. It
 // does not wait for the API server: where it may have something else to say it is
 // asked meanwhile.
-func (k *Known) addresses(links []model.HostLink) []netip.Addr {
+func (k *Known) addresses(has []model.Endpoint) []netip.Addr {
 	own := []netip.Addr{}
-	for _, e := range plan.Addresses(links) {
+	for _, e := range has {
 		own = append(own, e.Addr)
 	}
 	slices.SortFunc(own, netip.Addr.Compare)

@@ -49,12 +49,12 @@ func parse(texts ...string) []netip.Addr {
 }
 
 // eth0 is the node's one interface, with these addresses.
-func eth0(addrs ...string) []model.HostLink {
-	l := model.HostLink{Name: "eth0", Up: true, MTU: 1500}
+func eth0(addrs ...string) []model.Endpoint {
+	var has []model.Endpoint
 	for _, a := range parse(addrs...) {
-		l.Addrs = append(l.Addrs, netip.PrefixFrom(a, a.BitLen()))
+		has = append(has, model.Endpoint{Addr: a, Link: "eth0", MTU: 1500})
 	}
-	return []model.HostLink{l}
+	return has
 }
 
 // follow runs a Known that is quicker than in earnest. Each change is told by the channel.

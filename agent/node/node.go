@@ -42,9 +42,10 @@ func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 		return model.Host{}, nil, fmt.Errorf("read the node's interfaces and routes: %w", err)
 	}
 	options := n.Options
-	options.NodeIPs = n.Known.addresses(facts.Links)
+	addresses := plan.Addresses(facts.Links, facts.Routes)
+	options.NodeIPs = n.Known.addresses(addresses)
 	options.Last = n.chosen
-	endpoints, problems := plan.ChooseEndpoints(facts.Links, options)
+	endpoints, problems := plan.ChooseEndpoints(facts.Links, facts.Routes, options)
 	n.chosen = nil
 	for _, e := range endpoints {
 		n.chosen = append(n.chosen, e.Addr)
@@ -52,7 +53,7 @@ func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 	return model.Host{
 		Node:            n.Name,
 		Endpoints:       endpoints,
-		Addresses:       plan.Addresses(facts.Links),
+		Addresses:       addresses,
 		Routes:          facts.Routes,
 		VXLAN:           facts.VXLAN,
 		BridgeNetfilter: facts.BridgeNetfilter,

@@ -22,6 +22,10 @@ func (n *notes) seeHost(object any, gone bool) {
 		}
 		gone = gone || !o.Up
 	case model.HostAddress:
+		if n.wanted.Has(model.Address{Link: o.Link, Addr: netip.PrefixFrom(o.Addr, o.Addr.BitLen())}) {
+			// podnet's own, which is on the loopback where there is no overlay.
+			return
+		}
 		// With a link's last address the kernel removes the routes that lead there.
 		n.moved[o.Link] = true
 	case model.UnderlayRoute:

@@ -215,8 +215,8 @@ type Host struct {
 	// Addresses are all addresses of the node that could be endpoints, the chosen
 	// ones included.
 	Addresses []Endpoint
-	// Routes are the unicast routes of the main table that are not podnet's: the
-	// way to other nodes' endpoints is read from them.
+	// Routes are the next hops of the unicast routes of the main table that are not
+	// podnet's: the way to other nodes' endpoints is read from them.
 	Routes []UnderlayRoute
 	// VXLAN says whether the kernel can make VXLAN devices.
 	VXLAN bool
@@ -273,16 +273,18 @@ type EndpointOptions struct {
 // Endpoint is an address of the node to which other nodes send, and its interface.
 type Endpoint struct {
 	Addr netip.Addr
-	// Link is the name of the interface.
+	// Link is the name of the interface by which packets from and to the address pass: the
+	// one that has it, and an uplink where that is the loopback.
 	Link string
 	// MTU is the interface's largest IP packet in bytes.
 	MTU int
 }
 
-// UnderlayRoute is a route of the node that is not podnet's.
+// UnderlayRoute is a next hop of a route of the node that is not podnet's.
 type UnderlayRoute struct {
 	Dst netip.Prefix
-	// Via is the gateway; invalid where Dst is on the link.
+	// Via is the gateway; invalid where Dst is on the link. That of an IPv4 route may be
+	// an IPv6 address (RFC 5549).
 	Via  netip.Addr
 	Link string
 	// Metric is the priority of the route: of two for one Dst the lower is used.

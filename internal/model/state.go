@@ -157,7 +157,8 @@ type Route struct {
 	// Unreachable routes answer with an ICMP error; they have no link.
 	Unreachable bool
 	Link        string
-	// Via is the gateway; invalid where Dst is on the link.
+	// Via is the gateway; invalid where Dst is on the link. That of an IPv4 route may be
+	// an IPv6 address (RFC 5549).
 	Via netip.Addr
 	// OnLink says that Via is on Link although no address of the link covers it.
 	OnLink bool

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -16,9 +17,10 @@ import (
 // Where the options name an interface or prefixes of a family, nothing else is
 // taken. Otherwise it is the address that Kubernetes knows the node by, and if
 // that is on no interface, an address beside the other family's endpoint or on
-// the first interface that has one.
-func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.Endpoint, []model.Problem) {
-	c := chooser{options: o}
+// the first interface that has one. An address of the loopback, which routers know by
+// way of the node's uplinks, is taken only where Kubernetes or the options name it.
+func ChooseEndpoints(links []model.HostLink, routes []model.UnderlayRoute, o model.EndpointOptions) ([]model.Endpoint, []model.Problem) {
+	c := chooser{options: o, loopback: loopbackEndpoints(links, routes)}
 	for _, l := range links {
 		if l.Up && l.Name != loopback {
 			c.links = append(c.links, l)
@@ -57,8 +59,9 @@ func ChooseEndpoints(links []model.HostLink, o model.EndpointOptions) ([]model.E
 	return endpoints, c.problems
 }
 
-// Addresses returns all addresses of this node that could be endpoints.
-func Addresses(links []model.HostLink) []model.Endpoint {
+// Addresses returns all addresses of this node that could be endpoints, given its
+// interfaces and routes.
+func Addresses(links []model.HostLink, routes []model.UnderlayRoute) []model.Endpoint {
 	var all []model.Endpoint
 	for _, l := range links {
 		if !l.Up || l.Name == loopback {
@@ -68,7 +71,58 @@ func Addresses(links []model.HostLink) []model.Endpoint {
 			all = append(all, endpointsOn(l, f)...)
 		}
 	}
+	return append(all, loopbackEndpoints(links, routes)...)
+}
+
+// loopbackEndpoints returns the addresses of the loopback with the uplink by which
+// packets to and from them pass.
+func loopbackEndpoints(links []model.HostLink, routes []model.UnderlayRoute) []model.Endpoint {
+	i := slices.IndexFunc(links, func(l model.HostLink) bool { return l.Name == loopback })
+	if i < 0 {
+		return nil
+	}
+	var all []model.Endpoint
+	for _, f := range families {
+		for _, e := range endpointsOn(links[i], f) {
+			if up, ok := uplinkOf(links, routes, f); ok {
+				e.Link, e.MTU = up.Name, up.MTU
+				all = append(all, e)
+			}
+		}
+	}
 	return all
+}
+
+// uplinkOf returns the interface by which a node's widest route of a family leads that
+// has a gateway, such as its default route, with the MTU of the smallest of them where it
+// has several; or else the first that is up.
+func uplinkOf(links []model.HostLink, routes []model.UnderlayRoute, f family) (model.HostLink, bool) {
+	up := func(name string) int {
+		return slices.IndexFunc(links, func(l model.HostLink) bool { return l.Up && l.Name != loopback && l.Name == name })
+	}
+	var widest []model.UnderlayRoute
+	for _, r := range routes {
+		if r.Dst.Addr().Is4() == f.is4 && r.Via.IsValid() && up(r.Link) >= 0 {
+			widest = append(widest, r)
+		}
+	}
+	slices.SortFunc(widest, func(a, b model.UnderlayRoute) int {
+		return cmp.Or(cmp.Compare(a.Dst.Bits(), b.Dst.Bits()), a.Dst.Addr().Compare(b.Dst.Addr()), compareUnderlay(a, b))
+	})
+	if len(widest) == 0 {
+		i := slices.IndexFunc(links, func(l model.HostLink) bool { return l.Up && l.Name != loopback })
+		if i < 0 {
+			return model.HostLink{}, false
+		}
+		return links[i], true
+	}
+	found := links[up(widest[0].Link)]
+	for _, r := range widest[1:] {
+		if r.Dst == widest[0].Dst && r.Metric == widest[0].Metric {
+			found.MTU = min(found.MTU, links[up(r.Link)].MTU)
+		}
+	}
+	return found, true
 }
 
 // tunnelSource returns the endpoint of a family from which this node sends VXLAN
@@ -113,8 +167,9 @@ func knownToOthers(c model.Cluster, served []model.Block, f family) []netip.Addr
 
 type chooser struct {
 	options model.EndpointOptions
-	// links are those that are up.
+	// links are those that are up, without the loopback, whose addresses are apart.
 	links    []model.HostLink
+	loopback []model.Endpoint
 	name     *regexp.Regexp
 	problems []model.Problem
 }
@@ -145,11 +200,19 @@ func (c *chooser) byOption(f family) *model.Endpoint {
 		if c.name != nil && !c.name.MatchString(l.Name) {
 			continue
 		}
-		for _, e := range endpointsOn(l, f) {
-			if len(cidrs) == 0 || slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Contains(e.Addr) }) {
+		allowed = append(allowed, endpointsOn(l, f)...)
+	}
+	if c.name == nil || c.name.MatchString(loopback) {
+		for _, e := range c.loopback {
+			if e.Addr.Is4() == f.is4 {
 				allowed = append(allowed, e)
 			}
 		}
+	}
+	if len(cidrs) > 0 {
+		allowed = slices.DeleteFunc(allowed, func(e model.Endpoint) bool {
+			return !slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Contains(e.Addr) })
+		})
 	}
 	// An interface without addresses of a family is no fault: most clusters have one family.
 	if len(allowed) == 0 {
@@ -183,6 +246,9 @@ func (c *chooser) byNodeIP(f family) *model.Endpoint {
 					return &model.Endpoint{Addr: ip, Link: l.Name, MTU: l.MTU}
 				}
 			}
+		}
+		if i := slices.IndexFunc(c.loopback, func(e model.Endpoint) bool { return e.Addr == ip }); i >= 0 {
+			return &c.loopback[i]
 		}
 	}
 	return nil

@@ -18,6 +18,26 @@ func links() []model.HostLink {
 	}
 }
 
+// underlayOf are the routes of that node: two routers, of which one is by a smaller interface.
+func underlayOf() []model.UnderlayRoute {
+	return []model.UnderlayRoute{
+		{Dst: prefix("192.0.2.0/24"), Link: "eth0"},
+		{Dst: prefix("198.18.0.0/15"), Via: addr("192.0.2.254"), Link: "eth0"},
+		{Dst: prefix("0.0.0.0/0"), Via: addr("203.0.113.9"), Link: "down0"},
+		{Dst: prefix("0.0.0.0/0"), Via: addr("fe80::2"), Link: "eth2", Metric: 20},
+		{Dst: prefix("0.0.0.0/0"), Via: addr("fe80::1"), Link: "eth1", Metric: 20},
+		{Dst: prefix("0.0.0.0/0"), Via: addr("192.0.2.254"), Link: "eth0", Metric: 30},
+	}
+}
+
+func TestLoopbackWithoutRouteOutIsBesideTheFirstInterface(t *testing.T) {
+	endpoints, problems := ChooseEndpoints(links(), nil, model.EndpointOptions{NodeIPs: addrs("198.51.100.1")})
+	expectNoProblems(t, problems)
+	if want := (model.Endpoint{Addr: addr("198.51.100.1"), Link: "eth0", MTU: 1500}); len(endpoints) == 0 || endpoints[0] != want {
+		t.Errorf("endpoints %+v, want %+v first", endpoints, want)
+	}
+}
+
 func TestChooseEndpoints(t *testing.T) {
 	for name, c := range map[string]struct {
 		options model.EndpointOptions
@@ -52,6 +72,17 @@ func TestChooseEndpoints(t *testing.T) {
 		"InternalIP on an interface that is down": {
 			model.EndpointOptions{NodeIPs: addrs("203.0.113.1")},
 			[]string{"192.0.2.1 eth0 1500", "2001:db8:1::1 eth1 9000"}, model.ReasonDegraded, []string{"203.0.113.1"},
+		},
+		"InternalIP on the loopback": {
+			model.EndpointOptions{NodeIPs: addrs("198.51.100.1")},
+			[]string{"198.51.100.1 eth1 1400", "2001:db8:1::1 eth1 9000"}, "", nil,
+		},
+		"loopback by prefix": {
+			model.EndpointOptions{CIDRs: prefixes("198.51.100.0/24")},
+			[]string{"198.51.100.1 eth1 1400", "2001:db8:1::1 eth1 9000"}, "", nil,
+		},
+		"loopback by name": {
+			model.EndpointOptions{Interface: "lo"}, []string{"198.51.100.1 eth1 1400"}, "", nil,
 		},
 		"interface by name": {
 			model.EndpointOptions{Interface: "eth1", NodeIPs: addrs("192.0.2.1")},
@@ -88,7 +119,7 @@ func TestChooseEndpoints(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			endpoints, problems := ChooseEndpoints(links(), c.options)
+			endpoints, problems := ChooseEndpoints(links(), underlayOf(), c.options)
 			var got []string
 			for _, e := range endpoints {
 				got = append(got, e.Addr.String()+" "+e.Link+" "+itoa(e.MTU))
@@ -106,7 +137,7 @@ func TestChooseEndpoints(t *testing.T) {
 }
 
 func TestWrongInternalIPWithoutOtherAddressIsReported(t *testing.T) {
-	endpoints, problems := ChooseEndpoints(links()[:1], model.EndpointOptions{NodeIPs: addrs("192.0.2.1")})
+	endpoints, problems := ChooseEndpoints(links()[:1], nil, model.EndpointOptions{NodeIPs: addrs("192.0.2.1")})
 	if len(endpoints) > 0 {
 		t.Errorf("endpoints: %+v", endpoints)
 	}

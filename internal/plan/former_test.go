@@ -105,12 +105,12 @@ func TestChosenEndpointStaysWhereNothingElseDecides(t *testing.T) {
 		"interface": {Last: addrs("2001:db8::1", "192.0.2.1"), Interface: "eth.*"},
 		"CIDR":      {Last: addrs("2001:db8::1", "192.0.2.1"), CIDRs: prefixes("2001:db8::/32")},
 	} {
-		endpoints, _ := ChooseEndpoints(links, o)
+		endpoints, _ := ChooseEndpoints(links, nil, o)
 		if len(endpoints) != 2 || endpoints[1].Addr != addr("2001:db8::1") {
 			t.Errorf("%s: chosen are %v", name, endpoints)
 		}
 		o.NodeIPs = addrs("2001:db8::2")
-		if endpoints, _ = ChooseEndpoints(links, o); endpoints[1].Addr != addr("2001:db8::2") {
+		if endpoints, _ = ChooseEndpoints(links, nil, o); endpoints[1].Addr != addr("2001:db8::2") {
 			t.Errorf("%s: Kubernetes knows another, and chosen are %v", name, endpoints)
 		}
 	}

@@ -267,8 +267,9 @@ func (v *view) findUplinks() []string {
 	}
 	for _, p := range v.peers {
 		for _, endpoint := range p.endpoints {
-			if r, ok := v.underlay.lookup(endpoint); ok {
-				seen[r.Link] = true
+			// Packets come in by any of the hops that the node sends by.
+			for _, hop := range v.underlay.lookup(endpoint) {
+				seen[hop.Link] = true
 			}
 		}
 	}

@@ -221,12 +221,12 @@ func (v *view) nextHop(p *peer, i int) (hop, string) {
 	case own.Addr == endpoint:
 		return hop{}, fmt.Sprintf("node %s claims this node's own endpoint %s", p.node, endpoint)
 	}
-	r, ok := v.underlay.lookup(endpoint)
-	if !ok {
+	hops := v.underlay.lookup(endpoint)
+	if len(hops) == 0 {
 		return hop{}, fmt.Sprintf("this node has no route to the endpoint %s of node %s", endpoint, p.node)
 	}
-	if r.Via.IsValid() {
-		return hop{via: r.Via, link: r.Link}, ""
+	if hops[0].Via.IsValid() {
+		return hop{via: hops[0].Via, link: hops[0].Link}, ""
 	}
-	return hop{via: endpoint, link: r.Link}, ""
+	return hop{via: endpoint, link: hops[0].Link}, ""
 }

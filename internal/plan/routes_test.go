@@ -116,11 +116,11 @@ func TestUnderlayIsReadAsTheKernelDoes(t *testing.T) {
 		{Dst: prefix("10.1.0.0/16"), Link: "longer", Metric: 900},
 	})
 	for to, link := range map[string]string{"8.8.8.8": "eth0", "10.2.0.1": "fast", "10.1.0.1": "longer"} {
-		if r, ok := u.lookup(addr(to)); !ok || r.Link != link {
+		if r := u.lookup(addr(to)); len(r) != 1 || r[0].Link != link {
 			t.Errorf("%s leaves by %+v, want %s", to, r, link)
 		}
 	}
-	if r, ok := u.lookup(addr("2001:db8::1")); ok {
+	if r := u.lookup(addr("2001:db8::1")); r != nil {
 		t.Errorf("IPv6 leaves by %+v", r)
 	}
 }

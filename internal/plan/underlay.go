@@ -14,18 +14,26 @@ import (
 type underlay struct {
 	// lengths are the prefix lengths that occur, by family, the longest first.
 	lengths [2][]int
-	routes  map[netip.Prefix]model.UnderlayRoute
+	// routes are the next hops to each destination that are in use, those of its lowest
+	// metric, the one that is taken first.
+	routes map[netip.Prefix][]model.UnderlayRoute
 }
 
 func newUnderlay(routes []model.UnderlayRoute) underlay {
-	u := underlay{routes: make(map[netip.Prefix]model.UnderlayRoute, len(routes))}
+	u := underlay{routes: make(map[netip.Prefix][]model.UnderlayRoute, len(routes))}
 	var seen [2][129]bool
 	for _, r := range routes {
 		dst := r.Dst.Masked()
-		if better, ok := u.routes[dst]; ok && compareUnderlay(better, r) <= 0 {
+		hops := u.routes[dst]
+		switch {
+		case len(hops) == 0 || r.Metric < hops[0].Metric:
+			u.routes[dst] = []model.UnderlayRoute{r}
+		case r.Metric > hops[0].Metric:
 			continue
+		default:
+			i, _ := slices.BinarySearchFunc(hops, r, compareUnderlay)
+			u.routes[dst] = slices.Insert(hops, i, r)
 		}
-		u.routes[dst] = r
 		if i := model.FamilyIndex(dst.Addr()); !seen[i][dst.Bits()] {
 			seen[i][dst.Bits()] = true
 			u.lengths[i] = append(u.lengths[i], dst.Bits())
@@ -43,15 +51,17 @@ func compareUnderlay(a, b model.UnderlayRoute) int {
 	return cmp.Or(cmp.Compare(a.Metric, b.Metric), strings.Compare(a.Link, b.Link), a.Via.Compare(b.Via))
 }
 
-// lookup returns the route with the longest prefix that holds the address.
-func (u underlay) lookup(a netip.Addr) (model.UnderlayRoute, bool) {
+// lookup returns the next hops of the route with the longest prefix that holds the
+// address; none where there is no such route. podnet's routes take the first: to name
+// all would make them others whenever one of them goes.
+func (u underlay) lookup(a netip.Addr) []model.UnderlayRoute {
 	if !a.IsValid() {
-		return model.UnderlayRoute{}, false
+		return nil
 	}
 	for _, bits := range u.lengths[model.FamilyIndex(a)] {
-		if r, ok := u.routes[netip.PrefixFrom(a, bits).Masked()]; ok {
-			return r, true
+		if hops := u.routes[netip.PrefixFrom(a, bits).Masked()]; len(hops) > 0 {
+			return hops
 		}
 	}
-	return model.UnderlayRoute{}, false
+	return nil
 }

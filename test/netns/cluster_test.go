@@ -167,9 +167,9 @@ func (n *node) model() (model.Cluster, error) {
 	if err != nil {
 		return model.Cluster{}, err
 	}
-	endpoints, _ := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{NodeIPs: n.nodeIPs})
+	endpoints, _ := plan.ChooseEndpoints(facts.Links, facts.Routes, model.EndpointOptions{NodeIPs: n.nodeIPs})
 	host := model.Host{
-		Node: n.Name, Endpoints: endpoints, Addresses: plan.Addresses(facts.Links), Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
+		Node: n.Name, Endpoints: endpoints, Addresses: plan.Addresses(facts.Links, facts.Routes), Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
 		VXLAN:           facts.VXLAN && !n.cluster.noVXLAN,
 		BridgeNetfilter: facts.BridgeNetfilter && !n.cluster.noBridgeNetfilter,
 	}

@@ -122,7 +122,7 @@ func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, err
 	if err != nil {
 		return model.Host{}, nil, err
 	}
-	endpoints, problems := plan.ChooseEndpoints(facts.Links, model.EndpointOptions{})
+	endpoints, problems := plan.ChooseEndpoints(facts.Links, facts.Routes, model.EndpointOptions{})
 	return model.Host{
 		Node: crashNode, Endpoints: endpoints, Routes: facts.Routes, IPv6: facts.IPv6, AcceptRA: facts.AcceptRA,
 		VXLAN: facts.VXLAN, BridgeNetfilter: facts.BridgeNetfilter,

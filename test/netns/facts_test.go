@@ -36,6 +36,8 @@ func TestFactsAreOfForeignThingsAlone(t *testing.T) {
 		ip route add blackhole 192.0.3.0/24
 		ip route add 192.0.4.0/24 nexthop via 192.168.77.201 nexthop via 192.168.77.202
 		ip -6 route add 2001:db8:1::/48 via fd77::c8
+		ip route add 192.0.5.0/24 via inet6 fe80::1 dev eth0
+		ip route add 192.0.6.0/24 nexthop via inet6 fe80::1 dev eth0 nexthop via 192.168.77.203
 	`)
 	f := n.facts(t)
 	var names []string
@@ -62,6 +64,10 @@ func TestFactsAreOfForeignThingsAlone(t *testing.T) {
 		{Dst: netip.MustParsePrefix("192.168.77.0/24"), Link: "eth0"},
 		{Dst: netip.MustParsePrefix("192.0.2.0/24"), Via: netip.MustParseAddr("192.168.77.200"), Link: "eth0", Metric: 7},
 		{Dst: netip.MustParsePrefix("192.0.4.0/24"), Via: netip.MustParseAddr("192.168.77.201"), Link: "eth0"},
+		{Dst: netip.MustParsePrefix("192.0.4.0/24"), Via: netip.MustParseAddr("192.168.77.202"), Link: "eth0"},
+		{Dst: netip.MustParsePrefix("192.0.5.0/24"), Via: netip.MustParseAddr("fe80::1"), Link: "eth0"},
+		{Dst: netip.MustParsePrefix("192.0.6.0/24"), Via: netip.MustParseAddr("fe80::1"), Link: "eth0"},
+		{Dst: netip.MustParsePrefix("192.0.6.0/24"), Via: netip.MustParseAddr("192.168.77.203"), Link: "eth0"},
 		{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("fd77::1"), Link: "eth0", Metric: 1024},
 		{Dst: netip.MustParsePrefix("2001:db8:1::/48"), Via: netip.MustParseAddr("fd77::c8"), Link: "eth0", Metric: 1024},
 	} {
