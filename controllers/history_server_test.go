@@ -14,6 +14,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -364,8 +365,7 @@ func (v *watcher) List(_ context.Context, list client.ObjectList, opts ...client
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		o := objects[name]
 		if options.FieldSelector != nil {
-			node, _ := options.FieldSelector.RequiresExactMatch(nodeField)
-			if s, ok := o.(*podnetv1alpha1.NodeSubnet); !ok || s.Spec.Node != node {
+			if !selected(options.FieldSelector, o) {
 				continue
 			}
 		}
@@ -375,4 +375,12 @@ func (v *watcher) List(_ context.Context, list client.ObjectList, opts ...client
 		items.Set(reflect.Append(items, reflect.ValueOf(o).Elem()))
 	}
 	return nil
+}
+
+// selected says whether an object has the value of the index that a selector asks for.
+func selected(selector fields.Selector, o client.Object) bool {
+	return slices.ContainsFunc(indices, func(by index) bool {
+		value, asked := selector.RequiresExactMatch(by.field)
+		return asked && slices.Contains(by.values(o), value)
+	})
 }

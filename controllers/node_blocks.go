@@ -169,12 +169,16 @@ func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, bl
 	if err != nil {
 		return nil, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
 	}
+	endpoints, err := r.endpoints(ctx, node)
+	if err != nil {
+		return nil, err
+	}
 	subnet := &podnetv1alpha1.NodeSubnet{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{podnetv1alpha1.NodeSubnetFinalizer}},
 		Spec: podnetv1alpha1.NodeSubnetSpec{
 			Network: podnetv1alpha1.DefaultPodNetwork, Node: node.Name, NodeUID: node.UID, CIDR: block.String(),
 			// The NodeSubnet controller replaces these by what the agent reports.
-			Endpoints: internalIPs(node), State: podnetv1alpha1.SubnetActive,
+			Endpoints: endpoints, State: podnetv1alpha1.SubnetActive,
 		},
 	}
 	if err := r.Create(ctx, subnet); err != nil {
@@ -182,4 +186,19 @@ func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, bl
 	}
 	r.Ledger.add(name, block.String())
 	return subnet, nil
+}
+
+// endpoints returns those of the addresses that Kubernetes knows which others may be told.
+func (r *NodeReconciler) endpoints(ctx context.Context, node *corev1.Node) ([]string, error) {
+	network, err := servedNetwork(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	known, err := registryOf(ctx, r, network)
+	if err != nil {
+		return nil, err
+	}
+	// The NodeSubnet controller tells of those that are refused.
+	endpoints, _, err := known.publish(node, internalIPs(node), nil)
+	return endpoints, err
 }

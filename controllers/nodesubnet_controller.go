@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -51,9 +52,7 @@ type NodeSubnetReconciler struct {
 // SetupWithManager adds the reconciler to a manager.
 func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.idle, r.unused = idleness{}, idleness{}
-	ofNode := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
-		return r.subnets(ctx, client.MatchingFields{nodeField: o.GetName()})
-	})
+	ofNode := handler.EnqueueRequestsFromMapFunc(r.withClaimants)
 	siblings := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
 		s, ok := o.(*podnetv1alpha1.NodeSubnet)
 		if !ok {
@@ -72,6 +71,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
+		Watches(&networkingv1.ServiceCIDR{}, all, builder.WithPredicates(specChanged())).
 		WatchesRawSource(source.Channel(r.PoliciesChanged, all)).
 		WatchesRawSource(source.Channel(r.Disputes.subnets, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
 		// Of several blocks of a node that could go, one goes at a time.
@@ -147,7 +147,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
 		return ctrl.Result{}, nil
 	}
-	if err := r.keepCurrent(ctx, subnet, node, fate); err != nil {
+	if err := r.keepCurrent(ctx, subnet, node, network, fate); err != nil {
 		return ctrl.Result{}, err
 	}
 	if !subnet.DeletionTimestamp.IsZero() {
@@ -204,23 +204,19 @@ func (r *NodeSubnetReconciler) refused(
 // keepCurrent writes what has changed of the node into its NodeSubnet. The update
 // carries the resourceVersion that it was computed from.
 func (r *NodeSubnetReconciler) keepCurrent(
-	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, fate ipam.Fate,
+	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, network *podnetv1alpha1.PodNetwork, fate ipam.Fate,
 ) error {
 	want := subnet.DeepCopy()
 	want.Spec.NodeUID = node.UID
 	if want.DeletionTimestamp.IsZero() {
 		controllerutil.AddFinalizer(want, podnetv1alpha1.NodeSubnetFinalizer)
 	}
-	endpoints, err := r.endpoints(ctx, node)
+	known, err := registryOf(ctx, r, network)
 	if err != nil {
 		return err
 	}
-	switch {
-	case len(endpoints) > 0:
-		want.Spec.Endpoints = endpoints
-	case len(want.Spec.Endpoints) == 0:
-		r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
-			"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
+	if err := r.publish(ctx, want, node, known); err != nil {
+		return err
 	}
 	keys, policiesSelect, err := r.nodeSelectors(ctx)
 	if err != nil {
@@ -228,7 +224,9 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	}
 	want.Spec.NodeLabels, want.Spec.NodeAddresses = labelsOf(node, keys), nil
 	if policiesSelect {
-		want.Spec.NodeAddresses = otherAddresses(node, want.Spec.Endpoints)
+		if want.Spec.NodeAddresses, err = otherAddresses(node, want.Spec.Endpoints, known); err != nil {
+			return err
+		}
 	}
 	want.Spec.State = podnetv1alpha1.SubnetActive
 	if fate == ipam.Drain {
@@ -243,20 +241,31 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	return nil
 }
 
-// endpoints returns the addresses to which others send packets for the node:
-// those that its agent found on it, else those that Kubernetes knows.
-func (r *NodeSubnetReconciler) endpoints(ctx context.Context, node *corev1.Node) ([]string, error) {
+// publish writes the addresses to which others send packets for the node, and tells of
+// those that it does not write.
+func (r *NodeSubnetReconciler) publish(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, known registry) error {
 	report := &podnetv1alpha1.NodeNetwork{}
-	err := r.Get(ctx, client.ObjectKeyFromObject(node), report)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
-	if err == nil && ownedBy(report, node) {
-		if reported := oneOfEachFamily(report.Status.Endpoints); len(reported) > 0 {
-			return reported, nil
+	claimed := claimedEndpoints(node, report)
+	if len(claimed) == 0 {
+		if len(subnet.Spec.Endpoints) == 0 {
+			r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
+				"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
 		}
+		return nil
 	}
-	return internalIPs(node), nil
+	endpoints, refused, err := known.publish(node, claimed, subnet.Spec.Endpoints)
+	if err != nil {
+		return err
+	}
+	subnet.Spec.Endpoints = endpoints
+	for _, no := range refused {
+		r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventEndpointRefused, actionReport,
+			"%s. Choose another address for the node (agent.nodeInterface, agent.nodeCIDRs), or correct its InternalIP.", no)
+	}
+	return nil
 }
 
 // nodeSelectors returns the keys of labels that RouteModes and policies select nodes by,

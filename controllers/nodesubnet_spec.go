@@ -61,8 +61,9 @@ func labelsOf(node *corev1.Node, keys []string) map[string]string {
 }
 
 // otherAddresses returns the addresses of the node's status, of whatever type, that are
-// no endpoints, sorted, each in the form that all compare by.
-func otherAddresses(node *corev1.Node, endpoints []string) []string {
+// no endpoints, sorted, each in the form that all compare by. Those that no node can have, or
+// that are the endpoints of others, are left out.
+func otherAddresses(node *corev1.Node, endpoints []string, known registry) ([]string, error) {
 	var addrs []netip.Addr
 	for _, a := range node.Status.Addresses {
 		// A name is an address too.
@@ -74,9 +75,15 @@ func otherAddresses(node *corev1.Node, endpoints []string) []string {
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	var out []string
 	for _, a := range slices.Compact(addrs) {
-		out = append(out, a.String())
+		why, err := known.judge(node, a.String())
+		if err != nil {
+			return nil, err
+		}
+		if why == "" {
+			out = append(out, a.String())
+		}
 	}
-	return out[:min(len(out), podnetv1alpha1.MaxNodeAddresses)]
+	return out[:min(len(out), podnetv1alpha1.MaxNodeAddresses)], nil
 }
 
 // policyKeysOf returns the keys of labels that the policies select nodes by as peers,

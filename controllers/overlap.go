@@ -73,7 +73,7 @@ func overlapMessage(overlaps []ipam.Overlap) string {
 
 // claims returns what the cluster uses for something else than pods.
 func (v *view) claims() []ipam.Claim {
-	var claims []ipam.Claim
+	claims := serviceClaims(v.services)
 	add := func(kind ipam.ClaimKind, by string, cidrs ...string) {
 		for _, text := range cidrs {
 			// What is no prefix can overlap none: others have to tell its writer.
@@ -81,9 +81,6 @@ func (v *view) claims() []ipam.Claim {
 				claims = append(claims, ipam.Claim{CIDR: cidr, Kind: kind, By: by})
 			}
 		}
-	}
-	for i := range v.services {
-		add(ipam.ClaimServices, v.services[i].Name, v.services[i].Spec.CIDRs...)
 	}
 	for i := range v.everyNode {
 		node := &v.everyNode[i]

@@ -205,7 +205,7 @@ func (v *view) summarise(status *podnetv1alpha1.PodNetworkStatus) {
 	ready, notReady := v.readiness()
 	status.NodesTotal, status.NodesReady = ptr.To(count(v.nodes)), ptr.To(ready)
 	for _, condition := range []metav1.Condition{
-		v.accepted(), v.ready(notReady), v.allocating(), v.exhausted(), v.runningLow(), v.conflicting(), v.overlapping(),
+		v.accepted(), v.ready(notReady), v.allocating(), v.exhausted(), v.runningLow(), v.conflicting(), v.overlapping(), v.refusedEndpoints(),
 	} {
 		apimeta.SetStatusCondition(&status.Conditions, condition)
 	}

@@ -25,8 +25,41 @@ import (
 // FieldOwner is the name under which the manager writes fields.
 const FieldOwner = "podnet-manager"
 
-// nodeField is the field of NodeSubnets by which a node's are found.
-const nodeField = "spec.node"
+// Fields by which objects are found: NodeSubnets by their node, and NodeNetworks and Nodes
+// by the addresses that they claim.
+const (
+	nodeField       = "spec.node"
+	endpointField   = "status.endpoints"
+	internalIPField = "status.internalIPs"
+)
+
+// index says which values of a field an object of a kind has.
+type index struct {
+	kind   client.Object
+	field  string
+	values func(client.Object) []string
+}
+
+var indices = []index{
+	{&podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
+		if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
+			return []string{s.Spec.Node}
+		}
+		return nil
+	}},
+	{&podnetv1alpha1.NodeNetwork{}, endpointField, func(o client.Object) []string {
+		if n, ok := o.(*podnetv1alpha1.NodeNetwork); ok {
+			return oneOfEachFamily(n.Status.Endpoints)
+		}
+		return nil
+	}},
+	{&corev1.Node{}, internalIPField, func(o client.Object) []string {
+		if n, ok := o.(*corev1.Node); ok {
+			return internalIPs(n)
+		}
+		return nil
+	}},
+}
 
 // Scheme returns a scheme with the kinds that the manager reads and writes.
 func Scheme() *runtime.Scheme {
@@ -48,14 +81,10 @@ func CacheOptions() *client.CacheOptions {
 
 // Setup adds every reconciler to a manager.
 func Setup(ctx context.Context, mgr ctrl.Manager) error {
-	err := mgr.GetFieldIndexer().IndexField(ctx, &podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
-		if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
-			return []string{s.Spec.Node}
+	for _, by := range indices {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, by.kind, by.field, by.values); err != nil {
+			return fmt.Errorf("indexing %T by %s: %w", by.kind, by.field, err)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("indexing NodeSubnets by node: %w", err)
 	}
 	// Made now, so that the caches count as synced only when all of these are.
 	for _, kind := range []client.Object{

@@ -72,6 +72,13 @@ const (
 	// ReasonRangesOverlap: they do; the message names both sides.
 	ReasonRangesOverlap = "RangesOverlap"
 
+	// ConditionEndpointsRefused says, on a PodNetwork, whether nodes claim addresses that other nodes are not told to send to.
+	ConditionEndpointsRefused = "EndpointsRefused"
+	// ReasonEndpointsAccepted: none does.
+	ReasonEndpointsAccepted = "EndpointsAccepted"
+	// ReasonEndpointsRefused: some are pods', Services', another node's, or none that packets can be sent to; the message says which and why.
+	ReasonEndpointsRefused = "EndpointsRefused"
+
 	// ConditionSubnetsConflict says, on a PodNetwork, whether NodeSubnets contradict each other or the ranges.
 	ConditionSubnetsConflict = "SubnetsConflict"
 	// ReasonNoConflict: no two NodeSubnets overlap, and all lie within ranges.

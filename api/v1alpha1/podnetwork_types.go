@@ -354,7 +354,8 @@ type RangeStatus struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type PodNetworkStatus struct {
-	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict and RangesOverlap.
+	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
+	// EndpointsRefused.
 	//
 	// +optional
 	// +listType=map

@@ -120,8 +120,8 @@ func (o Overlap) String() string {
 		return fmt.Sprintf("Range %s overlaps the service CIDR %s (ServiceCIDR %s): a pod and a service may get the same address,"+
 			" and packets to it go to the service. Add another range and drain this one.", o.Range, o.CIDR, by)
 	case ClaimNode:
-		return fmt.Sprintf("Range %s overlaps addresses of nodes (%s): once a block holds such an address,"+
-			" packets to it go to the block's node instead. Add another range and drain this one.", o.Range, by)
+		return fmt.Sprintf("Range %s overlaps addresses of nodes (%s): other nodes are not told to send to"+
+			" such an address. Add another range and drain this one, or choose other addresses for the nodes.", o.Range, by)
 	case ClaimInterface:
 		nodes := "1 node has"
 		if o.Users > 1 {

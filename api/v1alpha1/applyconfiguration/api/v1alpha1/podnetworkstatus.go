@@ -14,7 +14,8 @@ import (
 //
 // PodNetworkStatus says what the network is.
 type PodNetworkStatusApplyConfiguration struct {
-	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict and RangesOverlap.
+	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
+	// EndpointsRefused.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// ranges says how much of each range is in use.
 	Ranges []RangeStatusApplyConfiguration `json:"ranges,omitempty"`

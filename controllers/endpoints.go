@@ -1,0 +1,279 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/ipam"
+)
+
+// eventEndpointRefused is the reason of the Event about an address that is not published.
+const eventEndpointRefused = "EndpointRefused"
+
+// claimant is a node that says others shall send to an address.
+type claimant struct {
+	node *corev1.Node
+	// published says that its NodeSubnets name the address.
+	published bool
+}
+
+// elder reports whether of two claimants of an address it is this one's: the one keeps it
+// for which it is published, else the older node.
+func (c claimant) elder(than claimant) bool {
+	if c.published != than.published {
+		return c.published
+	}
+	if !c.node.CreationTimestamp.Equal(&than.node.CreationTimestamp) {
+		return c.node.CreationTimestamp.Before(&than.node.CreationTimestamp)
+	}
+	return c.node.Name < than.node.Name
+}
+
+// registry decides which addresses of nodes others are told to send to. What a node says of
+// itself is not enough: it would get what others send to that address, be taken for its owner
+// by policies, and be believed as a tunnel's end.
+type registry struct {
+	ranges   []netip.Prefix
+	services []ipam.Claim
+	// claimants returns the nodes that say an address is theirs now.
+	claimants func(address string) ([]claimant, error)
+}
+
+// refusal is an address of a node that is not published.
+type refusal struct {
+	node, address string
+	// why is a clause without a full stop.
+	why string
+}
+
+// String says in a sentence without a full stop what is refused and why.
+func (r refusal) String() string {
+	return fmt.Sprintf("%s of Node %s is not given to others as its endpoint: %s", r.address, r.node, r.why)
+}
+
+// judge says why an address that a node claims is not published; empty where it is.
+func (g registry) judge(node *corev1.Node, address string) (string, error) {
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return "it is no address", nil //nolint:nilerr // Others need not know more.
+	}
+	if why := ipam.Foreign(addr, g.ranges, g.services); why != "" {
+		return why, nil
+	}
+	all, err := g.claimants(address)
+	if err != nil {
+		return "", err
+	}
+	self := claimant{node: node}
+	if i := slices.IndexFunc(all, func(c claimant) bool { return c.node.Name == node.Name }); i >= 0 {
+		self = all[i]
+	}
+	for _, other := range all {
+		if other.node.Name != node.Name && other.elder(self) {
+			return fmt.Sprintf("Node %s has it, and keeps it until it gives it up", other.node.Name), nil
+		}
+	}
+	return "", nil
+}
+
+// publish returns which of the addresses that a node claims others are told, and which are
+// refused. Of a family whose claim is refused it keeps the one that was published before,
+// as long as nobody else claims that.
+func (g registry) publish(node *corev1.Node, claimed, before []string) (endpoints []string, refused []refusal, err error) {
+	for _, address := range claimed {
+		why, err := g.judge(node, address)
+		if err != nil {
+			return nil, nil, err
+		}
+		if why == "" {
+			endpoints = append(endpoints, address)
+			continue
+		}
+		refused = append(refused, refusal{node.Name, address, why})
+		former := slices.IndexFunc(before, func(b string) bool { return strings.Contains(b, ":") == strings.Contains(address, ":") })
+		if former < 0 || before[former] == address {
+			continue
+		}
+		all, err := g.claimants(before[former])
+		if err != nil {
+			return nil, nil, err
+		}
+		if addr, err := netip.ParseAddr(before[former]); err == nil && len(all) == 0 && ipam.Foreign(addr, g.ranges, g.services) == "" {
+			endpoints = append(endpoints, before[former])
+		}
+	}
+	return endpoints, refused, nil
+}
+
+// claimedEndpoints returns the addresses to which others shall send packets for a node:
+// those that its agent found on it, else those that Kubernetes knows.
+func claimedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []string {
+	if report != nil && ownedBy(report, node) {
+		if reported := oneOfEachFamily(report.Status.Endpoints); len(reported) > 0 {
+			return reported
+		}
+	}
+	return internalIPs(node)
+}
+
+// publishes reports whether one of a node's NodeSubnets names an address. Those that were
+// released are of a node that has gone.
+func publishes(node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet, address string) bool {
+	return slices.ContainsFunc(subnets, func(s podnetv1alpha1.NodeSubnet) bool {
+		return s.Spec.Node == node.Name && s.Spec.State != podnetv1alpha1.SubnetReleased && slices.Contains(s.Spec.Endpoints, address)
+	})
+}
+
+// registryOf returns the registry of a cluster, which is read as it is needed.
+func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alpha1.PodNetwork) (registry, error) {
+	services := &networkingv1.ServiceCIDRList{}
+	if err := reader.List(ctx, services, client.UnsafeDisableDeepCopy); err != nil {
+		return registry{}, fmt.Errorf("listing ServiceCIDRs: %w", err)
+	}
+	g := registry{services: serviceClaims(services.Items), claimants: func(address string) ([]claimant, error) {
+		return claimantsOf(ctx, reader, address)
+	}}
+	if network != nil {
+		ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+		g.ranges = ranges.cidrs()
+	}
+	return g, nil
+}
+
+// claimantsOf finds the nodes that claim an address.
+func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]claimant, error) {
+	names, err := namesWith(ctx, reader, address)
+	if err != nil {
+		return nil, err
+	}
+	var out []claimant
+	for _, name := range names {
+		node, report, subnets := &corev1.Node{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.NodeSubnetList{}
+		if err := reader.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
+			if client.IgnoreNotFound(err) != nil {
+				return nil, fmt.Errorf("reading Node %s: %w", name, err)
+			}
+			continue // What it said dies with it.
+		}
+		if err := reader.Get(ctx, client.ObjectKey{Name: name}, report); client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading NodeNetwork %s: %w", name, err)
+		}
+		if !slices.Contains(claimedEndpoints(node, report), address) {
+			continue
+		}
+		if err := reader.List(ctx, subnets, client.MatchingFields{nodeField: name}, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("listing the blocks of Node %s: %w", name, err)
+		}
+		out = append(out, claimant{node, publishes(node, subnets.Items, address)})
+	}
+	return out, nil
+}
+
+// namesWith returns the names of nodes that may claim an address, sorted: the agents' reports
+// and the Nodes name it.
+func namesWith(ctx context.Context, reader client.Reader, address string) ([]string, error) {
+	reports, nodes := &podnetv1alpha1.NodeNetworkList{}, &corev1.NodeList{}
+	if err := reader.List(ctx, reports, client.MatchingFields{endpointField: address}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing the NodeNetworks with endpoint %s: %w", address, err)
+	}
+	if err := reader.List(ctx, nodes, client.MatchingFields{internalIPField: address}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing the Nodes with address %s: %w", address, err)
+	}
+	var names []string
+	for i := range reports.Items {
+		names = append(names, reports.Items[i].Name)
+	}
+	for i := range nodes.Items {
+		names = append(names, nodes.Items[i].Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// serviceClaims are the service CIDRs as values.
+func serviceClaims(services []networkingv1.ServiceCIDR) []ipam.Claim {
+	var out []ipam.Claim
+	for i := range services {
+		for _, text := range services[i].Spec.CIDRs {
+			if cidr, err := netip.ParsePrefix(text); err == nil {
+				out = append(out, ipam.Claim{CIDR: cidr, Kind: ipam.ClaimServices, By: services[i].Name})
+			}
+		}
+	}
+	return out
+}
+
+// withClaimants returns a request for each NodeSubnet of the node that an object is of, and
+// of those that claim an address which the object names: it may be theirs now.
+func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Object) []ctrl.Request {
+	var addresses []string
+	switch o := o.(type) {
+	case *corev1.Node:
+		addresses = internalIPs(o)
+	case *podnetv1alpha1.NodeNetwork:
+		addresses = oneOfEachFamily(o.Status.Endpoints)
+	}
+	names := []string{o.GetName()}
+	for _, address := range addresses {
+		with, err := namesWith(ctx, r, address)
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "looking for other claims of an address")
+		}
+		names = append(names, with...)
+	}
+	slices.Sort(names)
+	var requests []ctrl.Request
+	for _, name := range slices.Compact(names) {
+		requests = append(requests, r.subnets(ctx, client.MatchingFields{nodeField: name})...)
+	}
+	return requests
+}
+
+// refusedEndpoints says which nodes claim addresses that others are not told.
+func (v *view) refusedEndpoints() metav1.Condition {
+	byAddress := map[string][]claimant{}
+	for i := range v.everyNode {
+		node := &v.everyNode[i]
+		for _, address := range claimedEndpoints(node, v.reports[node.Name]) {
+			byAddress[address] = append(byAddress[address], claimant{node, publishes(node, v.byNode[node.Name], address)})
+		}
+	}
+	g := registry{
+		ranges: v.ranges.cidrs(), services: serviceClaims(v.services),
+		claimants: func(address string) ([]claimant, error) { return byAddress[address], nil },
+	}
+	var sentences []string
+	for i := range v.everyNode {
+		node := &v.everyNode[i]
+		for _, address := range claimedEndpoints(node, v.reports[node.Name]) {
+			if why, err := g.judge(node, address); err == nil && why != "" {
+				sentences = append(sentences, refusal{node.Name, address, why}.String()+".")
+			}
+		}
+	}
+	c := metav1.Condition{
+		Type: podnetv1alpha1.ConditionEndpointsRefused, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonEndpointsAccepted,
+		Message: "Every address that nodes say others shall send to is theirs alone.",
+	}
+	if len(sentences) == 0 {
+		return c
+	}
+	slices.Sort(sentences)
+	first := sentences[:min(len(sentences), named)]
+	if more := len(sentences) - len(first); more > 0 {
+		first = append(slices.Clone(first), fmt.Sprintf("So it is with %d more.", more))
+	}
+	c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonEndpointsRefused
+	c.Message = limited(strings.Join(first, " ") + " Choose other addresses for these nodes (agent.nodeInterface, agent.nodeCIDRs), or correct their InternalIPs.")
+	return c
+}

@@ -1,0 +1,217 @@
+package controllers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// claiming is a cluster of nodes whose agents say which addresses are theirs. The i-th node
+// has the block 10.244.i.0/24 and was the i-th to come.
+type claiming struct {
+	*gomega.WithT
+	t      *testing.T
+	api    client.Client
+	told   *events.FakeRecorder
+	keeper *NodeSubnetReconciler
+}
+
+func newClaiming(t *testing.T, nodes ...string) *claiming {
+	t.Helper()
+	network := &podnetv1alpha1.PodNetwork{
+		ObjectMeta: metav1.ObjectMeta{Name: podnetv1alpha1.DefaultPodNetwork},
+		Spec:       podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{{CIDR: "10.244.0.0/16"}, {CIDR: "fd44::/48"}}},
+	}
+	services := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
+	build := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(network, services).WithStatusSubresource(&podnetv1alpha1.NodeNetwork{}, &corev1.Node{})
+	for _, by := range indices {
+		build = build.WithIndex(by.kind, by.field, by.values)
+	}
+	for i, name := range nodes {
+		came := metav1.NewTime(time.Unix(1_700_000_000+int64(i), 0))
+		uid := types.UID("uid-of-" + name)
+		build = build.WithObjects(
+			&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid, CreationTimestamp: came}},
+			&podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: name, UID: uid}}}},
+			&podnetv1alpha1.NodeSubnet{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("10.244.%d.0-24", i), UID: uid},
+				Spec: podnetv1alpha1.NodeSubnetSpec{
+					Network: podnetv1alpha1.DefaultPodNetwork, Node: name, NodeUID: uid, CIDR: fmt.Sprintf("10.244.%d.0/24", i), State: podnetv1alpha1.SubnetActive,
+				},
+			})
+	}
+	c := &claiming{WithT: gomega.NewWithT(t), t: t, api: build.Build(), told: events.NewFakeRecorder(100)}
+	c.keeper = &NodeSubnetReconciler{
+		Client: c.api, Live: c.api, Events: c.told, Clock: clock.RealClock{}, Disputes: newDisputes(), Policies: policyList{}, idle: idleness{}, unused: idleness{},
+	}
+	return c
+}
+
+// say has a node's agent report endpoints, and lets the manager look at all whom that wakes.
+func (c *claiming) say(node string, endpoints ...string) {
+	c.t.Helper()
+	report := &podnetv1alpha1.NodeNetwork{}
+	c.Expect(c.api.Get(c.t.Context(), client.ObjectKey{Name: node}, report)).To(gomega.Succeed())
+	before := report.DeepCopy()
+	report.Status.Endpoints = endpoints
+	c.Expect(c.api.Status().Update(c.t.Context(), report)).To(gomega.Succeed())
+	// As a watch does, with what was and what is.
+	c.look(append(c.keeper.withClaimants(c.t.Context(), before), c.keeper.withClaimants(c.t.Context(), report)...))
+}
+
+func (c *claiming) look(requests []ctrl.Request) {
+	c.t.Helper()
+	for _, request := range requests {
+		_, err := c.keeper.Reconcile(c.t.Context(), request)
+		c.Expect(err).NotTo(gomega.HaveOccurred())
+	}
+}
+
+// published returns what others are told to send to.
+func (c *claiming) published(node string) []string {
+	c.t.Helper()
+	list := &podnetv1alpha1.NodeSubnetList{}
+	c.Expect(c.api.List(c.t.Context(), list, client.MatchingFields{nodeField: node})).To(gomega.Succeed())
+	c.Expect(list.Items).To(gomega.HaveLen(1))
+	return list.Items[0].Spec.Endpoints
+}
+
+// events returns what was told since it was last asked.
+func (c *claiming) events() string {
+	var all []string
+	for {
+		select {
+		case e := <-c.told.Events:
+			all = append(all, e)
+		default:
+			return strings.Join(all, "\n")
+		}
+	}
+}
+
+func TestAddressesThatAreNoNodesAreNotPublished(t *testing.T) {
+	for address, why := range map[string]string{
+		"10.244.1.2": "it lies in range 10.244.0.0/16", "fd44:0:0:1::2": "it lies in range fd44::/48", "10.96.0.10": "it lies in the service CIDR 10.96.0.0/16 (ServiceCIDR kubernetes)",
+		"127.0.0.1": "loopback", "0.0.0.0": "reserved", "169.254.1.1": "link-local", "224.0.0.1": "multicast", "255.255.255.255": "broadcast", "240.0.0.1": "class E",
+		"::1": "loopback", "::": "unspecified", "fe80::1": "link-local", "ff02::1": "multicast", "192.0.2.1": "Node a has it, and keeps it until it gives it up",
+	} {
+		t.Run(address, func(t *testing.T) {
+			c := newClaiming(t, "a", "b")
+			c.say("a", "192.0.2.1", "2001:db8::1")
+			c.say("b", "192.0.2.2", "2001:db8::2")
+			c.Expect(c.events()).To(gomega.BeEmpty())
+			endpoints := []string{address, "2001:db8::2"}
+			if strings.Contains(address, ":") {
+				endpoints = []string{"192.0.2.2", address}
+			}
+			c.say("b", endpoints...)
+			c.Expect(c.published("b")).To(gomega.ConsistOf("192.0.2.2", "2001:db8::2"), "it keeps what it had")
+			c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1", "2001:db8::1"}))
+			told := c.events()
+			c.Expect(told).To(gomega.And(gomega.ContainSubstring("Warning EndpointRefused "+address+" of Node b"), gomega.ContainSubstring(why)))
+			c.Expect(c.condition()).To(gomega.And(
+				gomega.HaveField("Status", metav1.ConditionTrue), gomega.HaveField("Message", gomega.ContainSubstring(why))))
+			c.say("b", "192.0.2.2", "2001:db8::2")
+			c.Expect(c.condition()).To(gomega.HaveField("Status", metav1.ConditionFalse))
+		})
+	}
+}
+
+// condition is that of the PodNetwork.
+func (c *claiming) condition() metav1.Condition {
+	c.t.Helper()
+	r := &PodNetworkReconciler{Client: c.api}
+	lists := struct {
+		nodes    corev1.NodeList
+		reports  podnetv1alpha1.NodeNetworkList
+		subnets  podnetv1alpha1.NodeSubnetList
+		services []networkingv1.ServiceCIDR
+	}{}
+	for _, list := range []client.ObjectList{&lists.nodes, &lists.reports, &lists.subnets} {
+		c.Expect(c.api.List(c.t.Context(), list)).To(gomega.Succeed())
+	}
+	var err error
+	lists.services, err = r.serviceCIDRs(c.t.Context())
+	c.Expect(err).NotTo(gomega.HaveOccurred())
+	v := viewOf(c.t, "10.244.0.0/16", "fd44::/48")
+	v.everyNode, v.services = lists.nodes.Items, lists.services
+	for i := range lists.reports.Items {
+		v.reports[lists.reports.Items[i].Name] = &lists.reports.Items[i]
+	}
+	for _, s := range lists.subnets.Items {
+		v.byNode[s.Spec.Node] = append(v.byNode[s.Spec.Node], s)
+	}
+	return v.refusedEndpoints()
+}
+
+// The Node says it where the agent has not spoken; that is no better.
+func TestInternalIPsAreNotBelievedEither(t *testing.T) {
+	c := newClaiming(t, "a", "b")
+	c.say("a", "192.0.2.1")
+	node := &corev1.Node{}
+	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "b"}, node)).To(gomega.Succeed())
+	for _, address := range []string{"10.244.0.7", "192.0.2.1"} {
+		node.Status.Addresses = []corev1.NodeAddress{internal(address)}
+		c.Expect(c.api.Status().Update(t.Context(), node)).To(gomega.Succeed())
+		c.look(c.keeper.withClaimants(t.Context(), node))
+		c.Expect(c.published("b")).To(gomega.BeEmpty())
+		c.Expect(c.events()).To(gomega.ContainSubstring("EndpointRefused " + address))
+		allocator := &NodeReconciler{Client: c.api}
+		c.Expect(allocator.endpoints(t.Context(), node)).To(gomega.BeEmpty(), "nor in a block that is made")
+	}
+	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}))
+}
+
+func TestAddressGoesOverWhenItsOwnerGivesItUp(t *testing.T) {
+	c := newClaiming(t, "a", "b")
+	c.say("a", "192.0.2.1")
+	c.say("b", "192.0.2.1")
+	c.Expect(c.published("b")).To(gomega.BeEmpty())
+	c.say("a", "192.0.2.3")
+	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.3"}))
+	c.Expect(c.published("b")).To(gomega.Equal([]string{"192.0.2.1"}), "whoever waits for it is looked at")
+
+	c.say("a", "192.0.2.1")
+	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.3"}), "it is the younger node's now")
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+	c.Expect(c.api.Delete(t.Context(), node)).To(gomega.Succeed())
+	report := &podnetv1alpha1.NodeNetwork{}
+	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "b"}, report)).To(gomega.Succeed())
+	c.look(c.keeper.withClaimants(t.Context(), report))
+	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}), "a node that goes gives its addresses up")
+}
+
+// Two nodes swap addresses, in any order of what their agents say: in the end each has
+// the other's, and at no time do two have one.
+func TestNodesSwapAddresses(t *testing.T) {
+	for _, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+		c := newClaiming(t, "a", "b")
+		c.say("a", "192.0.2.1")
+		c.say("b", "192.0.2.2")
+		swapped := map[string]string{"a": "192.0.2.2", "b": "192.0.2.1"}
+		for _, node := range order {
+			c.say(node, swapped[node])
+			if both := append(slices.Clone(c.published("a")), c.published("b")...); len(both) == 2 && both[0] == both[1] {
+				t.Errorf("both have %s", both[0])
+			}
+		}
+		for node, address := range swapped {
+			c.Expect(c.published(node)).To(gomega.Equal([]string{address}))
+		}
+	}
+}
