@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,7 +35,8 @@ type Facts struct {
 	// IPv6 says whether the kernel has IPv6 and it is not turned off.
 	IPv6 bool
 	// AcceptRA are the names of the interfaces on which router advertisements are
-	// accepted as long as forwarding is off, or were before podnet turned it on.
+	// accepted as long as forwarding is off, or were before podnet turned it on; and
+	// default, where they are on interfaces that come.
 	AcceptRA []string
 }
 
@@ -145,7 +147,8 @@ func isUnderlay(dst netip.Prefix, kind, protocol int) bool {
 
 // acceptRA returns the names of the links that would stop to accept router
 // advertisements when forwarding is turned on: those with accept_ra=1 and no
-// forwarding. Where podnet changed the parameter, its value from before counts.
+// forwarding. The same holds for what new links begin with: an interface that comes later,
+// and asks for an advertisement as soon as it is up, would else get none. Where podnet changed the parameter, its value from before counts.
 func (k *Kernel) acceptRA(links []model.HostLink) ([]string, error) {
 	k.mu.Lock()
 	previous, err := k.readPrevious()
@@ -154,7 +157,7 @@ func (k *Kernel) acceptRA(links []model.HostLink) ([]string, error) {
 		return nil, err
 	}
 	var names []string
-	for _, l := range links {
+	for _, l := range append(slices.Clone(links), model.HostLink{Name: "default"}) {
 		key := ipv6Conf(l.Name, "accept_ra")
 		if previous[key] == "1" {
 			names = append(names, l.Name)

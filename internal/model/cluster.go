@@ -225,8 +225,9 @@ type Host struct {
 	BridgeNetfilter bool
 	// IPv6 says whether the kernel has IPv6 and it is not turned off.
 	IPv6 bool
-	// AcceptRA are the names of endpoint interfaces on which router advertisements
-	// were accepted before IPv6 forwarding was turned on (accept_ra of 1).
+	// AcceptRA are the names of interfaces on which router advertisements were accepted
+	// before IPv6 forwarding was turned on (accept_ra of 1), and default where they are on
+	// interfaces that come.
 	AcceptRA []string
 }
 

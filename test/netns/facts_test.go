@@ -5,9 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
 
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
 )
 
 func (n *node) facts(t *testing.T) kernel.Facts {
@@ -93,11 +97,18 @@ func TestRouterAdvertisementsStayAccepted(t *testing.T) {
 			n.restart(t)
 			n.sync(t)
 		}
-		if got := n.facts(t).AcceptRA; !slices.Equal(got, []string{"eth0"}) {
-			t.Errorf("%s finds router advertisements accepted on %v, want eth0", what, got)
+		if got := n.facts(t).AcceptRA; !slices.Equal(got, []string{"eth0", "default"}) {
+			t.Errorf("%s finds router advertisements accepted on %v, want eth0 and default", what, got)
 		}
 		if got := n.ReadSysctl(t, "net/ipv6/conf/eth0/accept_ra"); got != "2" {
 			t.Errorf("%s: accept_ra is %s, want 2", what, got)
+		}
+	}
+	// What comes by podnet's own links configures nothing.
+	p := n.addPod(t)
+	for _, link := range []string{p.HostLink, model.VXLANLink4, model.VXLANLink6} {
+		if got := n.ReadSysctl(t, "net/ipv6/conf/"+link+"/accept_ra"); got != "0" {
+			t.Errorf("accept_ra of %s is %s, want 0", link, got)
 		}
 	}
 	// Who forwarded before did not accept them, and does not from now on.
@@ -107,6 +118,25 @@ func TestRouterAdvertisementsStayAccepted(t *testing.T) {
 	if got := other.facts(t).AcceptRA; len(got) > 0 {
 		t.Errorf("a node that forwarded before accepted router advertisements on %v", got)
 	}
+}
+
+// An interface that comes when the node forwards already has its default route from its
+// router, as on a node without pods.
+func TestInterfaceThatComesLaterTakesRouterAdvertisements(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeOverlay, families: dual})
+	n := c.nodes[0]
+	n.Script(t, `
+		ip link add eth1 link eth0 type macvlan mode bridge
+		ip link set eth1 up
+	`)
+	router := model.DeriveMAC("router")
+	from, to := netip.MustParseAddr("fe80::7777"), netip.MustParseAddr("ff02::1")
+	c.underlay.SendFrame(t, "fabric", topology.Frame([6]byte{0x33, 0x33, 0, 0, 0, 1}, router, topology.EtherIPv6,
+		topology.RouterAdvertisement(router, from, to)))
+	gomega.NewWithT(t).Eventually(func() string {
+		return n.Run(t, "ip", "-6", "route", "show", "default", "dev", "eth1")
+	}, 10*time.Second, 20*time.Millisecond).Should(gomega.ContainSubstring(from.String()))
 }
 
 func TestNodeWithoutIPv6(t *testing.T) {
