@@ -211,9 +211,9 @@ func (v *view) judgeNode() {
 	}
 	if v.bridge && !v.host.BridgeNetfilter {
 		v.problem(model.Problem{
-			Reason: model.ReasonModuleMissing,
-			Message: "The module br_netfilter is not loaded: services and network policy do not see packets between pods of this node's bridge. " +
-				"Load it with `modprobe br_netfilter`.",
+			Reason: model.ReasonModuleMissing, Fatal: v.network.Attachment == model.Bridge,
+			Message: "The module br_netfilter is not loaded: services and network policy do not see packets between pods of this node's bridge, " +
+				"and new pods wait. Load it with `modprobe br_netfilter`.",
 		})
 	}
 	largest := 0

@@ -305,17 +305,26 @@ func TestBridgeHoldsTheGatewaysOfAllOwnBlocks(t *testing.T) {
 	}
 }
 
-func TestBridgeWithoutNetfilterIsReported(t *testing.T) {
+// Policies and services do not hold on a bridge whose frames nobody else sees: no pod may
+// come before they do.
+func TestBridgeWithoutNetfilterKeepsPodsWaiting(t *testing.T) {
 	c := cluster()
 	c.Network.Attachment, c.Host.BridgeNetfilter = model.Bridge, false
 	p := Build(c)
-	if expectProblem(t, p.Problems, model.ReasonModuleMissing, "modprobe br_netfilter").Fatal {
-		t.Error("the problem is fatal")
+	if !expectProblem(t, p.Problems, model.ReasonModuleMissing, "modprobe br_netfilter").Fatal {
+		t.Error("the problem is not fatal")
 	}
 	for _, s := range p.State.Sysctls {
 		if s.Key == "net/bridge/bridge-nf-call-iptables" {
 			t.Error("sets what the kernel does not have")
 		}
+	}
+	// New pods have nothing to do with a bridge on which former ones hang.
+	onBridge := pod("x", 2)
+	onBridge.Attachment = model.Bridge
+	c.Network.Attachment, c.Pods = model.PointToPoint, []model.Pod{onBridge}
+	if expectProblem(t, Build(c).Problems, model.ReasonModuleMissing, "modprobe br_netfilter").Fatal {
+		t.Error("pods on links of their own wait for it")
 	}
 }
 

@@ -3,7 +3,9 @@ package netns
 import (
 	"errors"
 	"testing"
+	"time"
 
+	"github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/internal/model"
@@ -57,24 +59,40 @@ func TestUnusedAddressesAreUnreachable(t *testing.T) {
 	})
 }
 
-func TestBridgeWithoutBridgeNetfilter(t *testing.T) {
-	for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
-		t.Run(string(mode), func(t *testing.T) {
-			t.Parallel()
-			c := newCluster(t, options{nodes: 0, attachment: model.Bridge, mode: mode, families: dual, noBridgeNetfilter: true})
-			c.addNode(t)
-			for _, n := range c.nodes {
-				n.Sysctl(t, "net/bridge/bridge-nf-call-iptables", "0")
-				n.Sysctl(t, "net/bridge/bridge-nf-call-ip6tables", "0")
-			}
-			c.sync(t)
-			reaches(t, c.nodes[0].addPod(t), c.nodes[0].addPod(t), c.nodes[1].addPod(t))
-			c.nodes[0].checkState(t)
-			if got := c.nodes[0].ReadSysctl(t, "net/bridge/bridge-nf-call-iptables"); got != "0" {
-				t.Errorf("bridge-nf-call-iptables is %s", got)
-			}
-		})
+// Where only the bridge sees its frames, policies and Services hold for none of its pods:
+// those that are there go on, and no other comes until the module is there.
+func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, options{nodes: 2, attachment: model.Bridge, mode: model.ModeRouted, families: dual})
+	l := newLoop(t, c.nodes[0])
+	a, b, remote := l.newPod(t), l.newPod(t), c.nodes[1].addPod(t)
+	for _, p := range []*pod{a, b} {
+		l.attach(t, p)
+		p.Serve(t, port)
 	}
+	g := gomega.NewWithT(t)
+	serving := func() error {
+		l.syncer.Trigger()
+		_, err := l.syncer.Serving()
+		return err
+	}
+	load := func(there bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		c.noBridgeNetfilter = !there
+	}
+	load(false)
+	g.Eventually(serving, 10*time.Second, 50*time.Millisecond).Should(gomega.MatchError(gomega.ContainSubstring("modprobe br_netfilter")))
+	late := l.newPod(t)
+	if err := l.Try(func() error { return l.syncer.Attach(t.Context(), late.Pod) }); err == nil {
+		t.Error("a pod is attached whose policies would not hold")
+	}
+	reaches(t, a, b, remote)
+	load(true)
+	g.Eventually(serving, 10*time.Second, 50*time.Millisecond).Should(gomega.Succeed())
+	l.attach(t, late)
+	late.Serve(t, port)
+	reaches(t, late, a, remote)
 }
 
 // A kernel without the VXLAN module still routes.
