@@ -15,12 +15,6 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// The gateways of pods under PointToPoint: link-local, and the same on every node.
-var (
-	linkLocalGateway4 = netip.AddrFrom4([4]byte{169, 254, 1, 1})
-	linkLocalGateway6 = netip.MustParseAddr("fe80::1")
-)
-
 // podInterface is the index of the pod's end in the interfaces of a result.
 const podInterface = 1
 
@@ -35,7 +29,7 @@ func newResult(pod model.Pod, netns string) *types100.Result {
 		},
 	}
 	for i, addr := range pod.Addrs {
-		length, gateway := addr.BitLen(), linkLocalGateway(addr.Is4())
+		length, gateway := addr.BitLen(), ipam.LinkGateway(addr.Is4())
 		if pod.Attachment == model.Bridge {
 			length, gateway = pod.Blocks[i].Bits(), ipam.GatewayAddress(pod.Blocks[i])
 		}
@@ -50,13 +44,6 @@ func newResult(pod model.Pod, netns string) *types100.Result {
 		})
 	}
 	return result
-}
-
-func linkLocalGateway(is4 bool) netip.Addr {
-	if is4 {
-		return linkLocalGateway4
-	}
-	return linkLocalGateway6
 }
 
 // checkPrevResult returns an error where the runtime takes the pod's addresses

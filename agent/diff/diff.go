@@ -72,6 +72,7 @@ func Additions(part model.State) []Op {
 	var ops opList
 	appendOps(&ops, Put, part.Ports)
 	appendOps(&ops, Put, part.Sysctls)
+	appendOps(&ops, Put, part.Addresses)
 	ops.elements(Put, part.Firewall)
 	appendOps(&ops, Put, part.Neighbours)
 	appendOps(&ops, Put, part.Routes)
@@ -79,7 +80,7 @@ func Additions(part model.State) []Op {
 }
 
 // Removals returns the operations that take away what Additions made, but for
-// ports and parameters, which go with their links.
+// ports, parameters and addresses, which go with their links.
 func Removals(part model.State) []Op {
 	part = sorted(part)
 	var ops opList
@@ -273,10 +274,10 @@ func splitSysctls(sysctls []model.Sysctl, links []model.Link) (early, late []mod
 }
 
 // sysctlLink returns the link that a parameter is of, or nothing: keys of links
-// are net/<family>/conf/<link>/<parameter>.
+// are net/<family>/conf/<link>/<parameter>, and the same with neigh.
 func sysctlLink(key string) string {
 	parts := strings.Split(key, "/")
-	if len(parts) != 5 || parts[0] != "net" || parts[2] != "conf" {
+	if len(parts) != 5 || parts[0] != "net" || parts[2] != "conf" && parts[2] != "neigh" {
 		return ""
 	}
 	return parts[3]

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"encoding/binary"
+	"math/big"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,6 +26,9 @@ var protocols = map[string]byte{"tcp": 6, "udp": 17, "sctp": 132}
 
 // interfaceName is the length of an interface's name in the kernel (IFNAMSIZ).
 const interfaceName = 16
+
+// addressBits is the length of an IPv6 address.
+const addressBits = 128
 
 // kernelKey writes the key of an element as the kernel holds it: each part of a
 // concatenation fills whole registers of four bytes (net/netfilter/nf_tables_api.c).
@@ -54,6 +58,13 @@ func kernelPart(kind, text string) ([]byte, bool) {
 	case "ipv4_addr", "ipv6_addr":
 		a, err := netip.ParseAddr(text)
 		return a.AsSlice(), err == nil
+	case "integer":
+		// Of the fields that nft has no type for, podnet uses the size of one alone.
+		number, ok := new(big.Int).SetString(text, 0)
+		if !ok || number.Sign() < 0 || number.BitLen() > addressBits {
+			return nil, false
+		}
+		return number.FillBytes(make([]byte, addressBits/8)), true
 	case "ether_addr":
 		mac, err := net.ParseMAC(text)
 		return mac, err == nil

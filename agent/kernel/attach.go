@@ -9,18 +9,12 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
-
-// gateways are what pods that hang on a link of their own send to: the same on
-// every node, and on no interface. The IPv4 one is of RFC 3927.
-var gateways = map[bool]netip.Addr{
-	true:  netip.AddrFrom4([4]byte{169, 254, 1, 1}),
-	false: netip.MustParseAddr("fe80::1"),
-}
 
 // Attach makes a pod's link and configures its end inside the pod's namespace.
 // What the node needs for the pod besides, such as its route, is in the plan. A
@@ -199,8 +193,12 @@ func podSysctls(pod model.Pod, link string) error {
 	if err := writeIfThere(ipv6Conf(link, "accept_ra"), "0"); err != nil {
 		return err
 	}
-	// The link-local address can be used at once: nobody else has the MAC that it is made of.
+	// The link-local address can be used at once: nobody else has the MAC that it is made of,
+	// as that one is of which the node takes neighbour discovery.
 	if err := writeIfThere(ipv6Conf(link, "accept_dad"), "0"); err != nil {
+		return err
+	}
+	if err := writeIfThere(ipv6Conf(link, "addr_gen_mode"), fmt.Sprint(nl.IN6_ADDR_GEN_MODE_EUI64)); err != nil {
 		return err
 	}
 	for _, addr := range pod.Addrs {
@@ -237,7 +235,7 @@ func podNeighbours(pod model.Pod) []model.Neighbour {
 	}
 	var out []model.Neighbour
 	for _, addr := range pod.Addrs {
-		out = append(out, model.Neighbour{Link: pod.IfName, Addr: gateways[addr.Is4()], MAC: pod.HostMAC})
+		out = append(out, model.Neighbour{Link: pod.IfName, Addr: ipam.LinkGateway(addr.Is4()), MAC: pod.HostMAC})
 	}
 	return out
 }
@@ -246,7 +244,7 @@ func podNeighbours(pod model.Pod) []model.Neighbour {
 func podRoutes(pod model.Pod, index int) []netlink.Route {
 	var out []netlink.Route
 	for i, addr := range pod.Addrs {
-		gateway := gateways[addr.Is4()]
+		gateway := ipam.LinkGateway(addr.Is4())
 		if pod.Attachment == model.Bridge && i < len(pod.Blocks) {
 			gateway = ipam.GatewayAddress(pod.Blocks[i])
 		} else if addr.Is4() {

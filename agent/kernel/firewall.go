@@ -132,6 +132,9 @@ func addSet(tx *knftables.Transaction, table model.Table, s model.Set) {
 	}
 	if s.Value == "" {
 		set := &knftables.Set{Family: knftables.Family(table.Family), Table: table.Name, Name: s.Name, Type: s.Key, Flags: flags}
+		if s.TypeOf != "" {
+			set.Type, set.TypeOf = "", s.TypeOf
+		}
 		if s.Forgets > 0 {
 			set.Flags = append(set.Flags, knftables.DynamicFlag, knftables.TimeoutFlag)
 			set.Timeout, set.Size = knftables.PtrTo(s.Forgets), knftables.PtrTo(uint64(maxNoted))

@@ -242,6 +242,7 @@ func (p *pass) noSnooping(l netlink.Link) error {
 // noLinkLocal keeps the kernel from giving a link of an MTU an IPv6 link-local
 // address. Without one the kernel sends no IPv6 redirects by the link either
 // (net/ipv6/ndisc.c, ndisc_send_redirect), for which IPv6 has no sysctl.
+// A pod's own link has the gateway's address instead.
 func (p *pass) noLinkLocal(l netlink.Link, mtu int) error {
 	if mtu < model.MinIPv6MTU {
 		return nil

@@ -15,7 +15,7 @@ import (
 )
 
 // tableFamilies are the families of podnet's tables.
-var tableFamilies = []string{"inet", "bridge"}
+var tableFamilies = []string{"inet", "bridge", "arp"}
 
 // observeFirewall reads podnet's tables, those that exist.
 func observeFirewall(ctx context.Context) ([]model.Table, error) {

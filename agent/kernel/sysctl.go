@@ -100,10 +100,10 @@ func (k *Kernel) putSysctl(p *pass, want model.Sysctl) error {
 }
 
 // onOwnLink says whether a parameter is one of a link that podnet made: its key is
-// net/FAMILY/conf/LINK/NAME.
+// net/FAMILY/conf/LINK/NAME, or the same with neigh.
 func (p *pass) onOwnLink(key string) (bool, error) {
 	steps := strings.Split(key, "/")
-	if len(steps) != 5 || steps[2] != "conf" || steps[3] == "all" || steps[3] == "default" {
+	if len(steps) != 5 || steps[2] != "conf" && steps[2] != "neigh" || steps[3] == "all" || steps[3] == "default" {
 		return false, nil
 	}
 	l, err := p.link(steps[3])

@@ -28,15 +28,17 @@ const (
 	watchBuffer = 4 << 20
 	// sysctlInterval is the time between looks at the parameters. The kernel tells
 	// of some (RTNLGRP_IPV4_NETCONF), but neither of accept_ra nor of those of
-	// bridges; they are a handful of small files.
+	// bridges. Each is a small file; each pod has some.
 	sysctlInterval = time.Second
+	// sysctlsAtOnce is how many are looked at each time, in turn.
+	sysctlsAtOnce = 256
 )
 
 // Watch tells what becomes of podnet's objects, whoever changes them, and of links
 // that are not podnet's, their addresses and the main table's routes, until ctx ends or
 // a subscription fails; then it returns
 // an error. First it tells that anything may have changed. Of parameters it looks
-// at those that sysctls returns, once a second. seen may be called concurrently
+// at those that sysctls returns, once a second, or in turn where they are many. seen may be called concurrently
 // and must not block.
 func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
 	route, err := subscribe(unix.NETLINK_ROUTE, routeGroups...)
@@ -113,22 +115,26 @@ func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, 
 	}
 }
 
-// watchSysctls tells the values of parameters until ctx ends.
+// watchSysctls tells the values of parameters, and of those that are not there, until ctx
+// ends.
 func watchSysctls(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
 	tick := time.NewTicker(sysctlInterval)
 	defer tick.Stop()
-	for {
+	for next := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		have, err := readSysctls(sysctls())
-		if err != nil {
-			return err
-		}
-		for _, s := range have {
-			seen(diff.Sighting{Object: s})
+		all := sysctls()
+		for range min(len(all), sysctlsAtOnce) {
+			s := all[next%len(all)]
+			next++
+			value, there, err := readSysctl(s.Key)
+			if err != nil {
+				return err
+			}
+			seen(diff.Sighting{Object: model.Sysctl{Key: s.Key, Value: value}, Gone: !there})
 		}
 	}
 }

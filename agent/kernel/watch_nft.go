@@ -12,7 +12,7 @@ import (
 )
 
 // nftFamilies are the numbers of the families of podnet's tables.
-var nftFamilies = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge"}
+var nftFamilies = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_ARP: "arp"}
 
 const (
 	// nfgenmsg is the length of the header of nfnetlink messages.

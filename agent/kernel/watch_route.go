@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -120,11 +121,11 @@ func sightingOf(name string, found model.Link, there bool) diff.Sighting {
 // loopback is the link that is always there.
 const loopback = "lo"
 
-// address reads an address of any link but those of pods.
+// address reads an address of any link. Those of pods have none but the gateway's.
 func (w *watcher) address(data []byte, gone bool) error {
 	msg := nl.DeserializeIfAddrmsg(data)
 	l, ok := w.p.byIndex[int(msg.Index)]
-	if !ok || isPodAlias(l.Attrs().Alias) {
+	if !ok {
 		return nil
 	}
 	attrs, err := nl.ParseRouteAttrAsMap(data[msg.Len():])
@@ -136,6 +137,12 @@ func (w *watcher) address(data []byte, gone bool) error {
 		value = attrs[unix.IFA_ADDRESS]
 	}
 	a := addrOf(value.Value)
+	if isPodAlias(l.Attrs().Alias) {
+		if a == ipam.LinkGateway(false) {
+			w.seen(diff.Sighting{Object: model.Address{Link: l.Attrs().Name, Addr: netip.PrefixFrom(a, int(msg.Prefixlen))}, Gone: gone})
+		}
+		return nil
+	}
 	if l.Attrs().Alias != model.LinkAlias {
 		flags := int(msg.Flags)
 		if all, ok := attrs[unix.IFA_FLAGS]; ok {

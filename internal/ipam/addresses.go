@@ -25,6 +25,15 @@ func NodeAddress(block netip.Prefix) netip.Addr {
 	return block.Masked().Addr()
 }
 
+// LinkGateway returns what pods that hang on a link of their own send to: the same on
+// every node, and on every such link. The IPv4 one is of RFC 3927.
+func LinkGateway(is4 bool) netip.Addr {
+	if is4 {
+		return netip.AddrFrom4([4]byte{169, 254, 1, 1})
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 15: 1})
+}
+
 // GatewayAddress returns the address of a block that the node's bridge has under
 // the Bridge attachment: the one after the base address. It is invalid for a
 // block of a single address.

@@ -55,11 +55,11 @@ const (
 	// TalkingSet is the beginning, before the family's digit, of the names of the sets
 	// in which the kernel notes to which addresses of other nodes' blocks this one sends.
 	TalkingSet = "talking"
-	// FirewallTable is the name of podnet's nftables tables, one of the inet
-	// family and, under Bridge, one of the bridge family.
+	// FirewallTable is the name of podnet's nftables tables: one of the inet family and,
+	// for IPv4, one of the arp family, and under Bridge one of the bridge family.
 	FirewallTable = "podnet"
 	// PolicyTable is the name of the nftables tables that enforce network policy,
-	// of the same families.
+	// of the inet and bridge families.
 	PolicyTable = "podnet-policy"
 )
 
@@ -210,7 +210,7 @@ type Sysctl struct {
 
 // Table is an nftables table that is podnet's alone.
 type Table struct {
-	// Family is inet or bridge.
+	// Family is inet, bridge or arp.
 	Family string
 	Name   string
 	// Counters are the names of those that rules count with, which keep what they have
@@ -226,6 +226,9 @@ type Set struct {
 	// Key and Value are types as nft writes them, such as "ipv4_addr . inet_service".
 	Key   string
 	Value string
+	// TypeOf are expressions of Key's types, one by one; empty where nft can tell a set
+	// by the types alone, which it cannot where one is a bare integer.
+	TypeOf string
 	// Interval allows prefixes and ranges as keys.
 	Interval bool
 	// Forgets is the time after which the kernel forgets elements that its rules
@@ -268,7 +271,7 @@ type FirewallRule struct {
 func (t *Table) Sign() {
 	structure := sha256.New()
 	for _, s := range t.Sets {
-		fmt.Fprintf(structure, "set %q %q %q %t %s\n", s.Name, s.Key, s.Value, s.Interval, s.Forgets)
+		fmt.Fprintf(structure, "set %q %q %q %q %t %s\n", s.Name, s.Key, s.TypeOf, s.Value, s.Interval, s.Forgets)
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(structure, "chain %q %q %q %q\n", c.Name, c.Type, c.Hook, c.Priority)

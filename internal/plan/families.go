@@ -52,6 +52,14 @@ func (f family) fits(mtu int) bool { return f.is4 || mtu >= model.MinIPv6MTU }
 // host is the prefix that holds one address alone.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
+// linkLocal is the IPv6 link-local address that a link with a MAC gives itself (RFC 4291,
+// appendix A).
+func linkLocal(mac model.MAC) netip.Addr {
+	return netip.AddrFrom16([16]byte{
+		0xfe, 0x80, 8: mac[0] ^ 0x02, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
+	})
+}
+
 // sorted returns a sorted copy without repetitions.
 func sorted(names []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(names)))

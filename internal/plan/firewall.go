@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -12,6 +13,7 @@ import (
 const (
 	tableInet   = "inet"
 	tableBridge = "bridge"
+	tableARP    = "arp"
 )
 
 // pods matches packets from links that face pods, and podVeths those from veths
@@ -39,10 +41,14 @@ func (v *view) firewall() []model.Table {
 		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
 	}}
-	if !v.bridge {
-		return []model.Table{inet}
+	tables := []model.Table{inet}
+	if v.active[0] {
+		tables = append(tables, arpTable())
 	}
-	return []model.Table{bridgeTable(), inet}
+	if v.bridge {
+		tables = append(tables, bridgeTable())
+	}
+	return tables
 }
 
 func chain(name, kind, hook, priority string, rules []string) model.Chain {
@@ -106,13 +112,21 @@ func (v *view) rawPrerouting() []string {
 		// route_localnet, which a hostPort on 127.0.0.1 needs, opens the node's
 		// loopback to everything that comes in on the same link.
 		pods + " ip daddr 127.0.0.0/8 drop",
-		// A node is no host that pods could tell where its routers are.
+		// Nobody has the gateway's address, and nothing is sent to it.
+		pods + " ip daddr " + ipam.LinkGateway(true).String() + " drop",
+		// A node is no host that pods could tell where its routers are, and no router that
+		// they have to look for: whoever does is noted among the neighbours.
 		pods + " icmp type redirect drop",
-		pods + " icmpv6 type { nd-router-advert, nd-redirect } drop",
+		pods + " icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
 		podVeths + " iifname . ip saddr != @podsources4 drop",
-		// Neighbour discovery uses link-local and unspecified sources; nothing else may.
+		// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
+		// node notes whoever solicits it among the neighbours, of which it can hold only so
+		// many: a pod has one link-local address.
 		podVeths + " ip6 saddr { ::, fe80::/10 } meta l4proto != ipv6-icmp drop",
-		podVeths + " ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop",
+		podVeths + " ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop",
+		// The gateway's address is the node's on this link, and for neighbour discovery alone.
+		podVeths + " ip6 daddr fe80::/10 icmpv6 type != { nd-neighbor-solicit, nd-neighbor-advert } drop",
+		podVeths + " ip6 daddr fe80::/10 meta l4proto != ipv6-icmp drop",
 	}
 	for _, f := range families {
 		endpoints := f.header + " saddr %s@" + setEndpoints + f.digit
@@ -220,25 +234,4 @@ func (v *view) toRemoteSources(f family, node netip.Addr) []string {
 		v.toRemote(f) + fmt.Sprintf(" %s saddr != @%s%s", f.header, setRanges, f.digit) + translate,
 		v.toRemote(f) + fmt.Sprintf(" meta mark & %#x == %#x", kubeProxyMark, kubeProxyMark) + translate,
 	}
-}
-
-// bridgeTable checks what pods send at the ports of the bridge, where the
-// sender is known: the MAC with each address, ARP's included, and nothing but IP.
-// The target of a neighbour advertisement is not checked, as nft 1.0.6 has no
-// word for it; the node's own neighbours are permanent.
-func bridgeTable() model.Table {
-	t := model.Table{Family: tableBridge, Name: model.FirewallTable, Sets: []model.Set{declareBridge(setPodMACs, family{})}}
-	for _, f := range families {
-		t.Sets = append(t.Sets, declareBridge(setPodSources, f))
-	}
-	const neighbourDiscovery = pods + " iifname . ether saddr @podmacs ip6 saddr { ::, fe80::/10 } meta l4proto ipv6-icmp accept"
-	t.Chains = []model.Chain{chain("prerouting", "filter", "prerouting", "-300", []string{
-		pods + " icmpv6 type { nd-router-advert, nd-redirect } drop",
-		pods + " iifname . ether saddr . ip saddr @podsources4 accept",
-		pods + " iifname . ether saddr . arp saddr ip @podsources4 iifname . arp saddr ether . arp saddr ip @podsources4 accept",
-		pods + " iifname . ether saddr . ip6 saddr @podsources6 accept",
-		neighbourDiscovery,
-		pods + " drop",
-	})}
-	return t
 }

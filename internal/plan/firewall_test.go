@@ -109,12 +109,16 @@ func TestOwnChainsRunBeforeThoseOfKubeProxy(t *testing.T) {
 
 func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
 	c := cluster()
-	if s := Build(c).State; len(s.Firewall) != 1 {
-		t.Errorf("%d tables without a bridge", len(s.Firewall))
+	if slices.ContainsFunc(Build(c).State.Firewall, func(t model.Table) bool { return t.Family == "bridge" }) {
+		t.Error("a table of the bridge without a bridge")
 	}
 	c.Network.Attachment = model.Bridge
 	text := rules(t, Build(c).State, "bridge", "prerouting")
-	if lines := strings.Split(strings.TrimSpace(text), "\n"); lines[len(lines)-1] != `iifname "podn*" drop` {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if lines[0] != `iifname "podn*" ether type != { ip, ip6, arp } drop` {
+		t.Errorf("what has a tag may pass:\n%s", text)
+	}
+	if lines[len(lines)-1] != `iifname "podn*" drop` {
 		t.Errorf("what is not checked passes:\n%s", text)
 	}
 	// Pods that were attached to a bridge keep it.
@@ -125,6 +129,20 @@ func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
 	s := Build(c).State
 	linkNamed(t, s, "podnet0")
 	expectElements(t, s, "bridge", "podsources4", "podnx "+p.PodMAC.String()+" 10.244.0.2")
+}
+
+func TestARPTableIsThereForIPv4Alone(t *testing.T) {
+	c := cluster()
+	want := `iifname "podn*" iifname != "podnet0" iifname . arp saddr ip != @podsources4 drop
+iifname "podn*" iifname != "podnet0" arp daddr ip != 169.254.1.1 drop
+`
+	if got := rules(t, Build(c).State, "arp", "input"); got != want {
+		t.Errorf("the rules are\n%s", got)
+	}
+	c.Network.Ranges = prefixes("fd00:10::/48")
+	if slices.ContainsFunc(Build(c).State.Firewall, func(t model.Table) bool { return t.Family == "arp" }) {
+		t.Error("a table of ARP without IPv4")
+	}
 }
 
 func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
@@ -140,7 +158,7 @@ func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
 		t.Errorf("nat-postrouting:\n%s", text)
 	}
 	// A pod without IPv6 addresses has none to send from.
-	expectRule(t, s, "raw-prerouting", `iifname "podn*" iifname != "podnet0" ip6 saddr != { ::, fe80::/10 } iifname . ip6 saddr != @podsources6 drop`)
+	expectRule(t, s, "raw-prerouting", `iifname "podn*" iifname != "podnet0" ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop`)
 }
 
 // Pods and nodes come and go as elements; a new rule would replace the whole table.

@@ -83,7 +83,7 @@ func TestFormerEndpointsAreAccepted(t *testing.T) {
 	s := Build(c).State
 	for set, want := range map[string]string{"endpoints4": "198.51.100.2", "endpoints6": "2001:db8:9::2"} {
 		found := false
-		for _, x := range s.Firewall[0].Sets {
+		for _, x := range tableOf(t, s, "inet").Sets {
 			found = found || x.Name == set && slices.ContainsFunc(x.Elements, func(e model.Element) bool { return e.Key[0] == want })
 		}
 		if !found {

@@ -231,6 +231,15 @@ func TestSysctlsAreInTheOrderInWhichTheyMustBeSet(t *testing.T) {
 		"net/ipv6/conf/eth0/accept_ra=2",
 		"net/ipv6/conf/eth1/accept_ra=2",
 		"net/ipv6/conf/all/forwarding=1",
+		"net/ipv4/conf/vxpodnet4/forwarding=1",
+		"net/ipv6/conf/vxpodnet4/disable_ipv6=0",
+		"net/ipv6/conf/vxpodnet4/forwarding=1",
+		"net/ipv6/conf/vxpodnet4/accept_ra=0",
+		"net/ipv4/conf/vxpodnet6/forwarding=1",
+		"net/ipv6/conf/vxpodnet6/disable_ipv6=0",
+		"net/ipv6/conf/vxpodnet6/forwarding=1",
+		"net/ipv6/conf/vxpodnet6/accept_ra=0",
+		"net/ipv4/conf/eth0/forwarding=1",
 		"net/ipv4/conf/eth0/rp_filter=2",
 		"net/ipv4/conf/vxpodnet4/rp_filter=2",
 		"net/ipv4/conf/vxpodnet6/rp_filter=2",
@@ -249,6 +258,46 @@ func TestSysctlsOfOneFamilyLeaveTheOtherAlone(t *testing.T) {
 				t.Errorf("ranges %s set %s", ranges, s.Key)
 			}
 		}
+	}
+}
+
+func TestLinksThatPacketsPassForward(t *testing.T) {
+	c := cluster()
+	c.Network.Attachment = model.Bridge
+	c.Host.Routes = append(c.Host.Routes, model.UnderlayRoute{Dst: prefix("192.0.2.3/32"), Link: "eth7"},
+		model.UnderlayRoute{Dst: prefix("0.0.0.0/0"), Via: addr("203.0.113.1"), Link: "eth8"},
+		model.UnderlayRoute{Dst: prefix("203.0.113.0/24"), Link: "eth9"})
+	forwards := func(link string) bool {
+		return slices.Contains(Build(c).State.Sysctls, model.Sysctl{Key: "net/ipv4/conf/" + link + "/forwarding", Value: "1"})
+	}
+	for link, want := range map[string]bool{"eth0": true, "eth7": true, "eth8": true, "eth9": false, "vxpodnet4": true, "podnet0": true} {
+		if got := forwards(link); got != want {
+			t.Errorf("%s forwards: %t, want %t", link, got, want)
+		}
+	}
+}
+
+// The kernel has no IPv6, nor its parameters, on a link that carries too little for it.
+func TestLinkTooSmallForIPv6HasNoParametersOfIt(t *testing.T) {
+	c := cluster()
+	for i := range c.Host.Endpoints {
+		c.Host.Endpoints[i].MTU = 1320
+	}
+	for _, s := range Build(c).State.Sysctls {
+		if strings.HasPrefix(s.Key, "net/ipv6/conf/vxpodnet") {
+			t.Errorf("sets %s on a link of 1270 bytes", s.Key)
+		}
+	}
+}
+
+func TestNodeRoutesToTheGatewayOnlyWhereItCouldNotSendToIt(t *testing.T) {
+	c := cluster()
+	if hasRoute(Build(c).State, "169.254.1.1/32") {
+		t.Error("a route beside the node's own")
+	}
+	c.Host.Routes = slices.DeleteFunc(c.Host.Routes, func(r model.UnderlayRoute) bool { return r.Dst.Bits() == 0 })
+	if r := routeTo(t, Build(c).State, "169.254.1.1/32"); r.Link != "eth0" {
+		t.Errorf("without a route of the node's own: %+v", r)
 	}
 }
 

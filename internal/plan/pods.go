@@ -7,11 +7,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
 
-// PodParts returns what one pod adds to the plan: its routes, neighbours, port and
-// parameters, and its elements in the firewall's sets. Its tables hold nothing
+// PodParts returns what one pod adds to the plan: its routes, neighbours, port,
+// parameters and gateway, and its elements in the firewall's sets. Its tables hold nothing
 // but sets with these elements. Build uses the same for every pod of c, so what
 // a CNI ADD makes is what the next pass wants.
 func PodParts(c model.Cluster, p model.Pod) model.State {
@@ -30,6 +31,7 @@ func addPods(s *model.State, c model.Cluster) {
 		s.Routes = append(s.Routes, part.Routes...)
 		s.Neighbours = append(s.Neighbours, part.Neighbours...)
 		s.Ports = append(s.Ports, part.Ports...)
+		s.Addresses = append(s.Addresses, part.Addresses...)
 		s.Sysctls = append(s.Sysctls, part.Sysctls...)
 		for _, t := range part.Firewall {
 			for _, set := range t.Sets {
@@ -119,7 +121,7 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 	if p.Attachment == model.Bridge {
 		link = model.BridgeLink
 	}
-	inet, bridge := newPartial(tableInet), newPartial(tableBridge)
+	inet, bridge, arp := newPartial(tableInet), newPartial(tableBridge), newPartial(tableARP)
 	if p.Attachment == model.Bridge {
 		s.Ports = append(s.Ports, model.Port{Link: p.HostLink, Bridge: model.BridgeLink})
 		bridge.add(declareBridge(setPodMACs, family{}), model.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
@@ -129,20 +131,60 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 		s.Routes = append(s.Routes, model.Route{Dst: host(addr), Link: link})
 		s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link, Addr: addr, MAC: p.PodMAC})
 		if p.Attachment == model.Bridge {
-			bridge.add(declareBridge(setPodSources, f), model.Element{Key: []string{p.HostLink, p.PodMAC.String(), addr.String()}})
+			addBridgeSources(bridge, p, addr)
 		} else {
-			inet.add(declare(setPodSources, f), model.Element{Key: []string{p.HostLink, addr.String()}})
+			addLinkSources(&s, inet, arp, p, addr)
 		}
 		if addHostPorts(inet, p, addr, taken) && f.is4 && p.Attachment != model.Bridge {
 			s.Sysctls = append(s.Sysctls, routeLocalnet(link))
 		}
 	}
-	for _, t := range []*partial{bridge, inet} {
+	for _, t := range []*partial{arp, bridge, inet} {
 		if len(t.table.Sets) > 0 {
 			s.Firewall = append(s.Firewall, t.table)
 		}
 	}
 	return s
+}
+
+// sources are the addresses that a pod may send from because it has one: with an IPv6
+// address it has the link-local one of its MAC.
+func sources(p model.Pod, addr netip.Addr) []netip.Addr {
+	if addr.Is4() {
+		return []netip.Addr{addr}
+	}
+	return []netip.Addr{addr, linkLocal(p.PodMAC)}
+}
+
+// addBridgeSources adds what a pod on the bridge may send from because of an address.
+func addBridgeSources(bridge *partial, p model.Pod, addr netip.Addr) {
+	f := families[model.FamilyIndex(addr)]
+	for _, source := range sources(p, addr) {
+		at := []string{p.HostLink, p.PodMAC.String()}
+		bridge.add(declareBridge(setPodSources, f), model.Element{Key: append(at, source.String())})
+		if !f.is4 {
+			bridge.add(declareBridge(setPodTargets, f), model.Element{Key: append(slices.Clone(at), integer(source))})
+		}
+	}
+}
+
+// addLinkSources adds what a pod on a link of its own may send from because of an
+// address, and what makes the node the gateway that the pod finds there.
+func addLinkSources(s *model.State, inet, arp *partial, p model.Pod, addr netip.Addr) {
+	f := families[model.FamilyIndex(addr)]
+	for _, source := range sources(p, addr) {
+		element := model.Element{Key: []string{p.HostLink, source.String()}}
+		inet.add(declare(setPodSources, f), element)
+		if f.is4 {
+			arp.add(declare(setPodSources, f), element)
+		}
+	}
+	s.Sysctls = append(s.Sysctls, routes(f, p.HostLink)...)
+	if f.is4 {
+		s.Sysctls = append(s.Sysctls, answersARP(p.HostLink)...)
+		return
+	}
+	s.Addresses = append(s.Addresses, model.Address{Link: p.HostLink, Addr: host(ipam.LinkGateway(false))})
 }
 
 // addHostPorts adds the elements that lead from the node's ports to one address

@@ -61,9 +61,22 @@ func TestPointToPointPodHangsOnItsOwnLink(t *testing.T) {
 			t.Errorf("neighbours: %+v", s.Neighbours)
 		}
 	}
+	local := linkLocal(p.PodMAC).String()
 	expectElements(t, s, "inet", "podsources4", "podnx 10.244.0.2")
-	expectElements(t, s, "inet", "podsources6", "podnx fd00:10::2")
-	if len(s.Sysctls) > 0 {
+	expectElements(t, s, "inet", "podsources6", "podnx fd00:10::2", "podnx "+local)
+	expectElements(t, s, "arp", "podsources4", "podnx 10.244.0.2")
+	if want := []model.Address{{Link: "podnx", Addr: prefix("fe80::1/128")}}; !slices.Equal(s.Addresses, want) {
+		t.Errorf("addresses: %+v", s.Addresses)
+	}
+	want := []model.Sysctl{
+		{Key: "net/ipv4/conf/podnx/forwarding", Value: "1"},
+		{Key: "net/ipv4/conf/podnx/proxy_arp", Value: "1"},
+		{Key: "net/ipv4/neigh/podnx/proxy_delay", Value: "0"},
+		{Key: "net/ipv6/conf/podnx/disable_ipv6", Value: "0"},
+		{Key: "net/ipv6/conf/podnx/forwarding", Value: "1"},
+		{Key: "net/ipv6/conf/podnx/accept_ra", Value: "0"},
+	}
+	if !slices.Equal(s.Sysctls, want) {
 		t.Errorf("sysctls: %+v", s.Sysctls)
 	}
 }
@@ -83,7 +96,10 @@ func TestBridgePodHangsOnTheBridgeAndIsCheckedAtItsPort(t *testing.T) {
 	}
 	mac := p.PodMAC.String()
 	expectElements(t, s, "bridge", "podsources4", "podnx "+mac+" 10.244.0.2")
-	expectElements(t, s, "bridge", "podsources6", "podnx "+mac+" fd00:10::2")
+	expectElements(t, s, "bridge", "podsources6", "podnx "+mac+" fd00:10::2", "podnx "+mac+" "+linkLocal(p.PodMAC).String())
+	expectElements(t, s, "bridge", "podtargets6",
+		"podnx "+mac+" "+integer(addr("fd00:10::2")), "podnx "+mac+" "+integer(linkLocal(p.PodMAC)))
+	expectElements(t, s, "arp", "podsources4")
 	expectElements(t, s, "bridge", "podmacs", "podnx "+mac)
 	expectElements(t, s, "inet", "podsources4")
 	if len(s.Sysctls) > 0 {
@@ -108,7 +124,7 @@ func TestHostPortsLeadToThePodInBothFamilies(t *testing.T) {
 	expectElements(t, s, "inet", "hostportsip6", "2001:db8::1 tcp 84: fd00:10::2 84")
 	expectElements(t, s, "inet", "hairpin4", "10.244.0.2 10.244.0.2")
 	expectElements(t, s, "inet", "hairpin6", "fd00:10::2 fd00:10::2")
-	if want := []model.Sysctl{{Key: "net/ipv4/conf/podnx/route_localnet", Value: "1"}}; !slices.Equal(s.Sysctls, want) {
+	if want := (model.Sysctl{Key: "net/ipv4/conf/podnx/route_localnet", Value: "1"}); !slices.Contains(s.Sysctls, want) {
 		t.Errorf("sysctls: %+v", s.Sysctls)
 	}
 }
@@ -145,6 +161,7 @@ func TestPlanWithPodIsThePlanWithoutItAndItsParts(t *testing.T) {
 		base.Neighbours = append(base.Neighbours, part.Neighbours...)
 		base.Sysctls = append(base.Sysctls, part.Sysctls...)
 		base.Ports = append(base.Ports, part.Ports...)
+		base.Addresses = append(base.Addresses, part.Addresses...)
 		for _, partTable := range part.Firewall {
 			for _, table := range base.Firewall {
 				for _, partSet := range partTable.Sets {
@@ -157,6 +174,9 @@ func TestPlanWithPodIsThePlanWithoutItAndItsParts(t *testing.T) {
 			}
 		}
 		base.Sort()
+		for _, s := range []model.State{base, with} {
+			slices.SortFunc(s.Sysctls, func(a, b model.Sysctl) int { return strings.Compare(a.Key, b.Key) })
+		}
 		if a, b := fmt.Sprintf("%+v", with), fmt.Sprintf("%+v", base); a != b {
 			t.Fatalf("seed %d: %s", seed, difference(a, b))
 		}

@@ -31,6 +31,17 @@ func (v *view) ownRoutes(s *model.State) {
 	for _, b := range v.own {
 		s.Routes = append(s.Routes, model.Route{Dst: b.CIDR, Unreachable: true})
 	}
+	v.gatewayRoute(s)
+}
+
+// gatewayRoute adds a route to the gateway of pods where the node has none: the kernel
+// answers ARP only for what it could send to. Nothing is sent to it.
+func (v *view) gatewayRoute(s *model.State) {
+	gateway := ipam.LinkGateway(true)
+	if len(v.underlay.lookup(gateway)) > 0 || !v.active[0] || len(v.uplinks) == 0 {
+		return
+	}
+	s.Routes = append(s.Routes, model.Route{Dst: host(gateway), Link: v.uplinks[0]})
 }
 
 // probeTables and probeMarks are those of model.Ways.
@@ -168,17 +179,15 @@ func (v *view) routeTo(w ways, taken model.Path, mtu int) model.Route {
 }
 
 // gatewayTo is the next hop to a block inside the overlay, given the address of
-// the other node's device. For IPv6 it is that device's link-local address (RFC
-// 4291, appendix A): the kernel refuses any other that a route of its main table
+// the other node's device. For IPv6 it is that device's link-local address: the
+// kernel refuses any other that a route of its main table
 // leads to by another link, such as one to the whole range by a router, even where
 // the route says that it is on the link (net/ipv6/route.c, ip6_route_check_nh_onlink).
 func gatewayTo(block netip.Prefix, mac model.MAC) netip.Addr {
 	if block.Addr().Is4() {
 		return ipam.NodeAddress(block)
 	}
-	return netip.AddrFrom16([16]byte{
-		0xfe, 0x80, 8: mac[0] ^ 0x02, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
-	})
+	return linkLocal(mac)
 }
 
 // overlayTo returns the VXLAN device by which pods' packets of a family reach a node,

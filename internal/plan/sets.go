@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"fmt"
+	"math/big"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,7 +21,7 @@ const (
 	// send with their own addresses.
 	setNoMasquerade = "nomasq"
 	// setPodSources holds which link may send from which address: in the bridge
-	// table with the MAC in between.
+	// table with the MAC in between. In the arp table it is for IPv4 alone.
 	setPodSources = "podsources"
 	// setHairpin holds pods that may reach themselves through a hostPort.
 	setHairpin = "hairpin"
@@ -38,7 +40,14 @@ const (
 	// setPodMACs, of the bridge table and of no family, holds which port may send
 	// from which MAC.
 	setPodMACs = "podmacs"
+	// setPodTargets, of the bridge table and of IPv6, holds which port may say from which
+	// MAC that it has which address.
+	setPodTargets = "podtargets"
 )
+
+// targetOfAdvert is the target in a neighbour advertisement (RFC 4861, section 4.4), for
+// which nft has a word only since 1.0.8.
+const targetOfAdvert = "@th,64,128"
 
 // talkingTime is how long a destination is remembered.
 const talkingTime = time.Minute
@@ -67,11 +76,18 @@ func declare(name string, f family) model.Set {
 
 // declareBridge returns a set of the bridge table without elements.
 func declareBridge(name string, f family) model.Set {
-	if name == setPodMACs {
+	switch name {
+	case setPodMACs:
 		return model.Set{Name: name, Key: "ifname . ether_addr"}
+	case setPodTargets:
+		return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . integer", TypeOf: "iifname . ether saddr . " + targetOfAdvert}
+	default:
+		return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
 	}
-	return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
 }
+
+// integer writes an address as nft does the value of a field that it has no word for.
+func integer(a netip.Addr) string { return fmt.Sprintf("%#x", new(big.Int).SetBytes(a.AsSlice())) }
 
 // prefixElements writes the prefixes of a family as elements of an interval set:
 // without those that lie in another one, since nft refuses overlaps, and as nft

@@ -1,6 +1,11 @@
 package plan
 
-import "github.com/podnet/podnet/internal/model"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/podnet/podnet/internal/model"
+)
 
 // sysctls adds the kernel parameters without which packets do not pass, in the
 // order in which they have to be set.
@@ -23,8 +28,19 @@ func (v *view) sysctls(s *model.State) {
 		set("net/bridge/bridge-nf-call-iptables", "1")
 		set("net/bridge/bridge-nf-call-ip6tables", "1")
 	}
+	for _, l := range s.Links {
+		for i, f := range families {
+			// A link below that has no IPv6, and no parameters of it.
+			if v.active[i] && f.fits(l.MTU) {
+				s.Sysctls = append(s.Sysctls, routes(f, l.Name)...)
+			}
+		}
+	}
 	if !v.active[0] {
 		return
+	}
+	for _, link := range v.passed() {
+		set("net/ipv4/conf/"+link+"/forwarding", "1")
 	}
 	// While one node has switched to another path and its peer has not, packets
 	// come in on one link and replies go out on the other, which strict filtering
@@ -39,6 +55,40 @@ func (v *view) sysctls(s *model.State) {
 	}
 	if v.bridge {
 		s.Sysctls = append(s.Sysctls, routeLocalnet(model.BridgeLink))
+	}
+}
+
+// passed returns the links that are not podnet's and that pods' packets pass: the uplinks,
+// and those by which the node's default routes lead, sorted.
+func (v *view) passed() []string {
+	links := slices.Clone(v.uplinks)
+	for _, r := range v.host.Routes {
+		if r.Dst.Addr().Is4() && r.Dst.Bits() == 0 && r.Link != "" {
+			links = append(links, r.Link)
+		}
+	}
+	return sorted(links)
+}
+
+// routes makes a link of podnet's one that packets of a family pass, whatever the
+// defaults are for new links. Nothing that comes by it may configure the node.
+func routes(f family, link string) []model.Sysctl {
+	set := func(name, value string) model.Sysctl {
+		return model.Sysctl{Key: fmt.Sprintf("net/ipv%s/conf/%s/%s", f.digit, link, name), Value: value}
+	}
+	if f.is4 {
+		return []model.Sysctl{set("forwarding", "1")}
+	}
+	return []model.Sysctl{set("disable_ipv6", "0"), set("forwarding", "1"), set("accept_ra", "0")}
+}
+
+// answersARP makes the node answer for the gateway on a pod's link, at once. The kernel
+// answers for whatever it has a route to by another link, and the arp table keeps from it
+// what asks for anything else.
+func answersARP(link string) []model.Sysctl {
+	return []model.Sysctl{
+		{Key: "net/ipv4/conf/" + link + "/proxy_arp", Value: "1"},
+		{Key: "net/ipv4/neigh/" + link + "/proxy_delay", Value: "0"},
 	}
 }
 

@@ -185,8 +185,13 @@ func TestDriftIsRepaired(t *testing.T) {
 			}
 			drifts := driftsOf(n.node, p)
 			for _, s := range n.want(t).State.Sysctls {
+				other := "0"
+				if s.Value == other {
+					other = "1"
+				}
 				drifts = append(drifts, drift{
-					s.Key, "sysctl -qw " + s.Key + "=0", []string{"sysctl: sysctl " + s.Key + "=" + s.Value + " had been changed to 0"},
+					s.Key, "sysctl -qw " + s.Key + "=" + other,
+					[]string{"sysctl: sysctl " + s.Key + "=" + s.Value + " had been changed to " + other},
 				})
 			}
 			for _, d := range drifts {

@@ -2,6 +2,8 @@ package netns
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +95,45 @@ func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
 	l.attach(t, late)
 	late.Serve(t, port)
 	reaches(t, late, a, remote)
+}
+
+// Whatever new links begin with, those of podnet have what pods' packets need, and have it
+// back where somebody takes it away.
+func TestLinksForwardWhateverTheDefaultsAre(t *testing.T) {
+	for name, script := range map[string]string{
+		"no IPv6 on new links":        "sysctl -qw net.ipv6.conf.default.disable_ipv6=1",
+		"new links do not forward":    "sysctl -qw net.ipv4.ip_forward=1\nsysctl -qw net.ipv4.conf.default.forwarding=0",
+		"the uplink does not forward": "sysctl -qw net.ipv4.ip_forward=1\nsysctl -qw net.ipv4.conf.eth0.forwarding=0",
+	} {
+		for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+			for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
+				t.Run(fmt.Sprintf("%s/%s/%s", name, attachment, mode), func(t *testing.T) {
+					t.Parallel()
+					c := newCluster(t, options{attachment: attachment, mode: mode, families: dual})
+					n := c.addNode(t)
+					n.Script(t, script)
+					c.sync(t)
+					p, local, remote := n.newPod(t), n.addPod(t), c.nodes[0].addPod(t)
+					// As where new namespaces have what the first one has (net.core.devconf_inherit_init_net).
+					p.Sysctl(t, "net/ipv6/conf/default/disable_ipv6", "1")
+					n.attach(t, p)
+					p.Serve(t, port)
+					reaches(t, p, local, remote)
+					reaches(t, remote, p)
+					for _, s := range n.want(t).State.Sysctls {
+						if strings.HasSuffix(s.Key, "/disable_ipv6") {
+							n.Sysctl(t, s.Key, "1")
+						} else if strings.HasSuffix(s.Key, "/forwarding") && s.Key != "net/ipv6/conf/all/forwarding" {
+							n.Sysctl(t, s.Key, "0")
+						}
+					}
+					n.sync(t)
+					reaches(t, p, local, remote)
+					reaches(t, remote, p)
+				})
+			}
+		}
+	}
 }
 
 // A kernel without the VXLAN module still routes.

@@ -1,0 +1,64 @@
+package plan
+
+import (
+	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/internal/model"
+)
+
+// reserved are the Ethernet addresses that a bridge keeps to itself (IEEE 802.1D, 7.12.6).
+// Frames to them reach the port's own interface and pass no rule of prerouting.
+const reserved = "01:80:c2:00:00:00-01:80:c2:00:00:0f"
+
+// bridgeTable checks what pods send at the ports of the bridge, where the
+// sender is known: the MAC with each address, ARP's and neighbour discovery's
+// included, and nothing but IP.
+//
+// Rules accept, and the last one drops, since a rule whose match cannot be read from a
+// packet, such as the target of an advertisement that a fragment cuts off, does not hold.
+func bridgeTable() model.Table {
+	t := model.Table{Family: tableBridge, Name: model.FirewallTable, Sets: []model.Set{
+		declareBridge(setPodMACs, family{}), declareBridge(setPodTargets, families[1]),
+	}}
+	for _, f := range families {
+		t.Sets = append(t.Sets, declareBridge(setPodSources, f))
+	}
+	const (
+		source  = " iifname . ether saddr . ip6 saddr @podsources6"
+		isLocal = " ip6 saddr fe80::/10"
+		advert  = pods + " icmpv6 type nd-neighbor-advert"
+	)
+	t.Chains = []model.Chain{
+		chain("prerouting", "filter", "prerouting", "-300", []string{
+			// The type is read from the frame, where a tag has one of its own. All that
+			// follows, and what sees packets of the bridge after it, reads behind the tag or
+			// not at all.
+			pods + " ether type != { ip, ip6, arp } drop",
+			pods + " icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
+			advert + " iifname . ether saddr . " + targetOfAdvert + " @podtargets6" + source + " accept",
+			advert + " drop",
+			pods + " iifname . ether saddr . ip saddr @podsources4 accept",
+			pods + " iifname . ether saddr . arp saddr ip @podsources4 iifname . arp saddr ether . arp saddr ip @podsources4 accept",
+			pods + " ip6 saddr != fe80::/10" + source + " accept",
+			// Link-local and unspecified sources are for neighbour discovery, and for nothing else.
+			pods + isLocal + source + " meta l4proto ipv6-icmp accept",
+			pods + " iifname . ether saddr @podmacs ip6 saddr :: meta l4proto ipv6-icmp accept",
+			pods + " drop",
+		}),
+		chain("input", "filter", "input", "-300", []string{pods + " ether daddr " + reserved + " drop"}),
+	}
+	return t
+}
+
+// arpTable lets a pod ask for its gateway on a link of its own, with its own address, and
+// nothing else: the kernel notes whoever asks among the neighbours, of which it can hold
+// only so many.
+func arpTable() model.Table {
+	return model.Table{
+		Family: tableARP, Name: model.FirewallTable,
+		Sets: []model.Set{declare(setPodSources, families[0])},
+		Chains: []model.Chain{chain("input", "filter", "input", "filter", []string{
+			podVeths + " iifname . arp saddr ip != @podsources4 drop",
+			podVeths + " arp daddr ip != " + ipam.LinkGateway(true).String() + " drop",
+		})},
+	}
+}
