@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,6 +74,26 @@ func TestManifestsUseFlagsThatExist(t *testing.T) {
 		if left := cmd.Flags().Args(); len(left) > 0 {
 			t.Errorf("%s: %q are no flags", path, left)
 		}
+	}
+}
+
+// What is not on a loopback address is served to those alone whom the API server knows and allows.
+func TestProbesAreServedOnLoopbackOnly(t *testing.T) {
+	for _, path := range []string{"../../config/manager/deployment.yaml", "../../config/agent/daemonset.yaml"} {
+		for _, c := range containers(t, path) {
+			i := slices.IndexFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, "--health-probe-bind-address=") })
+			if i < 0 || !strings.HasPrefix(c.Args[i], "--health-probe-bind-address=127.0.0.1:") {
+				t.Errorf("%s: %q", path, c.Args)
+			}
+			for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
+				if probe.HTTPGet.Host != "127.0.0.1" {
+					t.Errorf("%s: a probe asks %q, and the program answers on 127.0.0.1", path, probe.HTTPGet.Host)
+				}
+			}
+		}
+	}
+	if flag := rootCommand().Flags().Lookup("health-probe-bind-address"); flag.DefValue != "127.0.0.1:8081" {
+		t.Errorf("without the flag probes are served on %s", flag.DefValue)
 	}
 }
 

@@ -48,7 +48,7 @@ func runCommand() *cobra.Command {
 	flags.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the lease, so that several managers can run")
 	flags.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "namespace of the lease; empty means that of the pod")
 	flags.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address on which metrics are served by HTTPS to who may read them; 0 turns them off")
-	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 turns them off")
+	flags.StringVar(&o.probeAddress, "health-probe-bind-address", "127.0.0.1:8081", "address of /healthz and /readyz; 0 turns them off")
 	return cmd
 }
 
