@@ -75,8 +75,9 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		}
 		holding := ipam.Holding{
 			CIDR: cidr, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining,
-			// Of a disputed block pods of another node have addresses.
-			Leaving: within.draining || len(h.disputes.claimants(s.Spec.CIDR)) > 0,
+			// A node for which no other range is there keeps what it has, unless the range drains. Of a
+			// disputed block pods of another node have addresses.
+			Leaving: within.draining || need.Next > 0 && within.leftBy(h.node.Labels) || len(h.disputes.claimants(s.Spec.CIDR)) > 0,
 		}
 		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
 			// A block may have been Draining before, and Active in between.

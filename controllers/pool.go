@@ -22,6 +22,14 @@ type poolRange struct {
 	draining bool
 	// selector is nil where any node may draw from the range.
 	selector labels.Selector
+	// unreadable says that the range's selector does not parse: no node gets a block of
+	// the range, and none is to leave it.
+	unreadable bool
+}
+
+// leftBy reports whether the range is not for nodes with these labels, as its selector has it.
+func (r poolRange) leftBy(nodeLabels map[string]string) bool {
+	return r.selector != nil && !r.unreadable && !r.selector.Matches(labels.Set(nodeLabels))
 }
 
 // addresses is the number of addresses of one of its blocks that pods can have.
@@ -51,7 +59,7 @@ func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
 			out.selector, err = metav1.LabelSelectorAsSelector(r.NodeSelector)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("nodeSelector of range %s: %w", r.CIDR, err))
-				out.selector = labels.Nothing()
+				out.selector, out.unreadable = labels.Nothing(), true
 			}
 		}
 		ranges = append(ranges, out)

@@ -4,8 +4,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -146,5 +149,43 @@ func TestBlockSizesOfTheFamiliesAreIndependent(t *testing.T) {
 	}
 	if want := []int{24, 26, 64, 120}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestABlockIsLeftWhereItsRangeIsNotForItsNode(t *testing.T) {
+	for name, c := range map[string]struct {
+		ranges []string
+		node   string
+		want   bool
+	}{
+		"the range takes any node":                       {[]string{"10.0.0.0/16", "10.1.0.0/16"}, "zone=a", false},
+		"it selects the node":                            {[]string{"10.0.0.0/16 zone=a", "10.1.0.0/16"}, "zone=a", false},
+		"it takes any, and another selects the node":     {[]string{"10.0.0.0/16", "10.1.0.0/16 zone=a"}, "zone=a", false},
+		"it selects others, and one takes any":           {[]string{"10.0.0.0/16 zone=b", "10.1.0.0/16"}, "zone=a", true},
+		"it selects others, and one selects the node":    {[]string{"10.0.0.0/16 zone=b", "10.1.0.0/16 zone=a"}, "zone=a", true},
+		"it selects others, and no other takes the node": {[]string{"10.0.0.0/16 zone=b", "10.1.0.0/16 zone=b"}, "zone=a", false},
+		"the one that takes any drains":                  {[]string{"10.0.0.0/16 zone=b", "10.1.0.0/16 draining"}, "zone=a", false},
+		"the one that takes any is of another family":    {[]string{"10.0.0.0/16 zone=b", "fd00::/48"}, "zone=a", false},
+		"it drains, and no other takes the node":         {[]string{"10.0.0.0/16 draining", "10.1.0.0/16 zone=b"}, "zone=a", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			has := holdings{
+				node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: labelsOfWord(c.node)}}, ranges: poolWith(t, c.ranges...),
+				subnets: []podnetv1alpha1.NodeSubnet{{Spec: podnetv1alpha1.NodeSubnetSpec{CIDR: "10.0.3.0/24", State: podnetv1alpha1.SubnetActive}}},
+			}
+			need, _ := has.need(true, func(types.UID) time.Duration { return 0 })
+			if len(need.Held) != 1 || need.Held[0].Leaving != c.want {
+				t.Errorf("got %+v", need.Held)
+			}
+		})
+	}
+}
+
+func TestASelectorThatDoesNotParseDrivesNobodyAway(t *testing.T) {
+	ranges, err := poolOf(&podnetv1alpha1.PodNetwork{Spec: podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{{
+		CIDR: "10.0.0.0/16", NodeSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "zone", Operator: "Is"}}},
+	}}}})
+	if err == nil || len(ranges) != 1 || ranges[0].leftBy(nil) {
+		t.Errorf("%v, %+v", err, ranges)
 	}
 }

@@ -63,12 +63,14 @@ const EncapsulationVXLAN Encapsulation = "VXLAN"
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || has(self.nodePrefixLength) || cidr(self.cidr).prefixLength() <= (cidr(self.cidr).ip().family() == 4 ? 24 : 64)",message="the range is smaller than one block of the default length (/24 for IPv4, /64 for IPv6): set nodePrefixLength"
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self.cidr) || !has(self.nodePrefixLength) || self.nodePrefixLength <= (cidr(self.cidr).ip().family() == 4 ? 30 : 126)",message="nodePrefixLength must leave room for pods: at most 30 for IPv4 and 126 for IPv6"
 type Range struct {
-	// cidr is the range in its shortest form, such as 10.244.0.0/16 or fd00:10:244::/48.
-	// It never changes.
+	// cidr is the range in its shortest form, such as 10.244.0.0/16 or fd00:10:244::/48,
+	// and no larger than a /8 of IPv4 or a /16 of IPv6. It never changes.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3', '::/8', 'fe80::/10', 'ff00::/8'].all(r, !cidr(r).containsCIDR(self) && !cidr(self).containsCIDR(r))",message="cidr overlaps addresses that no pod can have (unspecified, loopback, link-local, multicast, class E, IPv4-mapped): choose others, such as 10.244.0.0/16 or fd00:10:244::/48"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).prefixLength() >= (cidr(self).ip().family() == 4 ? 8 : 16)",message="the range is larger than a network can use: its prefix length must be at least 8 for IPv4 and 16 for IPv6"
 	CIDR string `json:"cidr,omitempty"`
 
 	// nodePrefixLength is the prefix length of the block that one node gets.
@@ -407,7 +409,7 @@ type PodNetworkStatus struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="oldSelf.spec.ranges.all(o, self.spec.ranges.exists(n, n.cidr == o.cidr) || (has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)))",message="a range can be removed only when it is Draining and its status says that no block of it is allocated: set its state to Draining first and wait"
+// +kubebuilder:validation:XValidation:rule="oldSelf.spec.ranges.all(o, self.spec.ranges.exists(n, n.cidr == o.cidr) || (has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)))",messageExpression="oldSelf.spec.ranges.map(o, !self.spec.ranges.exists(n, n.cidr == o.cidr) && !(has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)), 'range ' + o.cidr + ' cannot be removed: ' + (!has(o.state) || o.state != 'Draining' ? 'it is Active. Set its state to Draining first, and wait until its status says that no block of it is allocated' : has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated)) ? 'nodes hold blocks of it. End the pods that have addresses of it, and wait: status.ranges counts the blocks and names nodes' : 'its status does not say yet that it drains. Wait for the manager'))[0]",message="a range can be removed only when it is Draining and its status says that no block of it is allocated: set its state to Draining first and wait"
 // +kubebuilder:validation:XValidation:rule="self.spec.ranges.all(n, oldSelf.spec.ranges.all(o, n.cidr != o.cidr || (has(n.nodePrefixLength) ? (has(o.nodePrefixLength) && n.nodePrefixLength == o.nodePrefixLength) : !has(o.nodePrefixLength))))",message="nodePrefixLength of a range never changes: add another range and drain this one"
 type PodNetwork struct {
 	metav1.TypeMeta `json:",inline"`

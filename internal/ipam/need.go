@@ -8,7 +8,8 @@ import (
 // Holding is a block that a node holds, as far as it matters for what becomes of it.
 type Holding struct {
 	CIDR netip.Prefix
-	// Leaving says that the node is to do without the block, as its range drains.
+	// Leaving says that the node is to do without the block, as its range drains or is
+	// not for the node any more.
 	Leaving bool
 	// Draining says that the block is asked to give no new addresses.
 	Draining bool

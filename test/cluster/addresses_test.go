@@ -81,7 +81,7 @@ func addressSpecs(a *actors) {
 		}).Should(Succeed())
 		n := network(ctx, Default)
 		n.Spec.Ranges = smallRanges
-		Expect(kube.Update(ctx, n)).To(MatchError(ContainSubstring("a range can be removed only when it is Draining")))
+		Expect(kube.Update(ctx, n)).To(MatchError(ContainSubstring("cannot be removed: nodes hold blocks of it")))
 	}, SpecTimeout(time.Minute))
 
 	It("lets a range go when its last pod has gone", func(ctx context.Context) {

@@ -177,7 +177,7 @@ var _ = Describe("Blocks of nodes", func() {
 			network.Spec.Ranges = network.Spec.Ranges[1:]
 			return api.Update(ctx, network)
 		}
-		Expect(remove()).To(beRefusedWith("a range can be removed only when it is Draining"))
+		Expect(remove()).To(beRefusedWith("range 10.244.0.0/16 cannot be removed: "))
 		Expect(api.Delete(ctx, node)).To(Succeed())
 		Eventually(remove).Should(Succeed())
 	})

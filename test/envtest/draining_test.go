@@ -46,7 +46,7 @@ var _ = Describe("A range that drains", func() {
 			spec.Ranges = left
 		})
 	}
-	const refusal = "a range can be removed only when it is Draining and its status says that no block of it is allocated"
+	const refusal = "range " + from + " cannot be removed: "
 	count := func(n int) OmegaMatcher { return HaveValue(BeEquivalentTo(n)) }
 
 	It("gives each node a block elsewhere first, names who is left, and can be removed once the last pod has gone", func(ctx context.Context) {
@@ -200,5 +200,32 @@ var _ = Describe("A range that drains", func() {
 		Expect(remove(ctx, from)).To(beRefusedWith(refusal))
 		makeNode(ctx, "late", nil, "192.0.2.2")
 		Eventually(blocksOf).WithArguments(ctx, "late").Should(ConsistOf("10.1.0.16/28"))
+	})
+
+	It("drains for those nodes alone that its selector leaves out", func(ctx context.Context) {
+		const zone = "topology.kubernetes.io/zone"
+		Expect(api.Create(ctx, network(blockRange(from, 28)))).To(Succeed())
+		startManager()
+		for i, name := range []string{"a", "b"} {
+			makeNode(ctx, name, map[string]string{zone: name}, fmt.Sprintf("192.0.2.%d", i+1))
+			Eventually(blocksOf).WithArguments(ctx, name).Should(oneBlockIn("10.1."))
+		}
+		moved, stays := blocksOf(ctx, "a")[0], blocksOf(ctx, "b")[0]
+		agent := startAgent("a")
+		startAgent("b").run(stays, 3)
+		agent.run(moved, 3)
+		Expect(changeNetwork(ctx, func(spec *podnetv1alpha1.PodNetworkSpec) {
+			spec.Ranges[0].NodeSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+				{Key: zone, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"a"}},
+			}}
+			next := blockRange(to, 28)
+			next.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{zone: "a"}}
+			spec.Ranges = append(spec.Ranges, next)
+		})).To(Succeed())
+		Eventually(statesOf).WithArguments(ctx, "a").Should(Equal(map[string]podnetv1alpha1.SubnetState{
+			moved: podnetv1alpha1.SubnetDraining, "10.2.0.0/28": podnetv1alpha1.SubnetActive}))
+		agent.run(moved, 0)
+		Eventually(blocksOf).WithArguments(ctx, "a").Should(ConsistOf("10.2.0.0/28"))
+		Expect(statesOf(ctx, "b")).To(Equal(map[string]podnetv1alpha1.SubnetState{stays: podnetv1alpha1.SubnetActive}))
 	})
 })

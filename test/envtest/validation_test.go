@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -25,6 +28,22 @@ var _ = Describe("Bad and good objects", func() {
 	},
 		Entry("CIDR that does not parse", podNetwork(blockRange("10.244.0.0", 0)), "cidr must be a CIDR like 10.244.0.0/16"),
 		Entry("CIDR out of bounds", podNetwork(blockRange("10.244.0.0/33", 0)), "cidr must be a CIDR like 10.244.0.0/16"),
+		Entry("every address", podNetwork(blockRange("0.0.0.0/0", 8)), "cidr overlaps addresses that no pod can have"),
+		Entry("every address, IPv6", podNetwork(blockRange("::/0", 64)), "cidr overlaps addresses that no pod can have"),
+		Entry("this network", podNetwork(blockRange("0.128.0.0/9", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("loopback", podNetwork(blockRange("127.0.0.0/8", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("a part of loopback", podNetwork(blockRange("127.244.0.0/16", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("link-local", podNetwork(blockRange("169.254.0.0/16", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("link-local in a larger range", podNetwork(blockRange("169.0.0.0/8", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("multicast", podNetwork(blockRange("239.1.0.0/16", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("class E", podNetwork(blockRange("240.0.0.0/8", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("the broadcast address", podNetwork(blockRange("255.255.255.0/24", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("loopback, IPv6", podNetwork(blockRange("::/64", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("NAT64", podNetwork(blockRange("64:ff9b::/64", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("link-local, IPv6", podNetwork(blockRange("fe80::/64", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("multicast, IPv6", podNetwork(blockRange("ff05::/16", 0)), "cidr overlaps addresses that no pod can have"),
+		Entry("more than a network can use", podNetwork(blockRange("10.0.0.0/7", 8)), "the range is larger than a network can use"),
+		Entry("more than a network can use, IPv6", podNetwork(blockRange("fc00::/7", 64)), "the range is larger than a network can use"),
 		Entry("IPv6 in an IPv4 coat", podNetwork(blockRange("::ffff:10.0.0.0/104", 0)), "cidr must be a CIDR like 10.244.0.0/16"),
 		Entry("host bits set", podNetwork(blockRange("10.244.3.7/16", 0)), "cidr has bits set beyond its prefix length"),
 		Entry("host bits set, IPv6", podNetwork(blockRange("fd00:a:244::1/48", 0)), "cidr has bits set beyond its prefix length"),
@@ -79,6 +98,50 @@ var _ = Describe("Bad and good objects", func() {
 		applyManifests(ctx, filepath.Join("samples", "*.yaml"), client.DryRunAll)
 	})
 
+	It("accepts the largest ranges there are, and those beside what no pod can have", func(ctx context.Context) {
+		Expect(api.Create(ctx, podNetwork(
+			blockRange("10.0.0.0/8", 0), blockRange("126.0.0.0/8", 0), blockRange("128.0.0.0/8", 0), blockRange("169.255.0.0/16", 0),
+			blockRange("223.0.0.0/8", 0), blockRange("1.0.0.0/8", 0), blockRange("100::/16", 0), blockRange("fd00::/16", 0),
+			blockRange("fe00::/16", 0), blockRange("2000::/16", 0),
+		))).To(Succeed())
+	})
+
+	It("lets a range that was accepted before be changed, drained and left behind", func(ctx context.Context) {
+		crd := &unstructured.Unstructured{}
+		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+		Expect(api.Get(ctx, client.ObjectKey{Name: "podnetworks.podnet.dev"}, crd)).To(Succeed())
+		now := crd.DeepCopy()
+		versions, found, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(found).To(BeTrue())
+		unstructured.RemoveNestedField(versions[0].(map[string]any), "schema", "openAPIV3Schema", "properties", "spec", "properties",
+			"ranges", "items", "properties", "cidr", "x-kubernetes-validations")
+		Expect(unstructured.SetNestedSlice(crd.Object, versions, "spec", "versions")).To(Succeed())
+		Expect(api.Update(ctx, crd)).To(Succeed())
+		restored := sync.OnceFunc(func() {
+			now.SetResourceVersion(crd.GetResourceVersion())
+			Expect(api.Update(ctx, now)).To(Succeed())
+		})
+		DeferCleanup(func() { restored() })
+
+		n := podNetwork(blockRange("0.0.0.0/0", 24))
+		Eventually(func() error { return api.Create(ctx, n) }).Should(Succeed())
+		restored()
+		fresh := podNetwork(blockRange("127.0.0.0/8", 24))
+		fresh.Name = "other"
+		Eventually(func() error { return api.Create(ctx, fresh, client.DryRunAll) }).Should(beRefusedWith("no pod can have"))
+
+		n.Spec.RouteMode = podnetv1alpha1.ModeOverlay
+		Expect(api.Update(ctx, n)).To(Succeed(), "something else is changed")
+		n.Spec.Ranges[0].State = podnetv1alpha1.RangeDraining
+		n.Spec.Ranges = append(n.Spec.Ranges, blockRange("fd00:a:244::/48", 64))
+		Expect(api.Update(ctx, n)).To(Succeed(), "it is drained, and another range added")
+		n.Status.Ranges = []podnetv1alpha1.RangeStatus{{CIDR: "0.0.0.0/0", State: podnetv1alpha1.RangeDraining, BlocksAllocated: ptr.To[int64](0)}}
+		Expect(api.Status().Update(ctx, n)).To(Succeed())
+		n.Spec.Ranges = n.Spec.Ranges[1:]
+		Expect(api.Update(ctx, n)).To(Succeed(), "it is removed")
+	})
+
 	It("accepts as many ranges as the list may hold", func(ctx context.Context) {
 		ranges := make([]podnetv1alpha1.Range, 64)
 		for i := range ranges {
@@ -96,8 +159,8 @@ var _ = Describe("Bad and good objects", func() {
 		Entry("another block length", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = 25 }, "nodePrefixLength of a range never changes"),
 		Entry("no block length any more", func(n *network) { n.Spec.Ranges[0].NodePrefixLength = 0 }, "nodePrefixLength of a range never changes"),
 		Entry("a block length where there was none", func(n *network) { n.Spec.Ranges[1].NodePrefixLength = 24 }, "nodePrefixLength of a range never changes"),
-		Entry("another CIDR", func(n *network) { n.Spec.Ranges[0].CIDR = "10.243.0.0/16" }, "a range can be removed only when it is Draining"),
-		Entry("removal of an Active range", func(n *network) { n.Spec.Ranges = n.Spec.Ranges[1:] }, "set its state to Draining first and wait"),
+		Entry("another CIDR", func(n *network) { n.Spec.Ranges[0].CIDR = "10.243.0.0/16" }, "range 10.244.0.0/16 cannot be removed: it is Active"),
+		Entry("removal of an Active range", func(n *network) { n.Spec.Ranges = n.Spec.Ranges[1:] }, "range 10.244.0.0/16 cannot be removed: it is Active. Set its state to Draining first"),
 		Entry("another attachment", func(n *network) { n.Spec.Attachment = podnetv1alpha1.Bridge }, "attachment cannot change on a live network"),
 		Entry("another VNI", func(n *network) { n.Spec.Overlay.VNI = 5 }, "overlay cannot change on a live network"),
 	)
@@ -115,15 +178,14 @@ var _ = Describe("Bad and good objects", func() {
 			n.Status.Ranges = []podnetv1alpha1.RangeStatus{{CIDR: "10.244.0.0/16", State: state, BlocksAllocated: &allocated}}
 			Expect(api.Status().Update(ctx, n)).To(Succeed())
 		}
-		const words = "a range can be removed only when it is Draining"
 		By("having no status yet")
-		Expect(remove()).To(beRefusedWith(words))
+		Expect(remove()).To(beRefusedWith("range 10.244.0.0/16 cannot be removed: its status does not say yet that it drains"))
 		By("being in use")
-		says(podnetv1alpha1.RangeDraining, 1)
-		Expect(remove()).To(beRefusedWith(words))
+		says(podnetv1alpha1.RangeDraining, 3)
+		Expect(remove()).To(beRefusedWith("range 10.244.0.0/16 cannot be removed: nodes hold blocks of it"))
 		By("having been counted before it drained")
 		says(podnetv1alpha1.RangeActive, 0)
-		Expect(remove()).To(beRefusedWith(words))
+		Expect(remove()).To(beRefusedWith("range 10.244.0.0/16 cannot be removed: its status does not say yet that it drains"))
 		By("being empty")
 		says(podnetv1alpha1.RangeDraining, 0)
 		Expect(remove()).To(Succeed())

@@ -15,8 +15,8 @@ import (
 //
 // Range is a range of pod addresses out of which nodes get their blocks.
 type RangeApplyConfiguration struct {
-	// cidr is the range in its shortest form, such as 10.244.0.0/16 or fd00:10:244::/48.
-	// It never changes.
+	// cidr is the range in its shortest form, such as 10.244.0.0/16 or fd00:10:244::/48,
+	// and no larger than a /8 of IPv4 or a /16 of IPv6. It never changes.
 	CIDR *string `json:"cidr,omitempty"`
 	// nodePrefixLength is the prefix length of the block that one node gets.
 	// Without it, 24 for IPv4 and 64 for IPv6. It never changes.
