@@ -333,6 +333,9 @@ type Snapshot struct {
 // not known to be absent.
 func (s *Source) Synced() <-chan struct{} { return s.synced }
 
+// errUnheard is why nothing can be said of the objects.
+var errUnheard = errors.New("the agent has not heard all from the API server yet")
+
 // Snapshot reads the caches. It fails before they are complete.
 func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 	s.mu.Lock()
@@ -340,7 +343,7 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 	s.mu.Unlock()
 	var out Snapshot
 	if from == nil {
-		return out, fmt.Errorf("the agent has not heard all from the API server yet")
+		return out, errUnheard
 	}
 	var pn podnetv1alpha1.PodNetwork
 	err := from.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, &pn)

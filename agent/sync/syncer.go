@@ -82,6 +82,8 @@ type Config struct {
 	Paths Paths
 	// Policy, unless it is nil, returns what of network policy is not enforced as asked.
 	Policy func() []model.Problem
+	// Rights, unless it is nil, returns what is found of the rights that agents have.
+	Rights func() []model.Finding
 	Node   Node
 	// Pods returns the pods whose links exist on the node.
 	Pods func(ctx context.Context) ([]model.Pod, error)
@@ -208,6 +210,9 @@ func (s *Syncer) Pass(ctx context.Context) error {
 	}
 	if !report.Removed {
 		report.Findings = s.look(ctx, ranges, own)
+		if s.cfg.Rights != nil {
+			report.Findings = slices.Concat(report.Findings, s.cfg.Rights())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -147,6 +147,10 @@ const (
 // of its rules matches.
 const CountAnnotation = "podnet.dev/count"
 
+// AllowDeletionAnnotation on a PodNetwork of which nodes hold blocks lets it be
+// deleted, with the value true. Admission refuses it otherwise.
+const AllowDeletionAnnotation = "podnet.dev/allow-deletion"
+
 // UninstallAnnotation on the PodNetwork named default asks every agent to take
 // podnet off its node. It is set by the uninstall hook of the chart.
 const UninstallAnnotation = "podnet.dev/uninstall"

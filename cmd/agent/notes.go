@@ -9,7 +9,6 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -42,10 +41,8 @@ type notes struct {
 	queue    chan note
 }
 
-func newNotes(mgr manager.Manager, node string) *notes {
-	return &notes{
-		reader: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("podnet-agent"), node: node, queue: make(chan note, noteQueue),
-	}
+func newNotes(reader client.Reader, recorder events.EventRecorder, node string) *notes {
+	return &notes{reader: reader, recorder: recorder, node: node, queue: make(chan note, noteQueue)}
 }
 
 // add notes an Event. It does not block.

@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/podnet/podnet/agent/admission"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
@@ -53,11 +54,15 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	}
 	installer := cni.InstallConfig{SourceDir: o.pluginDir, BinDir: o.cniBinDir, ConfDir: o.cniConfDir, Socket: o.socket()}
 	src := newSource(mgr)
+	recorder, err := newRecorder(ctx, mgr, o.node)
+	if err != nil {
+		return err
+	}
 	writer := status.NewWriter(status.Writer{
-		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: mgr.GetEventRecorder("podnet-agent"),
+		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: recorder,
 		Node: o.node, Version: version.Version, Restored: src.Renew,
 	})
-	events := newNotes(mgr, o.node)
+	events := newNotes(mgr.GetAPIReader(), recorder, o.node)
 	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
@@ -67,14 +72,11 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	enforcer := policy.New(policy.Config{
-		Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval,
-		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
-	})
-	if err := metrics.Registry.Register(enforcer); err != nil {
-		return fmt.Errorf("register the metrics of network policy: %w", err)
+	enforcer, err := newEnforcer(o, src, k, book, events)
+	if err != nil {
+		return err
 	}
-	src.WatchPolicies(enforcer.Trigger)
+	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: func() { syncer.Trigger() }}
 	syncer = sync.New(sync.Config{
 		Source:  src,
 		Kernel:  k,
@@ -82,6 +84,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Flows:   k,
 		Paths:   paths,
 		Policy:  enforcer.Problems,
+		Rights:  guard.Findings,
 		Watcher: k,
 		Node: &node.Local{
 			Name: o.node, Options: endpoints, Known: known, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
@@ -108,7 +111,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), syncer.Run),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), syncer.Run), after(src.Synced(), guard.Run),
 		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
 		func(ctx context.Context) error { return hear(ctx, src, syncer) },
 	); err != nil {
@@ -118,6 +121,20 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return empty(o.stateDir)
 	}
 	return nil
+}
+
+// newEnforcer returns what enforces network policy, and has the source watch what it
+// goes by.
+func newEnforcer(o options, src *source.Source, k *kernel.Kernel, book *cni.Book, events *notes) (*policy.Enforcer, error) {
+	enforcer := policy.New(policy.Config{
+		Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval,
+		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
+	})
+	if err := metrics.Registry.Register(enforcer); err != nil {
+		return nil, fmt.Errorf("register the metrics of network policy: %w", err)
+	}
+	src.WatchPolicies(enforcer.Trigger)
+	return enforcer, nil
 }
 
 // hear keeps the source up to date until ctx ends.

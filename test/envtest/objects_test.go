@@ -39,6 +39,13 @@ func nodeSubnet(name, cidr, node string) *podnetv1alpha1.NodeSubnet {
 
 // removeAll deletes every object of podnet's kinds, finalizers notwithstanding.
 func removeAll(ctx context.Context) {
+	networks := &podnetv1alpha1.PodNetworkList{}
+	Expect(api.List(ctx, networks)).To(Succeed())
+	for i := range networks.Items {
+		meant := networks.Items[i].DeepCopy()
+		metav1.SetMetaDataAnnotation(&meant.ObjectMeta, podnetv1alpha1.AllowDeletionAnnotation, "true")
+		Expect(client.IgnoreNotFound(api.Patch(ctx, meant, client.MergeFrom(&networks.Items[i])))).To(Succeed())
+	}
 	for _, list := range []client.ObjectList{
 		&podnetv1alpha1.PodNetworkList{}, &podnetv1alpha1.RouteModeList{}, &podnetv1alpha1.NodeNetworkList{},
 	} {

@@ -79,6 +79,7 @@ func prepare(ctx context.Context) {
 	GinkgoHelper()
 	applyManifests(ctx, filepath.Join("admission", "*.yaml"))
 	applyManifests(ctx, filepath.Join("rbac", "role.yaml"))
+	applyManifests(ctx, filepath.Join("rbac", "agent_role.yaml"))
 	Expect(api.Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: managerRole},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: managerRole},
