@@ -114,7 +114,8 @@ type Overlay struct {
 	// +kubebuilder:validation:Maximum=16777215
 	VNI int32 `json:"vni,omitempty"`
 
-	// port is the UDP port on which nodes take VXLAN packets.
+	// port is the UDP port on which nodes take VXLAN packets. What pods send to it
+	// reaches other pods alone.
 	//
 	// +optional
 	// +kubebuilder:default=4789

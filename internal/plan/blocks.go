@@ -108,27 +108,32 @@ func peersOf(node string, served []model.Block) []*peer {
 // endpointsOf returns the addresses from which VXLAN packets may come: those of
 // all nodes that hold a served block, a released one too as long as it is there,
 // because packets of its last pods may still be under way, and those that nodes had
-// until lately, from which they may still send.
-func endpointsOf(c model.Cluster, served []model.Block) [2][]netip.Addr {
-	var all [2][]netip.Addr
-	add := func(a netip.Addr) {
+// until lately, from which they may still send. Own are those that are this node's, to
+// which others may send: what it chose, and what others know or knew.
+func endpointsOf(c model.Cluster, served []model.Block) (all, own [2][]netip.Addr) {
+	add := func(a netip.Addr, node string) {
 		i := model.FamilyIndex(a)
 		all[i] = append(all[i], a)
+		if node == c.Host.Node {
+			own[i] = append(own[i], a)
+		}
 	}
 	for _, e := range c.Host.Endpoints {
-		add(e.Addr)
+		add(e.Addr, c.Host.Node)
 	}
 	for _, e := range c.Former {
-		add(e.Addr)
+		add(e.Addr, e.Node)
 	}
 	for _, b := range served {
 		for _, a := range b.Endpoints {
-			add(a)
+			add(a, b.Node)
 		}
 	}
-	for i := range all {
-		slices.SortFunc(all[i], netip.Addr.Compare)
-		all[i] = slices.Compact(all[i])
+	for i := range families {
+		for _, list := range []*[]netip.Addr{&all[i], &own[i]} {
+			slices.SortFunc(*list, netip.Addr.Compare)
+			*list = slices.Compact(*list)
+		}
 	}
-	return all
+	return all, own
 }

@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -16,13 +15,17 @@ const (
 	tableARP    = "arp"
 )
 
-// pods matches packets from links that face pods, and podVeths those from veths
-// alone: what comes through the bridge was checked at its ports.
+// pods matches packets from links that face pods, and podVeths those from veths alone:
+// notBridge leaves out the bridge, since what comes through it was checked at its ports.
 const (
-	pods     = `iifname "` + model.PodLinkPrefix + `*"`
-	podVeths = pods + ` iifname != "` + model.BridgeLink + `"`
-	toPods   = `oifname "` + model.PodLinkPrefix + `*"`
+	pods      = `iifname "` + model.PodLinkPrefix + `*"`
+	notBridge = `iifname != "` + model.BridgeLink + `"`
+	podVeths  = pods + " " + notBridge
+	toPods    = `oifname "` + model.PodLinkPrefix + `*"`
 )
+
+// chainRawPods is the chain of rawPods.
+const chainRawPods = "raw-pods"
 
 // kubeProxyMark is the bit with which kube-proxy marks packets that it will
 // masquerade (its default, --iptables-masquerade-bit).
@@ -34,12 +37,18 @@ const kubeProxyMark = 0x4000
 func (v *view) firewall() []model.Table {
 	inet := model.Table{Family: tableInet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []model.Chain{
 		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
-		chain("raw-output", "filter", "output", "raw", v.rawOutput()),
+		chain("raw-output", "filter", "output", "raw", []string{v.vxlanPacket() + " jump " + chainVXLANOut}),
+		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal}),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
-		chain("filter-output", "filter", "output", "filter", slices.Concat(filterOutput(), v.talking())),
+		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
 		chain("nat-prerouting", "nat", "prerouting", "dstnat-10", v.hostPorts()),
 		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
+		part(chainRawPods, v.rawPods()),
+		part(chainVXLANIn, v.vxlanIn()),
+		part(chainVXLANLocal, v.vxlanLocal()),
+		part(chainVXLANOut, v.vxlanOut()),
+		part(chainVXLANForward, v.vxlanForward()),
 	}}
 	tables := []model.Table{inet}
 	if v.active[0] {
@@ -50,6 +59,9 @@ func (v *view) firewall() []model.Table {
 	}
 	return tables
 }
+
+// part returns a chain that only rules lead to.
+func part(name string, rules []string) model.Chain { return chain(name, "", "", "", rules) }
 
 func chain(name, kind, hook, priority string, rules []string) model.Chain {
 	c := model.Chain{Name: name, Type: kind, Hook: hook, Priority: priority}
@@ -79,6 +91,7 @@ func (v *view) inetSets() []model.Set {
 	}
 	for i, f := range families {
 		add(setEndpoints, f, addressElements(v.endpoints[i]))
+		add(setOwnEndpoints, f, addressElements(v.ownEndpoints[i]))
 		add(setPodSources, f, nil)
 		if !v.active[i] {
 			continue
@@ -96,63 +109,51 @@ func (v *view) inetSets() []model.Set {
 	return sets
 }
 
-// vxlanPacket matches outer packets of this network. The network identifier
-// follows the UDP header (64 bits) and the VXLAN header's flags and reserved
-// bits (32); packets of other VXLAN networks on the same port are not podnet's.
-func (v *view) vxlanPacket(f family) string {
-	return fmt.Sprintf("meta nfproto %s udp dport %d @th,96,24 %d", nfproto(f), v.network.Port, v.network.VNI)
+// rawPrerouting drops what others send in somebody else's name, and keeps conntrack
+// from following VXLAN packets. What pods send is judged by rawPods.
+func (v *view) rawPrerouting() []string {
+	rules := []string{pods + " goto " + chainRawPods}
+	for i, f := range families {
+		if v.active[i] {
+			// What this node's pods, and the node in its pod range, send never comes in
+			// from elsewhere, whichever way it goes.
+			rules = append(rules, fmt.Sprintf(`%s saddr @%s%s iifname != "lo" drop`, f.header, setBlocks, f.digit))
+		}
+	}
+	rules = append(rules, v.vxlanPacket()+" jump "+chainVXLANIn)
+	return append(rules, v.probesFromOthers()...)
 }
 
-func nfproto(f family) string { return "ipv" + f.digit }
-
-// rawPrerouting drops what pods and others send in somebody else's name, and
-// keeps conntrack from following VXLAN packets.
-func (v *view) rawPrerouting() []string {
+// rawPods drops what pods send in somebody else's name.
+func (v *view) rawPods() []string {
 	rules := []string{
 		// route_localnet, which a hostPort on 127.0.0.1 needs, opens the node's
 		// loopback to everything that comes in on the same link.
-		pods + " ip daddr 127.0.0.0/8 drop",
+		"ip daddr 127.0.0.0/8 drop",
 		// Nobody has the gateway's address, and nothing is sent to it.
-		pods + " ip daddr " + ipam.LinkGateway(true).String() + " drop",
+		"ip daddr " + ipam.LinkGateway(true).String() + " drop",
 		// A node is no host that pods could tell where its routers are, and no router that
 		// they have to look for: whoever does is noted among the neighbours.
-		pods + " icmp type redirect drop",
-		pods + " icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
-		podVeths + " iifname . ip saddr != @podsources4 drop",
+		"icmp type redirect drop",
+		"icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
+		notBridge + " iifname . ip saddr != @podsources4 drop",
 		// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
 		// node notes whoever solicits it among the neighbours, of which it can hold only so
 		// many: a pod has one link-local address.
-		podVeths + " ip6 saddr { ::, fe80::/10 } meta l4proto != ipv6-icmp drop",
-		podVeths + " ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop",
+		notBridge + " ip6 saddr { ::, fe80::/10 } meta l4proto != ipv6-icmp drop",
+		notBridge + " ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop",
 		// The gateway's address is the node's on this link, and for neighbour discovery alone.
-		podVeths + " ip6 daddr fe80::/10 icmpv6 type != { nd-neighbor-solicit, nd-neighbor-advert } drop",
-		podVeths + " ip6 daddr fe80::/10 meta l4proto != ipv6-icmp drop",
+		notBridge + " ip6 daddr fe80::/10 icmpv6 type != { nd-neighbor-solicit, nd-neighbor-advert } drop",
+		notBridge + " ip6 daddr fe80::/10 meta l4proto != ipv6-icmp drop",
 	}
-	for _, f := range families {
-		endpoints := f.header + " saddr %s@" + setEndpoints + f.digit
-		local := v.vxlanPacket(f) + " fib daddr type local "
-		rules = append(rules,
-			local+fmt.Sprintf(endpoints, "!= ")+" drop",
-			local+fmt.Sprintf(endpoints, "")+" notrack")
-	}
-	return append(rules, v.probeRules()...)
+	return append(rules, v.probesFromPods()...)
 }
 
-func (v *view) rawOutput() []string {
-	var rules []string
-	for _, f := range families {
-		rules = append(rules, v.vxlanPacket(f)+fmt.Sprintf(" %s daddr @%s%s notrack", f.header, setEndpoints, f.digit))
-	}
-	return rules
-}
-
-// filterForward keeps pods from sending VXLAN packets to nodes, which would take
-// them for this node's once they are masqueraded, and fits TCP's segments to the
+// filterForward keeps forged packets off the overlay, and fits TCP's segments to the
 // path: each end's SYN to the way that it goes out.
 func (v *view) filterForward() []string {
-	var rules []string
+	rules := []string{v.overlayPort() + " jump " + chainVXLANForward}
 	for i, f := range families {
-		rules = append(rules, fmt.Sprintf("%s %s daddr @%s%s udp dport %d drop", pods, f.header, setEndpoints, f.digit, v.network.Port))
 		if v.active[i] {
 			rules = append(rules, v.toRemote(f)+" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
 		}
@@ -160,15 +161,18 @@ func (v *view) filterForward() []string {
 	return append(rules, v.talking()...)
 }
 
-// filterOutput keeps the node from telling pods of a shorter way: a packet that
+// filterOutput keeps what the node sends itself from being led to the overlay's port by
+// a Service, and the node from telling pods of a shorter way: a packet that
 // leaves by the link on which it came, as to a service whose only pod is the
 // sender, has no other. IPv6 has no parameter for it, and IPv4's holds only where
 // all links have it.
-func filterOutput() []string {
-	return []string{
+func (v *view) filterOutput() []string {
+	rules := []string{
+		v.overlayPort() + " ct status dnat jump " + chainVXLANForward,
 		toPods + " icmp type redirect drop",
 		toPods + " icmpv6 type nd-redirect drop",
 	}
+	return append(rules, v.talking()...)
 }
 
 // toRemote matches packets to blocks of other nodes.

@@ -38,23 +38,62 @@ func expectRule(t *testing.T, s model.State, chain, rule string) {
 	}
 }
 
-func TestVXLANIsTakenFromNodesAlone(t *testing.T) {
+func expectChain(t *testing.T, s model.State, chain string, want ...string) {
+	t.Helper()
+	if got := rules(t, s, "inet", chain); got != strings.Join(want, "\n")+"\n" {
+		t.Errorf("%s is\n%swant\n%s", chain, got, strings.Join(want, "\n"))
+	}
+}
+
+func TestVXLANIsTakenFromNodesAtOwnEndpointsAlone(t *testing.T) {
 	c := cluster()
+	c.Former = []model.FormerEndpoint{{Node: "a", Addr: addr("192.0.2.201")}, {Node: "b", Addr: addr("192.0.2.202")}}
 	s := Build(c).State
-	expectElements(t, s, "inet", "endpoints4", "192.0.2.1", "192.0.2.2", "192.0.2.3")
+	expectElements(t, s, "inet", "endpoints4", "192.0.2.1", "192.0.2.2", "192.0.2.201", "192.0.2.202", "192.0.2.3")
 	expectElements(t, s, "inet", "endpoints6", "2001:db8::1", "2001:db8::2", "2001:db8::3")
-	packet := "meta nfproto ipv4 udp dport 8472 @th,96,24 7466 "
-	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr != @endpoints4 drop")
-	expectRule(t, s, "raw-prerouting", packet+"fib daddr type local ip saddr @endpoints4 notrack")
-	expectRule(t, s, "raw-output", packet+"ip daddr @endpoints4 notrack")
-	expectRule(t, s, "filter-forward", `iifname "podn*" ip daddr @endpoints4 udp dport 8472 drop`)
+	expectElements(t, s, "inet", "ownendpoints4", "192.0.2.1", "192.0.2.201")
+	expectElements(t, s, "inet", "ownendpoints6", "2001:db8::1")
+	packet := "udp dport 8472 @th,96,24 7466 "
+	expectRule(t, s, "raw-prerouting", packet+"jump vxlan-in")
+	expectChain(t, s, "vxlan-in",
+		"ip saddr @endpoints4 ip daddr @ownendpoints4 notrack accept", "ip6 saddr @endpoints6 ip6 daddr @ownendpoints6 notrack accept")
+	expectChain(t, s, "filter-input", "udp dport 8472 jump vxlan-local")
+	expectChain(t, s, "vxlan-local",
+		"@th,96,24 7466 ct state untracked ip saddr @endpoints4 ip daddr @ownendpoints4 return",
+		"@th,96,24 7466 ct state untracked ip6 saddr @endpoints6 ip6 daddr @ownendpoints6 return",
+		"ip saddr @ranges4 drop", "ip6 saddr @ranges6 drop", "ct status dnat drop", "@th,96,24 7466 drop")
+	expectRule(t, s, "raw-output", packet+"jump vxlan-out")
+	expectChain(t, s, "vxlan-out", "ip daddr @endpoints4 notrack", "ip6 daddr @endpoints6 notrack")
+}
+
+// The endpoint that a node has chosen, and those that others know it by, are its own
+// until others have heard.
+func TestVXLANIsTakenAtTheEndpointThatIsLeft(t *testing.T) {
+	s := Build(moving()).State
+	expectElements(t, s, "inet", "ownendpoints4", "192.0.2.1", "192.0.2.101")
+}
+
+func TestVXLANIsSentByNobodyButNodes(t *testing.T) {
+	s := Build(cluster()).State
+	// Whatever the network identifier: it stands in the first datagram of several alone.
+	expectRule(t, s, "filter-forward", "udp dport 8472 jump vxlan-forward")
+	expectRule(t, s, "filter-output", "udp dport 8472 ct status dnat jump vxlan-forward")
+	expectChain(t, s, "vxlan-forward", "ip daddr @ranges4 return", "ip6 daddr @ranges6 return", `iifname "podn*" drop`, "ct status dnat drop")
 }
 
 func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
-	first, _, _ := strings.Cut(rules(t, Build(cluster()).State, "inet", "raw-prerouting"), "\n")
-	if first != `iifname "podn*" ip daddr 127.0.0.0/8 drop` {
-		t.Errorf("the first rule is %q", first)
+	s := Build(cluster()).State
+	first, _, _ := strings.Cut(rules(t, s, "inet", "raw-prerouting"), "\n")
+	next, _, _ := strings.Cut(rules(t, s, "inet", "raw-pods"), "\n")
+	if first != `iifname "podn*" goto raw-pods` || next != "ip daddr 127.0.0.0/8 drop" {
+		t.Errorf("the first rules are %q and %q", first, next)
 	}
+}
+
+func TestOwnAddressesDoNotComeInFromElsewhere(t *testing.T) {
+	s := Build(cluster()).State
+	expectRule(t, s, "raw-prerouting", `ip saddr @blocks4 iifname != "lo" drop`)
+	expectRule(t, s, "raw-prerouting", `ip6 saddr @blocks6 iifname != "lo" drop`)
 }
 
 func TestPacketsToRemoteBlocksGetTheNodesOwnAddress(t *testing.T) {
@@ -150,7 +189,7 @@ func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
 	c.Network.Ranges = prefixes("10.244.0.0/16")
 	s := Build(c).State
 	for _, set := range tableOf(t, s, "inet").Sets {
-		if strings.HasSuffix(set.Name, "6") && set.Name != "endpoints6" && set.Name != "podsources6" {
+		if strings.HasSuffix(set.Name, "6") && !slices.Contains([]string{"endpoints6", "ownendpoints6", "podsources6"}, set.Name) {
 			t.Errorf("set %s", set.Name)
 		}
 	}
@@ -158,7 +197,7 @@ func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
 		t.Errorf("nat-postrouting:\n%s", text)
 	}
 	// A pod without IPv6 addresses has none to send from.
-	expectRule(t, s, "raw-prerouting", `iifname "podn*" iifname != "podnet0" ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop`)
+	expectRule(t, s, "raw-pods", `iifname != "podnet0" ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop`)
 }
 
 // Pods and nodes come and go as elements; a new rule would replace the whole table.

@@ -58,8 +58,9 @@ type view struct {
 	// address is the node's own address in its pod range, by family; invalid
 	// where it has no block.
 	address [2]netip.Addr
-	// endpoints are all nodes' endpoints, former ones included, by family, sorted.
-	endpoints [2][]netip.Addr
+	// endpoints are all nodes' endpoints, former ones included, by family, sorted, and
+	// ownEndpoints those of this node.
+	endpoints, ownEndpoints [2][]netip.Addr
 	// vxlan are the VXLAN devices by the family of their outer packets; nil where
 	// there is none.
 	vxlan [2]*model.Link
@@ -96,7 +97,7 @@ func newView(c model.Cluster) *view {
 		}
 	}
 	v.address = nodeAddresses(v.own)
-	v.endpoints = endpointsOf(c, served)
+	v.endpoints, v.ownEndpoints = endpointsOf(c, served)
 	v.peers = peersOf(c.Host.Node, served)
 	var labels map[string]string
 	if len(v.own) > 0 {

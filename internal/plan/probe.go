@@ -51,18 +51,29 @@ func (v *view) probeAddresses() (own, others [2][]netip.Addr) {
 	return own, others
 }
 
-// probeRules keep everybody but other nodes' probes from the namespace that answers
-// them: whoever could fill its sockets could make one path look worse than the other. And they
-// give probes that leave the node the mark by which they take the path that they are to
-// prove. The network's own probes alone can have their source: pods cannot send with
-// another's address.
-func (v *view) probeRules() []string {
+// probesFromOthers and probesFromPods keep everybody but other nodes' probes from the
+// namespace that answers them: whoever could fill its sockets could make one path look
+// worse than the other.
+func (v *view) probesFromOthers() []string {
+	var rules []string
+	for i, f := range families {
+		if v.active[i] {
+			rules = append(rules, fmt.Sprintf("%[1]s daddr @%[2]s%[4]s %[1]s saddr != @%[3]s%[4]s drop", f.header, setProbes, setProbers, f.digit))
+		}
+	}
+	return rules
+}
+
+// probesFromPods besides give probes that leave the node the mark by which they take the
+// path that they are to prove. The network's own probes alone can have their source: pods
+// cannot send with another's address.
+func (v *view) probesFromPods() []string {
 	var rules []string
 	for i, f := range families {
 		if v.active[i] {
 			rules = append(rules,
-				fmt.Sprintf("%[1]s daddr @%[2]s%[4]s %[1]s saddr != @%[3]s%[4]s drop", f.header, setProbes, setProbers, f.digit),
-				fmt.Sprintf("%s %s saddr @%s%s meta mark set udp dport map { %s }", pods, f.header, setProbes, f.digit, marksByPort()))
+				fmt.Sprintf("%s daddr @%s%s drop", f.header, setProbes, f.digit),
+				fmt.Sprintf("%s saddr @%s%s meta mark set udp dport map { %s }", f.header, setProbes, f.digit, marksByPort()))
 		}
 	}
 	return rules

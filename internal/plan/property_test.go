@@ -217,7 +217,7 @@ func TestLargeClusterIsPlannedInTime(t *testing.T) {
 		for _, chain := range table.Chains {
 			rules += len(chain.Rules)
 		}
-		if rules > 50 {
+		if rules > 80 {
 			t.Errorf("%d rules", rules)
 		}
 	}

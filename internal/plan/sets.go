@@ -14,6 +14,8 @@ import (
 const (
 	// setEndpoints holds the addresses of all nodes, and those that they had until lately.
 	setEndpoints = "endpoints"
+	// setOwnEndpoints holds those of them that are this node's own.
+	setOwnEndpoints = "ownendpoints"
 	// setRanges holds the ranges of the network, setBlocks this node's blocks of them.
 	setRanges = "ranges"
 	setBlocks = "blocks"
@@ -56,7 +58,7 @@ const talkingTime = time.Minute
 func declare(name string, f family) model.Set {
 	s := model.Set{Name: name + f.digit}
 	switch name {
-	case setEndpoints, setProbes, setProbers:
+	case setEndpoints, setOwnEndpoints, setProbes, setProbers:
 		s.Key = f.address
 	case setTalking:
 		s.Key, s.Forgets = f.address, talkingTime

@@ -132,6 +132,57 @@ func TestPodOnBridgeCannotSendFramesOfOthers(t *testing.T) {
 	n.withoutFirewall(t, func() { check(" without the firewall", false) })
 }
 
+func TestNobodyElseSpeaksAsPodsOfThisNode(t *testing.T) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		for name, families := range map[string]topology.Families{"IPv4": onlyIPv4, "IPv6": onlyIPv6} {
+			t.Run(string(attachment)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, options{nodes: 2, attachment: attachment, mode: model.ModeOverlay, families: families})
+				n, other := c.nodes[0], c.nodes[1]
+				outside := c.underlay.AddHost(t, "outside", families)
+				target, local, remote := n.addPod(t), n.addPod(t), other.addPod(t)
+				is4 := families.IPv4
+				outside.Run(t, "ip", "route", "add", target.Blocks[0].String(), "via", n.Address(is4).String())
+				sink := target.NewSink(t, sinkPort)
+				bare := func(what string, source, want netip.Addr) {
+					t.Helper()
+					if err := outside.SendFrom(source, target.Addrs[0], sinkPort, []byte("hello")); err != nil {
+						t.Fatal(err)
+					}
+					heard(t, what, sink, want)
+				}
+				device := model.VXLANLink4
+				if !is4 {
+					device = model.VXLANLink6
+				}
+				bare("outside as itself", outside.Address(is4), outside.Address(is4))
+				for what, source := range map[string]netip.Addr{
+					"a pod of the node": local.Addrs[0], "the node in the range": ipam.NodeAddress(target.Blocks[0]),
+					"the node's probes": ipam.ProbeAddress(target.Blocks[0]), "an unused address": local.Addrs[0].Next().Next(),
+				} {
+					bare(what, source, netip.Addr{})
+					if err := other.SendFrom(other.Address(is4), n.Address(is4), c.network.Port, n.tunnelled(target, source, device)); err != nil {
+						t.Fatal(err)
+					}
+					heard(t, what+", by another node", sink, netip.Addr{})
+				}
+				n.withoutFirewall(t, func() {
+					bare("a pod of the node without the firewall", local.Addrs[0], local.Addrs[0])
+				})
+				for _, p := range []*pod{local, remote} {
+					reaches(t, p, target)
+					reaches(t, target, p)
+				}
+				for _, x := range c.nodes {
+					if err := x.Reaches(target.Addrs[0], port); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // tunnelled is a VXLAN packet's payload that leads to a pod's sink.
 func (n *node) tunnelled(p *pod, from netip.Addr, device string) []byte {
 	protocol := uint16(topology.EtherIPv4)

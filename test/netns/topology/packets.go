@@ -50,6 +50,12 @@ func (s *Sink) Heard(t testing.TB) (netip.Addr, bool) {
 // SendFrom sends a datagram with a source of the test's choice, whether or not
 // the namespace has that address (IP_TRANSPARENT).
 func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) error {
+	return n.SendSegmentsFrom(from, to, port, payload, 0)
+}
+
+// SendSegmentsFrom is SendFrom for several datagrams, of size bytes each but the last,
+// that leave the namespace as one packet (UDP_SEGMENT). The size 0 stands for one datagram.
+func (n *Namespace) SendSegmentsFrom(from, to netip.Addr, port uint16, payload []byte, size int) error {
 	return n.Try(func() error {
 		family := unix.AF_INET
 		if to.Is6() {
@@ -66,6 +72,11 @@ func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) e
 		}
 		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
 			return fmt.Errorf("allow any source: %w", err)
+		}
+		if size > 0 {
+			if err := unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, size); err != nil {
+				return fmt.Errorf("send segments: %w", err)
+			}
 		}
 		if err := unix.Bind(fd, sockaddr(from, 0)); err != nil {
 			return fmt.Errorf("bind to %s: %w", from, err)
@@ -185,6 +196,40 @@ func Datagram(from, to netip.Addr, port uint16, payload []byte) []byte {
 	header := []byte{0x60, 0, 0, 0, 0, 0, unix.IPPROTO_UDP, 64}
 	binary.BigEndian.PutUint16(header[4:], uint16(len(udp)))
 	return slices.Concat(header, from.AsSlice(), to.AsSlice(), udp)
+}
+
+// Fragments cuts an IP packet of Datagram in two, of which the first has that many bytes
+// after the IP header. It must be a multiple of 8.
+func Fragments(packet []byte, first int) [2][]byte {
+	const id = 7
+	var out [2][]byte
+	for i := range out {
+		offset, more := 0, 1
+		header, body := 20, []byte(nil)
+		if packet[0]>>4 == 6 {
+			header = 40
+		}
+		body = packet[header : header+first]
+		if i == 1 {
+			offset, more, body = first/8, 0, packet[header+first:]
+		}
+		h := slices.Clone(packet[:header])
+		if header == 20 {
+			binary.BigEndian.PutUint16(h[2:], uint16(20+len(body)))
+			binary.BigEndian.PutUint16(h[4:], id)
+			binary.BigEndian.PutUint16(h[6:], uint16(more<<13|offset))
+			binary.BigEndian.PutUint16(h[10:], 0)
+			binary.BigEndian.PutUint16(h[10:], checksum(h))
+		} else {
+			binary.BigEndian.PutUint16(h[4:], uint16(8+len(body)))
+			h[6] = unix.IPPROTO_FRAGMENT
+			fragment := []byte{unix.IPPROTO_UDP, 0}
+			fragment = binary.BigEndian.AppendUint16(fragment, uint16(offset<<3|more))
+			h = append(h, binary.BigEndian.AppendUint32(fragment, id)...)
+		}
+		out[i] = append(h, body...)
+	}
+	return out
 }
 
 // VXLAN puts the header of RFC 7348 before a frame.

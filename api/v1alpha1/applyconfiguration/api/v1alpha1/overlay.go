@@ -19,7 +19,8 @@ type OverlayApplyConfiguration struct {
 	Encapsulation *apiv1alpha1.Encapsulation `json:"encapsulation,omitempty"`
 	// vni is the VXLAN network identifier (RFC 7348, section 5).
 	VNI *int32 `json:"vni,omitempty"`
-	// port is the UDP port on which nodes take VXLAN packets.
+	// port is the UDP port on which nodes take VXLAN packets. What pods send to it
+	// reaches other pods alone.
 	Port *int32 `json:"port,omitempty"`
 }
 
