@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -60,10 +61,14 @@ type Enforcer struct {
 	*loop.Loop
 	cfg Config
 
-	// mu is held while tables are computed and changed.
-	mu sync.Mutex
 	// index is what the API held when it was last read; nil before.
-	index *compiler.Index
+	index atomic.Pointer[compiler.Index]
+	// problems are those that were found last, for others to read while tables are changed.
+	problems atomic.Pointer[[]model.Problem]
+
+	// mu is held while tables are computed and changed, which may take seconds: who asks
+	// for anything but that must not wait for it. It guards what follows.
+	mu sync.Mutex
 	// changed is closed when there is another index.
 	changed chan struct{}
 	// have are the tables as they were last written; nil where it is not known what
@@ -136,7 +141,8 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 		// object that asked for it goes before the agent does.
 		return e.remove(ctx)
 	}
-	e.index, e.unread = index, found.Problems
+	e.index.Store(index)
+	e.unread = found.Problems
 	close(e.changed)
 	e.changed = make(chan struct{})
 	return e.enforce(ctx)
@@ -144,11 +150,12 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 
 // enforce makes the kernel's tables what they shall be. The caller holds mu.
 func (e *Enforcer) enforce(ctx context.Context) error {
+	defer e.publish()
 	if e.foreign() {
 		drift.Inc()
 		e.have, e.old = nil, nil
 	}
-	result := e.index.Build(e.cfg.Pods())
+	result := e.index.Load().Build(e.cfg.Pods())
 	e.unknown, e.notCounted = result.Unknown, result.NotCounted
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
@@ -252,7 +259,8 @@ func (e *Enforcer) remove(ctx context.Context) error {
 	if e.removed {
 		return nil
 	}
-	e.have, e.old, e.index = nil, nil, nil
+	e.have, e.old = nil, nil
+	e.index.Store(nil)
 	e.forgetBridge(ctx, nil)
 	if err := e.execute(ctx, []diff.Op{deletion(inet)}); err != nil {
 		return fmt.Errorf("take the policy tables away: %w", err)
@@ -287,10 +295,11 @@ func (e *Enforcer) Admit(ctx context.Context, pod model.Pod) error {
 func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.index == nil {
+	index := e.index.Load()
+	if index == nil {
 		return e.changed, errors.New("the agent has not heard from the API server yet which network policies there are")
 	}
-	if !e.index.CanAttach(pod) {
+	if !index.CanAttach(pod) {
 		return e.changed, fmt.Errorf("the labels of pod %s/%s are not known, which say what network policies select it: "+
 			"the API server has not told the agent of the pod (UID %s) within %s", pod.Namespace, pod.Name, pod.UID, labelsWait)
 	}
@@ -305,11 +314,19 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 // namedPods is how many pods, or policies, a problem names.
 const namedPods = 3
 
-// Problems returns what of the policies is not enforced as asked, a sentence each.
+// Problems returns what of the policies is not enforced as asked, a sentence each. It
+// does not wait for a change of the tables.
 func (e *Enforcer) Problems() []model.Problem {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	problems := slices.Concat(e.unread, e.teller.problems())
+	var found []model.Problem
+	if p := e.problems.Load(); p != nil {
+		found = *p
+	}
+	return slices.Concat(found, e.teller.problems())
+}
+
+// publish says what is not enforced as asked. The caller holds mu.
+func (e *Enforcer) publish() {
+	problems := slices.Clone(e.unread)
 	if e.failed != nil {
 		problems = append(problems, model.Problem{
 			Reason:  model.ReasonKernelError,
@@ -336,7 +353,7 @@ func (e *Enforcer) Problems() []model.Problem {
 				n, strings.Join(e.notCounted[:min(n, namedPods)], ", "), compiler.MostCounted),
 		})
 	}
-	return problems
+	e.problems.Store(&problems)
 }
 
 // Gate is a cni.Network in which policies are in force before a pod is attached.

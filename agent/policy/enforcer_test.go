@@ -257,6 +257,42 @@ func TestPodWithoutLabelsIsRefusedInTheEnd(t *testing.T) {
 	})
 }
 
+// Others ask for problems in passes of their own, which must go on, and packets are
+// explained: neither waits for nft.
+func TestSlowTransactionHoldsNobodyElseUp(t *testing.T) {
+	n := newNode(denyAll())
+	n.pods = []model.Pod{{ContainerID: "c", Namespace: "red", Name: "p", UID: "1"}}
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.set(world(2))
+	began, end := make(chan struct{}), make(chan struct{})
+	n.fail, n.refuse = errors.New("too slow"), func(diff.Op) bool { close(began); <-end; return true }
+	done := make(chan error)
+	go func() { done <- n.enforcer.Pass(t.Context()) }()
+	<-began
+	asked := make(chan []model.Problem)
+	go func() { asked <- n.enforcer.Problems() }()
+	select {
+	case got := <-asked:
+		if len(got) != 1 || !strings.Contains(got[0].Message, "red/p") {
+			t.Errorf("problems are %+v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Problems waits for nft")
+	}
+	if n.enforcer.index.Load() == nil {
+		t.Error("there is nothing to explain packets with")
+	}
+	close(end)
+	if err := <-done; err == nil {
+		t.Error("the failure is not told")
+	}
+	if got := n.enforcer.Problems(); len(got) == 0 || !strings.Contains(got[0].Message, "too slow") {
+		t.Errorf("afterwards problems are %+v", got)
+	}
+}
+
 func TestUninstallTakesTheTablesAway(t *testing.T) {
 	n := newNode(world(1))
 	if err := n.enforcer.Pass(t.Context()); err != nil {

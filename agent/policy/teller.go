@@ -129,9 +129,7 @@ func (e *Enforcer) listen(ctx context.Context, changed <-chan struct{}) error {
 		e.teller.set(true, nil)
 		e.Trigger()
 	}, func(p model.DeniedPacket) {
-		e.mu.Lock()
-		index := e.index
-		e.mu.Unlock()
+		index := e.index.Load()
 		if index == nil || !e.teller.isNew(p) {
 			return
 		}
