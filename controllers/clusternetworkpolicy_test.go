@@ -1,8 +1,8 @@
 package controllers
 
 import (
-	"net/netip"
 	"context"
+	"net/netip"
 	"testing"
 
 	"github.com/onsi/gomega"

@@ -23,6 +23,7 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/podnet/podnet/internal/statuses"
 )
 
 // PodNetworkReconciler says in a PodNetwork's status what became of it.
@@ -102,7 +103,7 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
 	apply := podnetv1alpha1ac.PodNetwork(network.Name).WithStatus(networkStatus(status))
-	err = r.Status().Apply(ctx, apply, client.FieldOwner(FieldOwner), client.ForceOwnership)
+	_, err = statuses.Apply(ctx, r, apply, FieldOwner)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("writing the status of PodNetwork %s: %w", network.Name, err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/podnet/podnet/internal/statuses"
 )
 
 // RouteModeReconciler says in a RouteMode's status whether it is in force, on how
@@ -96,7 +97,7 @@ func (r *RouteModeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	for _, e := range status.Exceptions {
 		of.WithExceptions(podnetv1alpha1ac.NodeException().WithNode(e.Node).WithMessage(e.Message))
 	}
-	err := r.Status().Apply(ctx, podnetv1alpha1ac.RouteMode(mode.Name).WithStatus(of), client.FieldOwner(FieldOwner), client.ForceOwnership)
+	_, err := statuses.Apply(ctx, r, podnetv1alpha1ac.RouteMode(mode.Name).WithStatus(of), FieldOwner)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("writing the status of RouteMode %s: %w", mode.Name, err)
 	}

@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/statuses"
 )
 
 // FieldOwner owns the fields of NodeNetwork.status in server-side apply.
@@ -46,9 +48,10 @@ type Writer struct {
 	Restored func()
 
 	reports chan Report
-	// known is what the object says, as it was last read or written, and attempted
-	// what was last tried to write. They are Run's alone.
-	known, attempted *podnetv1alpha1.NodeNetworkStatus
+	// known is what the object says, as it was last read or written, attempted what was last
+	// tried to write, and told what was written in full: a CRD that is older than the agent
+	// does not take all of it. They are Run's alone.
+	known, attempted, told *podnetv1alpha1.NodeNetworkStatus
 }
 
 // NewWriter returns a Writer; set its fields before Run.
@@ -133,7 +136,7 @@ func (w *Writer) again(r Report) {
 // the object where it has to write, and where asked to.
 func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if w.known != nil && !read {
-		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); equality.Semantic.DeepEqual(st, *w.known) {
+		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); same(&st, w.known) || same(&st, w.told) {
 			return nil
 		}
 	}
@@ -145,9 +148,12 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if w.known != nil && w.Restored != nil && !same(&nn.Status, w.known) && !same(&nn.Status, w.attempted) {
 		w.Restored()
 	}
+	if !same(&nn.Status, w.known) {
+		w.told = nil
+	}
 	w.known = nn.Status.DeepCopy()
 	st := Build(r, nn.Status.Conditions, nn.Generation, w.Version)
-	if equality.Semantic.DeepEqual(st, nn.Status) {
+	if same(&st, &nn.Status) || same(&st, w.told) {
 		return nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
@@ -157,13 +163,13 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	apply := &unstructured.Unstructured{Object: map[string]any{"status": content}}
 	apply.SetGroupVersionKind(podnetv1alpha1.GroupVersion.WithKind("NodeNetwork"))
 	apply.SetName(w.Node)
-	w.attempted = &st
-	err = w.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply), client.FieldOwner(FieldOwner), client.ForceOwnership)
-	if err != nil {
+	written, err := statuses.Apply(ctx, w.Client, client.ApplyConfigurationFromUnstructured(apply), FieldOwner)
+	w.attempted = &podnetv1alpha1.NodeNetworkStatus{}
+	if err := errors.Join(err, runtime.DefaultUnstructuredConverter.FromUnstructured(written, w.attempted)); err != nil {
 		return fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
 	}
 	w.event(&nn, nn.Status.Conditions, st.Conditions)
-	w.known = &st
+	w.known, w.told = w.attempted, &st
 	return nil
 }
 
