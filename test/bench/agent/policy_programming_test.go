@@ -104,7 +104,16 @@ func newProgramming(b *testing.B, s *stored) *programming {
 	case <-time.After(patience):
 		b.Fatal("the caches are not complete")
 	}
-	return p
+	// Which policies of the cluster there are is known a moment later.
+	for late := time.Now().Add(patience); ; time.Sleep(hush) {
+		_, err := src.Policies(b.Context())
+		if err == nil {
+			return p
+		}
+		if time.Now().After(late) {
+			b.Fatalf("policies cannot be read after %s: %v", patience, err)
+		}
+	}
 }
 
 // beside runs something outside of the node until the benchmark ends.
