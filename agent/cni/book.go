@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -94,9 +96,11 @@ type Book struct {
 
 	mu   sync.Mutex
 	pods map[Key]*entry
-	// links and ports find attachments by their host link and by their ports.
-	links map[string]Key
-	ports map[nodePort][]Key
+	// links, containers and ports find attachments by their host link, by the ID of their
+	// container and by their ports.
+	links      map[string]Key
+	containers map[string][]Key
+	ports      map[nodePort][]Key
 	// damaged holds, by host link, the addresses that could be read from records
 	// that were set aside. They stay taken, since the pod may be there.
 	damaged map[string][]netip.Addr
@@ -133,7 +137,8 @@ type nodePort struct {
 // the families. Each address is of the first block that has one which was never
 // used, or has rested; where no block has one it is that which has rested longest,
 // and for leastRest. The error is a *RefusedError where a family has no such address,
-// or a port of the node is in use: then the pod gets none.
+// or a port of the node is in use, and a *types.Error where the pod has an attachment
+// already: then the pod gets none.
 func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -200,6 +205,10 @@ func (b *Book) checkNew(pod model.Pod) error {
 	if key, ok := b.links[pod.HostLink]; ok {
 		return fmt.Errorf("record attachment of container %s: container %s has its record", pod.ContainerID, key.ContainerID)
 	}
+	for _, key := range b.containers[pod.ContainerID] {
+		return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("the pod has interface %s from podnet already, and podnet gives a pod one: "+
+			"take podnet out of what asks for interface %s, such as the annotation k8s.v1.cni.cncf.io/networks", key.IfName, pod.IfName), "")
+	}
 	for _, port := range pod.HostPorts {
 		for _, key := range b.ports[nodePort{port.Host, port.Protocol}] {
 			other := b.pods[key].pod
@@ -241,6 +250,7 @@ func (b *Book) enter(e *entry) {
 	key := KeyOf(e.pod)
 	b.pods[key] = e
 	b.links[e.pod.HostLink] = key
+	b.containers[key.ContainerID] = append(b.containers[key.ContainerID], key)
 	for _, p := range e.pod.HostPorts {
 		port := nodePort{p.Host, p.Protocol}
 		b.ports[port] = append(b.ports[port], key)
@@ -322,8 +332,9 @@ func (b *Book) release(hostLink string) error {
 		e := b.pods[key]
 		delete(b.pods, key)
 		delete(b.links, hostLink)
+		forget(b.containers, key.ContainerID, key)
 		for _, p := range e.pod.HostPorts {
-			b.freePort(nodePort{p.Host, p.Protocol}, key)
+			forget(b.ports, nodePort{p.Host, p.Protocol}, key)
 		}
 		b.free(e.pod.Addrs)
 	}
@@ -334,10 +345,11 @@ func (b *Book) release(hostLink string) error {
 	return nil
 }
 
-func (b *Book) freePort(port nodePort, key Key) {
-	b.ports[port] = slices.DeleteFunc(b.ports[port], func(k Key) bool { return k == key })
-	if len(b.ports[port]) == 0 {
-		delete(b.ports, port)
+// forget takes an attachment out of those that are found by something that it has.
+func forget[T comparable](found map[T][]Key, by T, key Key) {
+	found[by] = slices.DeleteFunc(found[by], func(k Key) bool { return k == key })
+	if len(found[by]) == 0 {
+		delete(found, by)
 	}
 }
 

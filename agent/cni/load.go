@@ -29,18 +29,19 @@ func OpenBook(ctx context.Context, dir string, now func() time.Time) (*Book, err
 
 func openBook(ctx context.Context, dir string, now func() time.Time, d disk) (*Book, error) {
 	b := &Book{
-		dir:     dir,
-		disk:    d,
-		now:     now,
-		opened:  now(),
-		info:    log.FromContext(ctx).Info,
-		pods:    map[Key]*entry{},
-		links:   map[string]Key{},
-		ports:   map[nodePort][]Key{},
-		damaged: map[string][]netip.Addr{},
-		holders: map[netip.Addr]int{},
-		blocks:  map[netip.Prefix]*ipam.Addresses{},
-		cursors: map[netip.Prefix]netip.Addr{},
+		dir:        dir,
+		disk:       d,
+		now:        now,
+		opened:     now(),
+		info:       log.FromContext(ctx).Info,
+		pods:       map[Key]*entry{},
+		links:      map[string]Key{},
+		ports:      map[nodePort][]Key{},
+		containers: map[string][]Key{},
+		damaged:    map[string][]netip.Addr{},
+		holders:    map[netip.Addr]int{},
+		blocks:     map[netip.Prefix]*ipam.Addresses{},
+		cursors:    map[netip.Prefix]netip.Addr{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of attachments: %w", err)

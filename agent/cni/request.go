@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
@@ -54,6 +56,9 @@ func parsePod(request protocol.Request) (model.Pod, error) {
 	if err != nil {
 		return model.Pod{}, err
 	}
+	if err := checkNames(request); err != nil {
+		return model.Pod{}, err
+	}
 	conf, err := parseConfig(request)
 	if err != nil {
 		return model.Pod{}, err
@@ -75,6 +80,28 @@ func parsePod(request protocol.Request) (model.Pod, error) {
 		PodMAC:      model.DeriveMAC(key.ContainerID + "/" + key.IfName + "/pod"),
 		HostPorts:   ports,
 	}, nil
+}
+
+// maxContainerID is the length in bytes of the longest container ID: with the interface it
+// is the alias of the link, which has at most 255.
+const maxContainerID = 200
+
+// checkNames returns an error where what names an attachment to be made cannot.
+func checkNames(request protocol.Request) error {
+	if err := utils.ValidateContainerID(request.ContainerID); err != nil {
+		return err
+	}
+	if err := utils.ValidateInterfaceName(request.IfName); err != nil {
+		return err
+	}
+	if len(request.ContainerID) > maxContainerID {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("the container's ID has %d bytes, and at most %d are taken",
+			len(request.ContainerID), maxContainerID), "")
+	}
+	if !filepath.IsAbs(request.Netns) {
+		return types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("the request names no network namespace by a path from the root: %q", request.Netns), "")
+	}
+	return nil
 }
 
 // parseArgs reads CNI_ARGS: pairs of name=value between semicolons.

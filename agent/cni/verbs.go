@@ -25,9 +25,6 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	if pod.Netns == "" {
-		return nil, types.NewError(types.ErrInvalidNetNS, "the request names no network namespace", "")
-	}
 	defer s.keys.lock(pod.HostLink)()
 	serving, err := s.serving()
 	if err != nil {

@@ -25,6 +25,9 @@ func (k *Kernel) Attach(ctx context.Context, pod model.Pod) error {
 		return noNamespace(pod, err)
 	}
 	defer target.Close()
+	if err := refuseOwn(target, pod); err != nil {
+		return err
+	}
 	p, err := newPass()
 	if err != nil {
 		return err
@@ -58,6 +61,25 @@ func (k *Kernel) Detach(_ context.Context, pod model.Pod) error {
 	}
 	defer p.close()
 	return p.removePodLink(pod)
+}
+
+// refuseOwn returns an error where a pod's namespace is that of the node, whose own
+// interfaces and default route an attachment would change.
+func refuseOwn(target ns.NetNS, pod model.Pod) error {
+	own, err := ns.GetCurrentNS()
+	if err != nil {
+		return fmt.Errorf("open the node's own network namespace: %w", err)
+	}
+	defer own.Close()
+	var there, here unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(target.Fd()), &there), unix.Fstat(int(own.Fd()), &here)); err != nil {
+		return fmt.Errorf("look at the network namespace %s of pod %s/%s: %w", pod.Netns, pod.Namespace, pod.Name, err)
+	}
+	if there.Dev == here.Dev && there.Ino == here.Ino {
+		return fmt.Errorf("the network namespace %s of pod %s/%s is the node's own: pods on the node's network are not attached",
+			pod.Netns, pod.Namespace, pod.Name)
+	}
+	return nil
 }
 
 func noNamespace(pod model.Pod, err error) error {

@@ -75,6 +75,10 @@ func TestAttachRefuses(t *testing.T) {
 		gone.Netns = "/run/netns/no-such-namespace"
 		taken := n.newPod(t)
 		taken.Run(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
+		nodes := n.newPod(t)
+		nodes.Netns = n.Path()
+		file := n.newPod(t)
+		file.Netns = "/etc/passwd"
 		foreign := n.newPod(t)
 		n.Run(t, "ip", "link", "add", foreign.HostLink, "type", "bridge")
 		for what, tc := range map[string]struct {
@@ -84,6 +88,8 @@ func TestAttachRefuses(t *testing.T) {
 			"a namespace that is gone":     {gone, "is gone"},
 			"an interface that is there":   {taken, "has an interface eth0 already"},
 			"a link that is not a pod's":   {foreign, "is not that of container"},
+			"the node's own namespace":     {nodes, "is the node's own"},
+			"a file that is no namespace":  {file, "open the network namespace /etc/passwd"},
 			"the interface, a second time": {taken, "has an interface eth0 already"},
 		} {
 			err := tc.pod.attaching((*kernel.Kernel).Attach)
