@@ -26,8 +26,8 @@ const DefaultBookDir = "/run/podnet/attachments"
 
 const (
 	recordSuffix = ".json"
-	// damagedSuffix marks records that could not be read and were set aside.
-	damagedSuffix = ".damaged"
+	// damagedSuffix marks files that could not be read and were set aside.
+	damagedSuffix = model.DamagedSuffix
 	// cursorsName is the file with the address of each block that was given last of
 	// those that were never used before.
 	cursorsName = "cursors"

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -51,6 +52,10 @@ func openBook(ctx context.Context, dir string, now func() time.Time, d disk) (*B
 		return nil, fmt.Errorf("read the folder of attachments: %w", err)
 	}
 	for _, entry := range entries {
+		if !entry.Type().IsRegular() {
+			log.FromContext(ctx).Info("something among the attachments is no file and not podnet's, leaving it alone", "path", b.path(entry.Name()))
+			continue
+		}
 		if err := b.load(ctx, entry.Name()); err != nil {
 			return nil, fmt.Errorf("load attachments: %w", err)
 		}
@@ -64,26 +69,19 @@ func (b *Book) load(ctx context.Context, name string) error {
 		// It was never renamed, so nobody heard of what it records.
 		return b.disk.remove(b.path(name))
 	}
-	content, err := os.ReadFile(b.path(name))
+	content, err := readStart(b.path(name))
 	if err != nil {
 		return err
 	}
 	logger := log.FromContext(ctx).WithValues("file", b.path(name))
-	if name == cursorsName {
-		if err := json.Unmarshal(content, &b.cursors); err != nil {
-			logger.Error(err, "cannot read which addresses were given last: addresses may be given again sooner than they need to")
-			b.cursors = map[netip.Prefix]netip.Addr{}
+	switch name {
+	case cursorsName, releasedName:
+		if err := b.loadOrder(name, content); err != nil {
+			logger.Error(err, "cannot read in which order addresses were used, setting the file aside: they may be given again sooner than they need to")
+			return b.rename(name, name+damagedSuffix)
 		}
 		return nil
-	}
-	if name == releasedName {
-		if err := json.Unmarshal(content, &b.recent); err != nil {
-			logger.Error(err, "cannot read which addresses were released last: addresses may be given again sooner than they need to")
-			b.recent = nil
-		}
-		for i, r := range b.recent {
-			b.recent[i].At = since(r.At, b.opened)
-		}
+	case cursorsName + damagedSuffix, releasedName + damagedSuffix:
 		return nil
 	}
 	if hostLink, found := strings.CutSuffix(name, damagedSuffix); found {
@@ -108,10 +106,71 @@ func (b *Book) load(ctx context.Context, name string) error {
 	logger.Error(err, "cannot read the record of an attachment, setting it aside: its addresses stay taken until the pod is deleted",
 		"addresses", addrs)
 	b.setAside(hostLink, addrs)
-	if err := os.Rename(b.path(name), b.path(hostLink+damagedSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return b.rename(name, hostLink+damagedSuffix)
+}
+
+// rename sets a file aside.
+func (b *Book) rename(name, to string) error {
+	if err := os.Rename(b.path(name), b.path(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set aside: %w", err)
 	}
 	return nil
+}
+
+// readStart reads a file, of one that is larger than podnet writes any only so much that
+// it makes no sense.
+func readStart(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRequest))
+}
+
+// loadOrder takes what is known of the order in which addresses were used into the book,
+// where it makes sense.
+func (b *Book) loadOrder(name string, content []byte) error {
+	if name == cursorsName {
+		cursors, err := decode[map[netip.Prefix]netip.Addr](content)
+		if err != nil {
+			return err
+		}
+		if cursors == nil {
+			return errors.New("it holds null")
+		}
+		for block, addr := range cursors {
+			if !block.Contains(addr) {
+				return fmt.Errorf("address %s is not of block %s", addr, block)
+			}
+		}
+		b.cursors = cursors
+		return nil
+	}
+	recent, err := decode[[]released](content)
+	if err != nil {
+		return err
+	}
+	for i, r := range recent {
+		if !r.Addr.IsValid() {
+			return errors.New("an address is missing")
+		}
+		recent[i].At = since(r.At, b.opened)
+	}
+	b.recent = recent
+	return nil
+}
+
+// decode decodes all of a file.
+func decode[T any](content []byte) (value T, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	if err := decoder.Decode(&value); err != nil {
+		return value, fmt.Errorf("decode: %w", err)
+	}
+	if decoder.More() {
+		return value, errors.New("something follows what was written")
+	}
+	return value, nil
 }
 
 // setAside notes the addresses of a record that could not be read.
@@ -122,13 +181,9 @@ func (b *Book) setAside(hostLink string, addrs []netip.Addr) {
 
 // parseRecord reads a record and checks that it is whole.
 func parseRecord(content []byte, hostLink string) (model.Pod, error) {
-	var pod model.Pod
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	if err := decoder.Decode(&pod); err != nil {
-		return model.Pod{}, fmt.Errorf("decode: %w", err)
-	}
-	if decoder.More() {
-		return model.Pod{}, errors.New("something follows the record")
+	pod, err := decode[model.Pod](content)
+	if err != nil {
+		return model.Pod{}, err
 	}
 	if KeyOf(pod).HostLink() != hostLink || pod.HostLink != hostLink {
 		return model.Pod{}, fmt.Errorf("it is the record of container %q, link %q", pod.ContainerID, pod.HostLink)

@@ -71,6 +71,7 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 		func() ([]model.Finding, error) { return p.routeFindings(s.Blocks) },
 		func() ([]model.Finding, error) { return p.overlapFindings(links, s.Ranges) },
 		func() ([]model.Finding, error) { return portFindings(links, s.Port), nil },
+		k.damagedFindings,
 	} {
 		found, err := look()
 		if err != nil {

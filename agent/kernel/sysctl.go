@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -127,20 +128,46 @@ func (k *Kernel) notePrevious(key, value string) error {
 	return k.writePrevious(previous)
 }
 
-// readPrevious returns the values that parameters had before podnet changed them.
+// maxPrevious is the size in bytes of the largest file of former values that makes sense.
+const maxPrevious = 1 << 20
+
+// readPrevious returns the values that parameters had before podnet changed them. A
+// file of them that makes no sense is set aside, which is told as a finding: what
+// they were is not known then.
 func (k *Kernel) readPrevious() (map[string]string, error) {
-	previous := map[string]string{}
-	text, err := os.ReadFile(k.previousFile)
+	f, err := os.Open(k.previousFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return previous, nil
+		return map[string]string{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read previous values of sysctls: %w", err)
 	}
-	if err := json.Unmarshal(text, &previous); err != nil {
-		return nil, fmt.Errorf("read previous values of sysctls from %s: %w", k.previousFile, err)
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPrevious))
+	if err != nil {
+		return nil, fmt.Errorf("read previous values of sysctls: %w", err)
 	}
-	return previous, nil
+	if previous, ok := parsePrevious(text); ok {
+		return previous, nil
+	}
+	if err := os.Rename(k.previousFile, k.previousFile+model.DamagedSuffix); err != nil {
+		return nil, fmt.Errorf("set previous values of sysctls aside that cannot be read: %w", err)
+	}
+	return map[string]string{}, nil
+}
+
+// parsePrevious reads former values, and reports whether they are what podnet writes.
+func parsePrevious(text []byte) (map[string]string, bool) {
+	var previous map[string]string
+	if err := json.Unmarshal(text, &previous); err != nil || previous == nil {
+		return nil, false
+	}
+	for key := range previous {
+		if !filepath.IsLocal(key) || !strings.HasPrefix(key, "net/") || filepath.Clean(key) != key {
+			return nil, false
+		}
+	}
+	return previous, true
 }
 
 func (k *Kernel) writePrevious(previous map[string]string) error {

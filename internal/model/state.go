@@ -58,6 +58,9 @@ const (
 	// FirewallTable is the name of podnet's nftables tables: one of the inet family and,
 	// for IPv4, one of the arp family, and under Bridge one of the bridge family.
 	FirewallTable = "podnet"
+	// DamagedSuffix ends the names of files of the agent's that could not be read and
+	// were set aside.
+	DamagedSuffix = ".damaged"
 	// PolicyTable is the name of the nftables tables that enforce network policy,
 	// of the inet and bridge families.
 	PolicyTable = "podnet-policy"

@@ -148,12 +148,24 @@ func driftsOf(n *node, p *pod) []drift {
 			{"gateway deleted", "ip addr del 10.244.1.1/24 dev podnet0", []string{"address: address 10.244.1.1/24 on podnet0 was missing"}},
 			{"bridge table deleted", "nft delete table bridge podnet", []string{"firewall: nft table bridge podnet was missing"}},
 			{
+				"pod's target deleted", fmt.Sprintf("nft delete element bridge podnet podtargets6 { %s . %s . %#x }", p.HostLink, p.PodMAC, p.addr(false).AsSlice()),
+				[]string{fmt.Sprintf("firewall: %s . %s . %#x in set podtargets6 of nft table bridge podnet was missing", p.HostLink, p.PodMAC, p.addr(false).AsSlice())},
+			},
+			{
 				"pod's MAC deleted", fmt.Sprintf("nft delete element bridge podnet podmacs { %s . %s }", p.HostLink, p.PodMAC),
 				[]string{fmt.Sprintf("firewall: %s . %s in set podmacs of nft table bridge podnet was missing", p.HostLink, p.PodMAC)},
 			},
 		}...)
 	} else {
 		all = append(all, drift{
+			"gateway's address deleted", fmt.Sprintf("ip addr del fe80::1/128 dev %s", p.HostLink),
+			[]string{fmt.Sprintf("address: address fe80::1/128 on %s was missing", p.HostLink)},
+		}, drift{
+			"pod's ARP source deleted", fmt.Sprintf("nft delete element arp podnet podsources4 { %s . %s }", p.HostLink, pod4),
+			[]string{fmt.Sprintf("firewall: %s . %s in set podsources4 of nft table arp podnet was missing", p.HostLink, pod4)},
+		}, drift{
+			"ARP table deleted", "nft delete table arp podnet", []string{"firewall: nft table arp podnet was missing"},
+		}, drift{
 			"pod's source deleted", fmt.Sprintf("nft delete element inet podnet podsources4 { %s . %s }", p.HostLink, pod4),
 			[]string{fmt.Sprintf("firewall: %s . %s in set podsources4 of nft table inet podnet was missing", p.HostLink, pod4)},
 		})
