@@ -9,7 +9,7 @@ import (
 
 var addressesGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 	Name: "podnet_agent_addresses",
-	Help: "The node's pod addresses of each family: those that pods have, those of its Active blocks in total, and the pods that wait for one.",
+	Help: "The node's pod addresses of each family: those that pods have, those of its Active blocks in total, those that lie in none of its blocks, and the pods that wait for one.",
 }, []string{"family", "state"})
 
 func init() {
@@ -23,5 +23,6 @@ func record(st *podnetv1alpha1.NodeNetworkStatus) {
 		addressesGauge.WithLabelValues(string(a.Family), "total").Set(float64(*a.Total))
 		addressesGauge.WithLabelValues(string(a.Family), "used").Set(float64(*a.Used))
 		addressesGauge.WithLabelValues(string(a.Family), "waiting").Set(float64(*a.Waiting))
+		addressesGauge.WithLabelValues(string(a.Family), "unserved").Set(float64(*a.Unserved))
 	}
 }

@@ -133,6 +133,15 @@ func (l *listing) add(name string) {
 	}
 }
 
+// names names the first, and counts the others.
+func (l listing) names() string {
+	out := strings.Join(l.first, ", ")
+	if more := l.paths - len(l.first); more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	return out
+}
+
 // String names the first, and counts the paths, of which a node may have several.
 func (l listing) String() string {
 	return fmt.Sprintf("%s (%d paths)", strings.Join(l.first, ", "), l.paths)

@@ -89,6 +89,11 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		st.Findings = append(st.Findings, found)
 	}
 	conditions := []metav1.Condition{programmed(r), unobstructed(findings)}
+	if knowsBlocks(r) {
+		conditions = append(conditions, addressesServed(r))
+	} else {
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionAddressesServed)
+	}
 	if len(r.Plan.Blocks) > 0 {
 		conditions = append(conditions, pathsProven(r.Plan.Paths), pathMTU(r.Plan.Paths))
 	} else {
@@ -227,11 +232,13 @@ func addresses(r Report) []podnetv1alpha1.AddressesStatus {
 		has[i] = has[i] || n > 0
 		used[i] += n
 	}
+	lost := unserved(r)
 	var out []podnetv1alpha1.AddressesStatus
 	for i, family := range []podnetv1alpha1.AddressFamily{podnetv1alpha1.IPv4, podnetv1alpha1.IPv6} {
 		if has[i] || r.Waiting[i] > 0 {
 			out = append(out, podnetv1alpha1.AddressesStatus{
 				Family: family, Total: ptr.To(total[i]), Used: ptr.To(used[i]), Waiting: ptr.To(r.Waiting[i]),
+				Unserved: ptr.To(lost[i]),
 			})
 		}
 	}

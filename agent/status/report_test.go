@@ -84,8 +84,10 @@ func TestAddressesAreCountedByBlockAndFamily(t *testing.T) {
 	block := func(cidr string, state podnetv1alpha1.SubnetState, total *int64, used int64) podnetv1alpha1.BlockStatus {
 		return podnetv1alpha1.BlockStatus{CIDR: cidr, State: state, AddressesTotal: total, AddressesUsed: ptr.To(used)}
 	}
-	of := func(family podnetv1alpha1.AddressFamily, total, used, waiting int64) podnetv1alpha1.AddressesStatus {
-		return podnetv1alpha1.AddressesStatus{Family: family, Total: ptr.To(total), Used: ptr.To(used), Waiting: ptr.To(waiting)}
+	of := func(family podnetv1alpha1.AddressFamily, total, used, waiting, unserved int64) podnetv1alpha1.AddressesStatus {
+		return podnetv1alpha1.AddressesStatus{
+			Family: family, Total: ptr.To(total), Used: ptr.To(used), Waiting: ptr.To(waiting), Unserved: ptr.To(unserved),
+		}
 	}
 	st := Build(r, nil, 1, "v")
 	g.Expect(st.RollCall).To(gomega.Equal("call"))
@@ -97,7 +99,7 @@ func TestAddressesAreCountedByBlockAndFamily(t *testing.T) {
 		block("10.244.5.0/24", "", nil, 3),
 	))
 	g.Expect(st.Addresses).To(gomega.HaveExactElements(
-		of(podnetv1alpha1.IPv4, 252, 7, 4), of(podnetv1alpha1.IPv6, math.MaxInt64, 2, 0),
+		of(podnetv1alpha1.IPv4, 252, 7, 4, 1), of(podnetv1alpha1.IPv6, math.MaxInt64, 2, 0, 0),
 	))
 	r.InForce = false
 	for _, b := range Build(r, nil, 1, "v").Blocks {

@@ -105,6 +105,13 @@ const (
 	// ReasonDegraded: the node carries pods, yet some of what was asked could not be done.
 	ReasonDegraded = "Degraded"
 
+	// ConditionAddressesServed says, on a NodeNetwork, whether all addresses of the node's pods lie in blocks that the node holds.
+	ConditionAddressesServed = "AddressesServed"
+	// ReasonAddressesServed: they do.
+	ReasonAddressesServed = "AddressesServed"
+	// ReasonAddressesUnserved: some do not, and other nodes do not reach them; the message names the first few pods.
+	ReasonAddressesUnserved = "AddressesUnserved"
+
 	// ConditionPathsProven says, on a NodeNetwork, whether probes come back by every path that is in force.
 	ConditionPathsProven = "PathsProven"
 	// ReasonPathsProven: they do.

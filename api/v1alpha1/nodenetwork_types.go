@@ -70,6 +70,12 @@ type AddressesStatus struct {
 	//
 	// +optional
 	Waiting *int64 `json:"waiting,omitempty"`
+
+	// unserved is the number of addresses that pods of the node have of blocks that
+	// the node does not hold. Other nodes do not reach them.
+	//
+	// +optional
+	Unserved *int64 `json:"unserved,omitempty"`
 }
 
 // PathException is a block of another node of whose path there is something to say.
@@ -208,8 +214,8 @@ type Finding struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type NodeNetworkStatus struct {
-	// conditions are Programmed, PathsProven, PathMTUReduced, Clear and, during an
-	// uninstall, Removed.
+	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, Clear
+	// and, during an uninstall, Removed.
 	//
 	// +optional
 	// +listType=map
@@ -306,6 +312,7 @@ type NodeNetworkStatus struct {
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].reason`
 // +kubebuilder:printcolumn:name="Proven",type=string,JSONPath=`.status.conditions[?(@.type=="PathsProven")].status`
+// +kubebuilder:printcolumn:name="Served",type=string,JSONPath=`.status.conditions[?(@.type=="AddressesServed")].status`
 // +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
 // +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.blocks[*].cidr`
 // +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`

@@ -37,6 +37,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: total
       type:
         scalar: numeric
+    - name: unserved
+      type:
+        scalar: numeric
     - name: used
       type:
         scalar: numeric

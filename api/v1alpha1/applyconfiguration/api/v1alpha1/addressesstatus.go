@@ -22,6 +22,9 @@ type AddressesStatusApplyConfiguration struct {
 	Used *int64 `json:"used,omitempty"`
 	// waiting is the number of pods that wait for an address.
 	Waiting *int64 `json:"waiting,omitempty"`
+	// unserved is the number of addresses that pods of the node have of blocks that
+	// the node does not hold. Other nodes do not reach them.
+	Unserved *int64 `json:"unserved,omitempty"`
 }
 
 // AddressesStatusApplyConfiguration constructs a declarative configuration of the AddressesStatus type for use with
@@ -59,5 +62,13 @@ func (b *AddressesStatusApplyConfiguration) WithUsed(value int64) *AddressesStat
 // If called multiple times, the Waiting field is set to the value of the last call.
 func (b *AddressesStatusApplyConfiguration) WithWaiting(value int64) *AddressesStatusApplyConfiguration {
 	b.Waiting = &value
+	return b
+}
+
+// WithUnserved sets the Unserved field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Unserved field is set to the value of the last call.
+func (b *AddressesStatusApplyConfiguration) WithUnserved(value int64) *AddressesStatusApplyConfiguration {
+	b.Unserved = &value
 	return b
 }

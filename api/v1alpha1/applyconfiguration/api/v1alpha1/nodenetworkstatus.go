@@ -14,8 +14,8 @@ import (
 //
 // NodeNetworkStatus is what a node's agent found and did.
 type NodeNetworkStatusApplyConfiguration struct {
-	// conditions are Programmed, PathsProven, PathMTUReduced, Clear and, during an
-	// uninstall, Removed.
+	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, Clear
+	// and, during an uninstall, Removed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// endpoints are the node's own addresses that the agent chose, at most one of
 	// each family, to which other nodes send packets for its pods.
