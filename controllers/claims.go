@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,7 +18,8 @@ import (
 // claims are the blocks of the ranges that a node's agent says that it uses: those
 // that pods have addresses of, and those that it gives addresses of. An agent may
 // not have heard yet that the object of such a block is gone, and a block goes
-// without its agent's knowledge only where it was not released.
+// without its agent's knowledge only where it was not released. What an agent says
+// is no evidence: see claimed and RollCall.
 func claims(report *podnetv1alpha1.NodeNetwork, ranges pool) []netip.Prefix {
 	var out []netip.Prefix
 	for _, b := range report.Status.Blocks {
@@ -33,71 +35,201 @@ func claims(report *podnetv1alpha1.NodeNetwork, ranges pool) []netip.Prefix {
 	return out
 }
 
-// claim makes the NodeSubnets anew whose blocks the node uses although they are not
-// there: lost by a restore of etcd, or deleted by force. The name is the lock here
-// too: where another node holds the block by now, and pods have addresses of it,
-// that is a dispute.
-func (r *NodeReconciler) claim(
-	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
-) error {
-	if report == nil {
-		return nil
-	}
-	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	var errs []error
-	var disputed []*podnetv1alpha1.NodeSubnet
-	for _, cidr := range claims(report, ranges) {
-		holder, err := r.claimOne(ctx, node, network, report, cidr)
-		errs = append(errs, err)
-		if holder != nil {
-			disputed = append(disputed, holder)
-		}
-	}
-	r.Disputes.set(node.Name, disputed)
-	return errors.Join(errs...)
+// census is what the objects say, at one moment, of who holds which block.
+type census struct {
+	network *podnetv1alpha1.PodNetwork
+	ranges  pool
+	taken   *ipam.Taken
+	byNode  map[string][]podnetv1alpha1.NodeSubnet
 }
 
-// claimOne returns the NodeSubnet of another node that stands in the way; nil where none does.
-func (r *NodeReconciler) claimOne(
-	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork, cidr netip.Prefix,
-) (*podnetv1alpha1.NodeSubnet, error) {
+func censusOf(network *podnetv1alpha1.PodNetwork, subnets []podnetv1alpha1.NodeSubnet) census {
+	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+	c := census{network: network, ranges: ranges, taken: takenBy(subnets), byNode: map[string][]podnetv1alpha1.NodeSubnet{}}
+	for _, s := range subnets {
+		c.byNode[s.Spec.Node] = append(c.byNode[s.Spec.Node], s)
+	}
+	return c
+}
+
+// takeCensus reads the NodeSubnets.
+func takeCensus(ctx context.Context, reader client.Reader, network *podnetv1alpha1.PodNetwork) (census, error) {
+	subnets := &podnetv1alpha1.NodeSubnetList{}
+	if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
+		return census{}, fmt.Errorf("listing NodeSubnets: %w", err)
+	}
+	return censusOf(network, subnets.Items), nil
+}
+
+// countable are those of a node's claims that a roll call can prove: blocks of the
+// length that their range gives, which no NodeSubnet takes, as many of a family
+// as the node may hold beside those that are its own.
+func (c census) countable(node string, claimed []netip.Prefix) []netip.Prefix {
+	most := maxBlocks(c.network.Spec.NodeBlocks)
+	held := map[bool]int{}
+	for _, s := range c.byNode[node] {
+		cidr, err := netip.ParsePrefix(s.Spec.CIDR)
+		if _, found := c.ranges.containing(cidr); err == nil && found && s.Spec.State != podnetv1alpha1.SubnetReleased {
+			held[cidr.Addr().Is4()]++
+		}
+	}
+	var out []netip.Prefix
+	for _, cidr := range claimed {
+		of, found := c.ranges.containing(cidr)
+		is4 := cidr.Addr().Is4()
+		if !found || cidr.Bits() != of.BlockBits || held[is4] >= most || c.taken.Overlaps(cidr) || slices.Contains(out, cidr) {
+			continue
+		}
+		held[is4]++
+		out = append(out, cidr)
+	}
+	return out
+}
+
+// claim deals with the blocks that a node's agent says that it uses although the
+// objects do not say so, and reports whether some wait for the roll call. Those
+// whose NodeSubnets are gone, lost by a restore of etcd or deleted by force, are made
+// anew where the manager has evidence that they were the node's: it saw them
+// vanish, or a roll call is open. Those that the node held under a former UID
+// are taken back. One that another node holds stays that node's.
+func (r *NodeReconciler) claim(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork,
+) (pending bool, err error) {
+	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
+	var errs []error
+	var lost, disputed []netip.Prefix
+	for _, cidr := range claims(report, ranges) {
+		holder, err := r.nodeSubnetOf(ctx, cidr)
+		switch b, _ := reportedBlock(report, cidr.String()); {
+		case err != nil:
+			errs = append(errs, err)
+		case holder == nil && r.Ledger.lostBy(cidr) == node.Name:
+			errs = append(errs, r.reclaim(ctx, node, network, cidr))
+		case holder == nil:
+			lost = append(lost, cidr)
+		case countOf(b.AddressesUsed) == 0:
+		case holder.Spec.Node != node.Name:
+			disputed = append(disputed, cidr)
+		default:
+			errs = append(errs, r.takeBack(ctx, node, holder))
+		}
+	}
+	pending, refused, err := r.answer(ctx, node, network, report, lost)
+	if err := errors.Join(append(errs, err)...); err != nil || pending {
+		return pending, err
+	}
+	// What it answered was dealt with, so that nothing it says later counts.
+	r.RollCall.close(node.Name, report.Status.RollCall)
+	if refused = append(disputed, refused...); len(refused) > 0 {
+		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
+			"Node %s says that its pods use blocks that are not its own and of which nothing shows that they were: %s. Delete these pods, so that they get other addresses.",
+			node.Name, someBlocks(refused))
+	}
+	return false, nil
+}
+
+// nodeSubnetOf returns the NodeSubnet of a block, nil where there is none.
+func (r *NodeReconciler) nodeSubnetOf(ctx context.Context, cidr netip.Prefix) (*podnetv1alpha1.NodeSubnet, error) {
 	name, err := ipam.BlockName(cidr)
 	if err != nil {
-		return nil, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
+		return nil, fmt.Errorf("naming a block: %w", err)
 	}
-	holder := &podnetv1alpha1.NodeSubnet{}
-	err = r.Get(ctx, client.ObjectKey{Name: name}, holder)
-	switch {
+	subnet := &podnetv1alpha1.NodeSubnet{}
+	switch err = r.Get(ctx, client.ObjectKey{Name: name}, subnet); {
 	case apierrors.IsNotFound(err):
-		return nil, r.reclaim(ctx, node, network, cidr)
+		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading NodeSubnet %s: %w", name, err)
 	}
-	if b, _ := reportedBlock(report, cidr.String()); holder.Spec.Node == node.Name || countOf(b.AddressesUsed) == 0 {
-		return nil, nil
-	}
-	r.Events.Eventf(network, holder, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
-		"Pods of Node %s use the block %s, which NodeSubnet %s gives to Node %s: it gives no more addresses there, and becomes that of Node %s"+
-			" when the pods of Node %s have gone. Delete the pods on either side, so that they get other addresses.",
-		node.Name, cidr, name, holder.Spec.Node, node.Name, holder.Spec.Node)
-	return holder, nil
+	return subnet, nil
 }
 
-// reclaim makes a NodeSubnet anew, at a moment at which no range is being counted.
-func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
-	r.Allocation.RLock()
-	defer r.Allocation.RUnlock()
-	// The objects decide, and not the ledger: it may still hold the one that is gone.
-	subnets := &podnetv1alpha1.NodeSubnetList{}
-	if err := r.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("listing NodeSubnets: %w", err)
+// answer deals with the blocks that a node claims, that have no NodeSubnet, and that
+// this manager did not see vanish. They are the node's where it answers the roll
+// call with them and no other node does, up to as many as it may hold. All others
+// are refused; those that the node could hold are kept from other nodes as long as
+// it claims them.
+func (r *NodeReconciler) answer(
+	ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, report *podnetv1alpha1.NodeNetwork, lost []netip.Prefix,
+) (pending bool, refused []netip.Prefix, err error) {
+	if len(lost) == 0 {
+		r.Ledger.reserve(node.Name, nil)
+		return false, nil, nil
 	}
-	if takenBy(subnets.Items).Overlaps(cidr) {
+	hears := r.RollCall.hears(report)
+	if hears {
+		if complete, err := r.RollCall.complete(ctx, r); err != nil || !complete {
+			return err == nil, nil, err
+		}
+	} else if report.Status.RollCall != "" && report.Status.RollCall != r.RollCall.ID() {
+		return false, nil, nil // It answers a former call, and its answer to this one comes back here.
+	}
+	objects, err := takeCensus(ctx, r, network)
+	if err != nil {
+		return false, nil, err
+	}
+	counted := objects.countable(node.Name, lost)
+	r.Ledger.reserve(node.Name, counted)
+	refused = slices.DeleteFunc(slices.Clone(lost), func(p netip.Prefix) bool { return slices.Contains(counted, p) })
+	if !hears {
+		return false, append(refused, counted...), nil
+	}
+	var errs []error
+	for _, cidr := range counted {
+		if r.RollCall.claim(node.Name, cidr) {
+			errs = append(errs, r.recreate(ctx, node, network, cidr))
+		} else {
+			refused = append(refused, cidr)
+		}
+	}
+	return false, refused, errors.Join(errs...)
+}
+
+// takeBack makes a block that a node held under a former UID that of the node as it is
+// now: its pods have outlived the Node object and use it. One that rests already is
+// served again: in its quarantine it is nobody else's.
+func (r *NodeReconciler) takeBack(ctx context.Context, node *corev1.Node, subnet *podnetv1alpha1.NodeSubnet) error {
+	if subnet.Spec.NodeUID == "" || subnet.Spec.NodeUID == node.UID || subnet.Spec.Network != podnetv1alpha1.DefaultPodNetwork {
+		return nil
+	}
+	subnet.Spec.NodeUID = node.UID
+	if subnet.Spec.State == podnetv1alpha1.SubnetReleased {
+		subnet.Spec.State = podnetv1alpha1.SubnetActive
+		delete(subnet.Annotations, podnetv1alpha1.ReleasedAtAnnotation)
+	}
+	err := r.Update(ctx, subnet)
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // What changed it comes back here.
+	}
+	if err != nil {
+		return fmt.Errorf("making NodeSubnet %s that of Node %s again: %w", subnet.Name, node.Name, err)
+	}
+	r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockTakenBack, actionAllocate,
+		"Node %s is back, and its pods use the block %s, which is its own again.", node.Name, subnet.Spec.CIDR)
+	return nil
+}
+
+// reclaim makes the NodeSubnet anew of a block that was seen to vanish, unless others
+// overlap it by now.
+func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
+	// The objects decide, and not the ledger: it may still hold the one that is gone.
+	objects, err := takeCensus(ctx, r, network)
+	if err != nil {
+		return err
+	}
+	if objects.taken.Overlaps(cidr) {
 		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
 			"Pods of Node %s use the block %s, whose NodeSubnet is gone, and others overlap it: delete these pods, so that they get other addresses.",
 			node.Name, cidr)
 		return nil
 	}
+	return r.recreate(ctx, node, network, cidr)
+}
+
+// recreate makes a NodeSubnet anew, at a moment at which no range is being counted.
+func (r *NodeReconciler) recreate(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
+	r.Allocation.RLock()
+	defer r.Allocation.RUnlock()
 	subnet, err := r.createSubnet(ctx, node, cidr)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // Its creation comes back here.
@@ -109,34 +241,11 @@ func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network
 	return err
 }
 
-// unhealed returns the names of the nodes that claim blocks whose NodeSubnets are
-// still to be made anew.
-func unhealed(
-	ctx context.Context, reader client.Reader, nodes map[string]*corev1.Node, reports []podnetv1alpha1.NodeNetwork,
-) ([]string, error) {
-	network, err := servedNetwork(ctx, reader)
-	if err != nil || network == nil {
-		return nil, err
+// someBlocks names the first few and counts the rest.
+func someBlocks(cidrs []netip.Prefix) string {
+	names := make([]string, len(cidrs))
+	for i, cidr := range cidrs {
+		names[i] = cidr.String()
 	}
-	subnets := &podnetv1alpha1.NodeSubnetList{}
-	if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing NodeSubnets: %w", err)
-	}
-	taken := takenBy(subnets.Items)
-	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	var names []string
-	for i := range reports {
-		report := &reports[i]
-		node := nodes[report.Name]
-		if node == nil || !ownedBy(report, node) || !node.DeletionTimestamp.IsZero() || !carries(node) {
-			continue
-		}
-		for _, cidr := range claims(report, ranges) {
-			if !taken.Overlaps(cidr) {
-				names = append(names, report.Name)
-				break
-			}
-		}
-	}
-	return names, nil
+	return some(names)
 }

@@ -57,7 +57,8 @@ func newClaiming(t *testing.T, nodes ...string) *claiming {
 	}
 	c := &claiming{WithT: gomega.NewWithT(t), t: t, api: build.Build(), told: events.NewFakeRecorder(100)}
 	c.keeper = &NodeSubnetReconciler{
-		Client: c.api, Live: c.api, Events: c.told, Clock: clock.RealClock{}, Disputes: newDisputes(), Policies: policyList{}, idle: idleness{}, unused: idleness{},
+		Client: c.api, Live: c.api, Events: c.told, Clock: clock.RealClock{}, Policies: policyList{}, idle: idleness{}, unused: idleness{},
+		gone: idleness{}, agentless: idleness{},
 	}
 	return c
 }

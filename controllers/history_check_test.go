@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,8 @@ const (
 	usedBlockIsHeld   = "the block of a pod is its node's"
 	usedBlockStays    = "a block with pods is not released"
 	releasedRests     = "a released block rests"
+	noneByLies        = "a liar holds no more than a node may"
+	backAtHome        = "a node that came back has the blocks of its pods"
 	limitHolds        = "a node gets no more blocks than it may have"
 	removedIsEmpty    = "a range that can be removed is empty"
 	settles           = "everything settles"
@@ -33,6 +36,7 @@ const (
 // check tries all that has to hold at any moment.
 func (w *world) check() {
 	w.checkChanges()
+	w.checkLiars()
 	holders := map[netip.Addr]string{}
 	for _, m := range w.running() {
 		for _, p := range m.pods {
@@ -78,6 +82,9 @@ func (w *world) checkChange(v version) {
 		}
 	default:
 		before.is = is
+		if is.Spec.State != podnetv1alpha1.SubnetReleased {
+			before.released = time.Time{} // A node that came back has taken it back.
+		}
 	}
 	if is != nil && is.Spec.State == podnetv1alpha1.SubnetReleased && w.blocks[v.name].released.IsZero() {
 		w.blocks[v.name].released = v.at
@@ -144,6 +151,21 @@ func (w *world) checkPod(m *machine, p *pod, holders map[netip.Addr]string) {
 		case w.forced[name].of != m:
 			// Its object rested already.
 			p.lost[i] = true
+		}
+	}
+}
+
+// checkLiars counts what those hold whose agents lie: blocks of draining ranges do not
+// keep a node from getting as many others.
+func (w *world) checkLiars() {
+	for _, m := range w.machines {
+		if m.off || !m.lies {
+			continue
+		}
+		for family := range 2 {
+			if held := w.holdingsByNode(family)[m.name]; len(held) > 2*mostBlocks {
+				w.fail(noneByLies, "%s holds %v", m, held)
+			}
 		}
 	}
 }
@@ -242,6 +264,7 @@ func (w *world) checkFinal() {
 			blocked = f.checkHoldings(m, family) || blocked
 		}
 		for _, p := range m.pods {
+			f.checkHome(m, p)
 			if p.state != podLive && !blocked {
 				w.fail(everyNodeServed, "pod %s of %s waits although its node could have an address for it", p.id, m)
 			}
@@ -249,6 +272,22 @@ func (w *world) checkFinal() {
 	}
 	f.checkSubnets()
 	f.checkStatus()
+}
+
+// checkHome looks whether the blocks of a pod that lives are its node's, unless
+// somebody took their objects by force.
+func (f final) checkHome(m *machine, p *pod) {
+	for i, block := range p.model.Blocks {
+		name, err := ipam.BlockName(block)
+		f.must(err)
+		if p.state != podLive || p.lost[i] || f.unanswered[unanswered{m.serial, block}] || f.forced[name] != nil {
+			continue
+		}
+		s := f.api.subnet(name)
+		if s == nil || s.Spec.State == podnetv1alpha1.SubnetReleased || s.Spec.NodeUID != f.api.node(m.name).UID {
+			f.fail(backAtHome, "pod %s of %s has an address of %s, which is not its node's as it is now", p.id, m, block)
+		}
+	}
 }
 
 // checkHoldings looks at what a node holds of a family, and says whether it has no

@@ -50,6 +50,8 @@ type machine struct {
 
 	// off says that the machine, with its pods, is no more.
 	off bool
+	// lies says that its agent reports what is not true. It runs no pods.
+	lies bool
 	// up says that the agent runs, and online that it reaches the API server.
 	up, online bool
 	// orphaned is since when it has no Node; zero while it has one.
@@ -215,7 +217,7 @@ func (m *machine) progress(r *rand.Rand) {
 // pass is one pass of the agent. Meanwhile ADDs that have read which blocks there
 // are can take addresses of them.
 func (m *machine) pass(r *rand.Rand) {
-	if !m.up {
+	if !m.up || m.lies {
 		return
 	}
 	m.watch()
@@ -309,6 +311,10 @@ func (m *machine) remove(p *pod) {
 
 // write writes the last report, as status.Writer does it.
 func (m *machine) write() {
+	if m.lies {
+		m.lie()
+		return
+	}
 	if !m.up || !m.online || m.report == nil {
 		return
 	}
@@ -332,6 +338,11 @@ func (m *machine) write() {
 	if equality.Semantic.DeepEqual(st, nn.Status) {
 		return
 	}
+	m.apply(st)
+}
+
+// apply writes a status.
+func (m *machine) apply(st podnetv1alpha1.NodeNetworkStatus) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
 	if err != nil {
 		panic(err)

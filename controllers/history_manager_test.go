@@ -92,15 +92,15 @@ func (w *world) startManager(r *rand.Rand) *simManager {
 	// The first list is told to handlers one by one; before, nothing is synced.
 	first := m.cache.at[subnetKind]
 	m.ledger.synced = func() bool { return m.told >= first }
-	disputes := newDisputes()
+	m.rollCall.Lost = m.ledger.lostBy
 	m.reconcilers = [roles]reconcile.Reconciler{
 		&NodeReconciler{
 			Client: m, Live: live{m}, Events: silent{}, Allocation: &m.allocation, Ledger: m.ledger, RollCall: m.rollCall,
-			Disputes: disputes, Clock: w.clock,
+			Clock: w.clock,
 		},
 		&NodeSubnetReconciler{
-			Client: m, Live: live{m}, Events: silent{}, Disputes: disputes, Clock: w.clock, idle: idleness{}, unused: idleness{},
-			Policies: policyList{},
+			Client: m, Live: live{m}, Events: silent{}, Clock: w.clock, idle: idleness{}, unused: idleness{},
+			gone: idleness{}, agentless: idleness{}, Policies: policyList{},
 		},
 		&PodNetworkReconciler{Client: m, Events: silent{}, Allocation: &m.allocation, RollCall: m.rollCall, Clock: w.clock},
 	}

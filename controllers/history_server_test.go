@@ -197,10 +197,10 @@ func valid(before, after client.Object) error {
 		if was.Spec.Node != is.Spec.Node || was.Spec.CIDR != is.Spec.CIDR || was.Spec.Network != is.Spec.Network {
 			return fmt.Errorf("%s: node, cidr and network never change", is.Name)
 		}
-		if was.Spec.NodeUID != "" && was.Spec.NodeUID != is.Spec.NodeUID {
-			return fmt.Errorf("%s: nodeUID never changes once it is set", is.Name)
+		if was.Spec.NodeUID != "" && is.Spec.NodeUID == "" {
+			return fmt.Errorf("%s: nodeUID is never taken away once it is set", is.Name)
 		}
-		if was.Spec.State == podnetv1alpha1.SubnetReleased && is.Spec.State != podnetv1alpha1.SubnetReleased {
+		if was.Spec.State == podnetv1alpha1.SubnetReleased && is.Spec.State != podnetv1alpha1.SubnetReleased && was.Spec.NodeUID == is.Spec.NodeUID {
 			return fmt.Errorf("%s: a released block cannot be taken back", is.Name)
 		}
 	case *podnetv1alpha1.PodNetwork:

@@ -130,7 +130,7 @@ func (w *world) stepPods(r *rand.Rand) {
 const mostPods = 14
 
 func (m *machine) ask() {
-	if len(m.pods) >= mostPods {
+	if m.lies || len(m.pods) >= mostPods {
 		return
 	}
 	m.w.serial++
@@ -150,13 +150,21 @@ func (w *world) stepNode(r *rand.Rand) {
 	name := fmt.Sprintf("n%d", r.IntN(maxNodes))
 	m := w.machineOf(name)
 	if m == nil {
+		if former := w.formerOf(name); former != nil && r.IntN(2) == 0 {
+			// Its kubelet makes the Node again.
+			former.online = true
+			w.join(former)
+			return
+		}
 		// Agents know their blocks by the node's name: no two machines have one.
 		for _, former := range w.running() {
 			if former.name == name {
 				former.turnOff()
 			}
 		}
-		w.join(w.newMachine(name, randomLabels(r), families[r.IntN(len(families))]))
+		m = w.newMachine(name, randomLabels(r), families[r.IntN(len(families))])
+		m.lies = r.IntN(6) == 0
+		w.join(m)
 		return
 	}
 	switch r.IntN(8) {
@@ -216,8 +224,11 @@ func describeNetwork(n *podnetv1alpha1.PodNetwork) string {
 	return out
 }
 
+// mostBlocks is how many blocks of a family a node may ever hold.
+const mostBlocks = 4
+
 func randomLimits(r *rand.Rand) podnetv1alpha1.NodeBlocks {
-	return podnetv1alpha1.NodeBlocks{Max: int32(1 + r.IntN(4)), Reserve: ptr.To(int32(r.IntN(4))), IdleSeconds: idleSeconds}
+	return podnetv1alpha1.NodeBlocks{Max: int32(1 + r.IntN(mostBlocks)), Reserve: ptr.To(int32(r.IntN(4))), IdleSeconds: idleSeconds}
 }
 
 func (w *world) stepSubnet(r *rand.Rand) {

@@ -183,6 +183,16 @@ func (w *world) machineOf(name string) *machine {
 	return nil
 }
 
+// formerOf returns the machine of that name that runs on without a Node.
+func (w *world) formerOf(name string) *machine {
+	for _, m := range w.running() {
+		if m.name == name && !m.orphaned.IsZero() {
+			return m
+		}
+	}
+	return nil
+}
+
 // pass lets time go by, in which everybody does what they do by themselves.
 func (w *world) pass(d time.Duration) {
 	for end := w.clock.Now().Add(d); w.clock.Now().Before(end); {

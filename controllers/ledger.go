@@ -18,13 +18,22 @@ type ledger struct {
 	mu    sync.Mutex
 	taken ipam.Taken
 	known map[string]netip.Prefix
+	// lost are the blocks whose NodeSubnets disappeared without having been released,
+	// and the nodes that held them, until there are NodeSubnets for them again.
+	lost map[netip.Prefix]string
+	// reserved are blocks that are nobody's and are kept from being given out, by the
+	// node whose pods use them as its agent says.
+	reserved map[string][]netip.Prefix
 	// vanished is called when a NodeSubnet disappears that was not released.
 	vanished func(subnet *podnetv1alpha1.NodeSubnet)
 	synced   func() bool
 }
 
 func newLedger(vanished func(*podnetv1alpha1.NodeSubnet)) *ledger {
-	return &ledger{known: map[string]netip.Prefix{}, vanished: vanished, synced: func() bool { return false }}
+	return &ledger{
+		known: map[string]netip.Prefix{}, lost: map[netip.Prefix]string{}, reserved: map[string][]netip.Prefix{},
+		vanished: vanished, synced: func() bool { return false },
+	}
 }
 
 // pick returns, for each demand, the lowest free blocks of the first of its ranges
@@ -86,6 +95,42 @@ func (l *ledger) add(name, cidr string) {
 	}
 	l.known[name] = block.Masked()
 	l.taken.Take(block.Masked())
+	delete(l.lost, block.Masked())
+}
+
+// lostBy returns the node that held a block whose NodeSubnet disappeared without having been
+// released; empty where this manager saw nothing of the kind.
+func (l *ledger) lostBy(block netip.Prefix) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost[block]
+}
+
+// reserve keeps blocks from being given out as long as the agent of a node names
+// them, in place of those that it named before.
+func (l *ledger) reserve(node string, blocks []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, block := range l.reserved[node] {
+		l.taken.GiveBack(block)
+	}
+	for _, block := range blocks {
+		l.taken.Take(block)
+	}
+	if len(blocks) == 0 {
+		delete(l.reserved, node)
+	} else {
+		l.reserved[node] = blocks
+	}
+}
+
+// lose remembers whose block it was.
+func (l *ledger) lose(s *podnetv1alpha1.NodeSubnet) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if block, known := l.known[s.Name]; known {
+		l.lost[block] = s.Spec.Node
+	}
 }
 
 func (l *ledger) remove(name string) {
@@ -125,6 +170,7 @@ func (l *ledger) OnDelete(o any) {
 	}
 	// First, so that nobody takes the block before it is known why it is free.
 	if s.Spec.Network == podnetv1alpha1.DefaultPodNetwork && s.Spec.NodeUID != "" && s.Spec.State != podnetv1alpha1.SubnetReleased {
+		l.lose(s)
 		l.vanished(s)
 	}
 	l.remove(s.Name)

@@ -24,8 +24,6 @@ type holdings struct {
 	report *podnetv1alpha1.NodeNetwork
 	ranges pool
 	limits podnetv1alpha1.NodeBlocks
-	// disputes are those that the node's blocks may be in; nil where they do not matter.
-	disputes *disputes
 }
 
 // holdingsOf sorts out, of the NodeSubnets that name a node, those that it holds.
@@ -57,7 +55,7 @@ func heldBy(subnets []podnetv1alpha1.NodeSubnet, node *corev1.Node) []podnetv1al
 // holdings, index by index. empty says for how long a block has had no pod.
 func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need, []podnetv1alpha1.NodeSubnet) {
 	need := ipam.Need{
-		Max: int(cmp.Or(h.limits.Max, defaultMaxBlocks)), Reserve: defaultReserve,
+		Max: maxBlocks(h.limits), Reserve: defaultReserve,
 		Idle: time.Duration(cmp.Or(h.limits.IdleSeconds, defaultIdleSeconds)) * time.Second,
 	}
 	if h.limits.Reserve != nil {
@@ -75,9 +73,8 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		}
 		holding := ipam.Holding{
 			CIDR: cidr, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining,
-			// A node for which no other range is there keeps what it has, unless the range drains. Of a
-			// disputed block pods of another node have addresses.
-			Leaving: within.draining || need.Next > 0 && within.leftBy(h.node.Labels) || len(h.disputes.claimants(s.Spec.CIDR)) > 0,
+			// A node for which no other range is there keeps what it has, unless the range drains.
+			Leaving: within.draining || need.Next > 0 && within.leftBy(h.node.Labels),
 		}
 		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
 			// A block may have been Draining before, and Active in between.
@@ -106,6 +103,11 @@ const (
 	defaultReserve     = 16
 	defaultIdleSeconds = 1800
 )
+
+// maxBlocks is how many blocks of a family a node may hold.
+func maxBlocks(limits podnetv1alpha1.NodeBlocks) int {
+	return int(cmp.Or(limits.Max, defaultMaxBlocks))
+}
 
 // decide returns what becomes of the node's blocks of a family.
 func (h holdings) decide(is4 bool) ipam.Decision {

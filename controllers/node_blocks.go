@@ -60,9 +60,7 @@ func (r *NodeReconciler) holdings(
 	if err := r.List(ctx, subnets, client.MatchingFields{nodeField: node.Name}); err != nil {
 		return holdings{}, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
 	}
-	has := holdingsOf(node, subnets.Items, report, network, ranges)
-	has.disputes = r.Disputes
-	return has, nil
+	return holdingsOf(node, subnets.Items, report, network, ranges), nil
 }
 
 // allocate creates the blocks that the node needs. The node is read anew, from

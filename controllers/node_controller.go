@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,7 +21,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -33,6 +33,7 @@ const (
 	eventBlockReclaimed = "BlockReclaimed"
 	eventBlockDisputed  = "BlockDisputed"
 	eventBlockReleased  = "BlockReleased"
+	eventBlockTakenBack = "BlockTakenBack"
 	eventDeletedInUse   = "DeletedInUse"
 	eventRefused        = "Refused"
 	actionAllocate      = "Allocate"
@@ -40,8 +41,8 @@ const (
 	actionServe         = "Serve"
 )
 
-// NodeReconciler gives each node its blocks and its NodeNetwork, and says on the
-// Node whether its network is there.
+// NodeReconciler gives each node its NodeNetwork, and its blocks once an agent has
+// reported there, and says on the Node whether its network is there.
 type NodeReconciler struct {
 	client.Client
 	// Live reads from the API server.
@@ -56,8 +57,6 @@ type NodeReconciler struct {
 	Ledger *ledger
 	// RollCall says whether blocks may be given out.
 	RollCall *RollCall
-	// Disputes is told which blocks pods use that other nodes hold.
-	Disputes *disputes
 	Clock    clock.PassiveClock
 
 	// waiting holds the names of nodes that no range has a block for.
@@ -78,10 +77,6 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.PodNetwork{}, handler.EnqueueRequestsFromMapFunc(r.allNodes), builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, byName, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.NodeSubnet{}, handler.EnqueueRequestsFromMapFunc(r.holderAndWaiting), builder.WithPredicates(specChanged())).
-		WatchesRawSource(source.Channel(r.Disputes.holders, handler.TypedEnqueueRequestsFromMapFunc(
-			func(_ context.Context, s *podnetv1alpha1.NodeSubnet) []ctrl.Request {
-				return []ctrl.Request{{NamespacedName: types.NamespacedName{Name: s.Spec.Node}}}
-			}))).
 		// Most of an allocation is waiting for the API server.
 		WithOptions(controller.Options{MaxConcurrentReconciles: nodeWorkers}).
 		Complete(r)
@@ -105,14 +100,12 @@ func (r *NodeReconciler) allNodes(ctx context.Context, _ client.Object) []ctrl.R
 	return requests
 }
 
-// holderAndWaiting enqueues the node that a NodeSubnet belongs to, those whose pods
-// use its block, and those that wait for a block, since this may have been the one that was in their way.
+// holderAndWaiting enqueues the node that a NodeSubnet belongs to, and those that
+// wait for a block, since this may have been the one that was in their way.
 func (r *NodeReconciler) holderAndWaiting(_ context.Context, o client.Object) []ctrl.Request {
 	var requests []ctrl.Request
 	if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
-		for _, node := range append(r.Disputes.claimants(s.Spec.CIDR), s.Spec.Node) {
-			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: node}})
-		}
+		requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Name: s.Spec.Node}})
 	}
 	r.waiting.Range(func(name, _ any) bool {
 		if node, ok := name.(string); ok {
@@ -126,7 +119,7 @@ func (r *NodeReconciler) holderAndWaiting(_ context.Context, o client.Object) []
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=nodes/status,verbs=patch
 // +kubebuilder:rbac:groups=podnet.dev,resources=podnetworks,verbs=get;list;watch
-// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=podnet.dev,resources=nodesubnets,verbs=get;list;watch;create;update
 // +kubebuilder:rbac:groups=podnet.dev,resources=nodenetworks,verbs=get;list;watch;create;delete
 
 // Reconcile brings one node's blocks, NodeNetwork and condition up to date.
@@ -134,7 +127,10 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	node := &corev1.Node{}
 	if err := r.Get(ctx, req.NamespacedName, node); err != nil {
 		r.waiting.Delete(req.Name)
-		r.Disputes.set(req.Name, nil)
+		if apierrors.IsNotFound(err) {
+			r.Ledger.reserve(req.Name, nil)
+			r.RollCall.left(req.Name)
+		}
 		// What a node leaves behind is the NodeSubnet controller's.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -145,9 +141,12 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() || !carries(node) {
 		return ctrl.Result{}, nil
 	}
-	report, reportErr := r.ensureNodeNetwork(ctx, node)
+	report, err := r.ensureNodeNetwork(ctx, node)
+	if err != nil || !reported(report) {
+		return ctrl.Result{}, err // A node without an agent needs no addresses.
+	}
 	// A block that cannot be made the node's again is no reason to keep others from it.
-	reportErr = errors.Join(reportErr, r.claim(ctx, node, network, report))
+	waits, reportErr := r.claim(ctx, node, network, report)
 	outcome, allocateErr := r.ensureBlocks(ctx, node, network, report)
 	if outcome.pending {
 		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
@@ -164,6 +163,9 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 			// The news of a block that became free may be here before the ledger's.
 			return ctrl.Result{RequeueAfter: shortageInterval}, errors.Join(reportErr, allocateErr)
 		}
+	}
+	if waits {
+		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
 	}
 	return ctrl.Result{}, errors.Join(reportErr, allocateErr)
 }
@@ -229,6 +231,12 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 		return nil, fmt.Errorf("creating NodeNetwork %s: %w", node.Name, err)
 	}
 	return report, nil
+}
+
+// reported reports whether an agent has written anything into a NodeNetwork: an agent
+// that runs does so before its node holds a block.
+func reported(report *podnetv1alpha1.NodeNetwork) bool {
+	return report != nil && !apiequality.Semantic.DeepEqual(report.Status, podnetv1alpha1.NodeNetworkStatus{})
 }
 
 // ownedBy says whether a NodeNetwork is that of this very node.

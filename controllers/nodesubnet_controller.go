@@ -37,21 +37,20 @@ type NodeSubnetReconciler struct {
 	// Events is told what users need to know.
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
-	// Disputes knows which blocks pods use that other nodes hold.
-	Disputes *disputes
 	// Policies may select nodes, and PoliciesChanged tells that some policy has changed.
 	Policies        clusterPolicyLister
 	PoliciesChanged <-chan event.GenericEvent
 
-	// idle and unused are the reconciler's alone: it works on one NodeSubnet at a
-	// time. Of blocks that nodes hold idle knows since when these have no pod, and
-	// unused of those that were released.
-	idle, unused idleness
+	// What follows is the reconciler's alone: it works on one NodeSubnet at a time. Of
+	// blocks that nodes hold idle knows since when these have no pod, unused of those
+	// that were released, gone since when a block's node is not there as it was, and
+	// agentless since when one is on which no agent ever ran.
+	idle, unused, gone, agentless idleness
 }
 
 // SetupWithManager adds the reconciler to a manager.
 func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.idle, r.unused = idleness{}, idleness{}
+	r.idle, r.unused, r.gone, r.agentless = idleness{}, idleness{}, idleness{}, idleness{}
 	ofNode := handler.EnqueueRequestsFromMapFunc(r.withClaimants)
 	siblings := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
 		s, ok := o.(*podnetv1alpha1.NodeSubnet)
@@ -73,7 +72,6 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.PodNetwork{}, all, builder.WithPredicates(specChanged())).
 		Watches(&networkingv1.ServiceCIDR{}, all, builder.WithPredicates(specChanged())).
 		WatchesRawSource(source.Channel(r.PoliciesChanged, all)).
-		WatchesRawSource(source.Channel(r.Disputes.subnets, &handler.TypedEnqueueRequestForObject[*podnetv1alpha1.NodeSubnet]{})).
 		// Of several blocks of a node that could go, one goes at a time.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
@@ -109,6 +107,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	if subnet.Spec.State == podnetv1alpha1.SubnetReleased {
 		delete(r.idle, subnet.UID)
+		delete(r.gone, subnet.UID)
 	}
 	if subnet.Spec.Network != podnetv1alpha1.DefaultPodNetwork {
 		return ctrl.Result{}, nil
@@ -128,7 +127,12 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		// Made by hand for a node that has not come yet.
 		return ctrl.Result{}, nil
 	case node == nil:
-		return ctrl.Result{}, r.release(ctx, subnet)
+		return r.bereaved(ctx, subnet, network)
+	}
+	delete(r.gone, subnet.UID)
+	left, released, err := r.untended(ctx, subnet, node)
+	if err != nil || released {
+		return ctrl.Result{}, err
 	}
 	if subnet.Spec.NodeUID == "" {
 		if refused, err := r.refused(ctx, subnet, network); err != nil || refused {
@@ -152,8 +156,11 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	if !subnet.DeletionTimestamp.IsZero() {
 		r.Events.Eventf(subnet, node, corev1.EventTypeWarning, eventDeletedInUse, actionServe,
-			"NodeSubnet %s was deleted while Node %s is there: the node keeps the block, its pods keep their addresses,"+
-				" and the object goes when the node does.", subnet.Name, node.Name)
+			"NodeSubnet %s is marked as deleted while Node %s is there: the node keeps the block, its pods keep their addresses,"+
+				" and the object goes when the node or its need of the block does.", subnet.Name, node.Name)
+	}
+	if wait == 0 || left != 0 && left < wait {
+		wait = left
 	}
 	return ctrl.Result{RequeueAfter: wait}, nil
 }

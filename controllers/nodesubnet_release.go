@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,10 +64,7 @@ func (r *NodeSubnetReconciler) rest(
 			since = later
 		}
 	}
-	// A block that pods of another node use becomes theirs without a rest: they have
-	// its addresses already.
-	claimed := len(r.Disputes.claimants(subnet.Spec.CIDR)) > 0
-	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 && !claimed {
+	if left := since.Add(quarantine(network)).Sub(r.Clock.Now()); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	rested := subnet.DeepCopy()
@@ -98,8 +94,8 @@ func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), &nn); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
-	if carries(node) && (!ownedBy(&nn, node) || apiequality.Semantic.DeepEqual(nn.Status, podnetv1alpha1.NodeNetworkStatus{})) {
-		return true, nil
+	if carries(node) && (!ownedBy(&nn, node) || !reported(&nn)) {
+		return !agentless(&nn, subnet, node), nil
 	}
 	b, _ := reportedBlock(&nn, subnet.Spec.CIDR)
 	return b.State != "" || countOf(b.AddressesUsed) > 0, nil

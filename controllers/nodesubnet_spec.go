@@ -126,7 +126,6 @@ func (r *NodeSubnetReconciler) fate(
 	}
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
 	has := holdingsOf(node, own.Items, report, network, ranges)
-	has.disputes = r.Disputes
 	need, of := has.need(cidr.Addr().Is4(), r.emptyFor)
 	i := slices.IndexFunc(of, func(s podnetv1alpha1.NodeSubnet) bool { return s.UID == subnet.UID })
 	if i < 0 {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -27,7 +28,12 @@ type view struct {
 	invalid error
 	taken   *ipam.Taken
 	subnets []podnetv1alpha1.NodeSubnet
-	nodes   []corev1.Node
+	// nodes are those that carry pods, and agentless those that could and have had no
+	// agent for long.
+	nodes     []corev1.Node
+	agentless []string
+	// waits is after what time more nodes count as such; 0 where none will.
+	waits   time.Duration
 	byNode  map[string][]podnetv1alpha1.NodeSubnet
 	reports map[string]*podnetv1alpha1.NodeNetwork
 	// used are the addresses that pods have, by block.
@@ -72,7 +78,7 @@ func (v *view) ready(notReady []string) metav1.Condition {
 	c := metav1.Condition{Type: podnetv1alpha1.ConditionReady, Status: metav1.ConditionFalse}
 	switch {
 	case len(v.nodes) == 0:
-		c.Reason, c.Message = podnetv1alpha1.ReasonNoNodes, "The cluster has no node yet."
+		c.Reason, c.Message = podnetv1alpha1.ReasonNoNodes, "The cluster has no node yet on which an agent runs."
 	case len(notReady) > 0:
 		c.Reason = podnetv1alpha1.ReasonNodesNotReady
 		c.Message = fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
@@ -81,7 +87,33 @@ func (v *view) ready(notReady []string) metav1.Condition {
 		c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonAllNodesReady
 		c.Message = "Every node's agent has programmed the network."
 	}
+	if len(v.agentless) > 0 {
+		c.Message += fmt.Sprintf(" On %d nodes no agent has ever run, and they do not count: %s.", len(v.agentless), some(v.agentless))
+	}
 	return c
+}
+
+// sortNodes tells the nodes that carry pods from those on which no agent is to run.
+func (v *view) sortNodes(now time.Time) {
+	for _, node := range v.everyNode {
+		if !carries(&node) {
+			continue
+		}
+		report := v.reports[node.Name]
+		if report == nil || !ownedBy(report, &node) || reported(report) {
+			v.nodes = append(v.nodes, node)
+			continue
+		}
+		left := agentPatience - now.Sub(report.CreationTimestamp.Time)
+		if left <= 0 {
+			v.agentless = append(v.agentless, node.Name)
+			continue
+		}
+		v.nodes = append(v.nodes, node)
+		if v.waits == 0 || left < v.waits {
+			v.waits = left
+		}
+	}
 }
 
 // exhausted says which nodes wait for a block that no range has.
@@ -89,6 +121,9 @@ func (v *view) exhausted() metav1.Condition {
 	var waiting, reasons []string
 	for i := range v.nodes {
 		node := &v.nodes[i]
+		if !reported(v.reports[node.Name]) {
+			continue // It gets none before.
+		}
 		if shortage := v.shortage(node); shortage != "" && node.DeletionTimestamp.IsZero() {
 			waiting = append(waiting, node.Name)
 			reasons = append(reasons, shortage)

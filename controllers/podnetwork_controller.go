@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -112,12 +111,13 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	return view.again(), nil
 }
 
-// again asks for another look while agents have still to answer the roll call.
+// again asks for another look while agents have still to answer the roll call, or to
+// report for the first time.
 func (v *view) again() ctrl.Result {
 	if len(v.missing) > 0 {
 		return ctrl.Result{RequeueAfter: summaryInterval}
 	}
-	return ctrl.Result{}
+	return ctrl.Result{RequeueAfter: v.waits}
 }
 
 // sameButCounts says whether two statuses differ in nothing that anybody acts on.
@@ -162,7 +162,6 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	ranges, invalid := poolOf(network)
 	v := &view{
 		network: network, ranges: ranges, invalid: invalid, subnets: subnets.Items, everyNode: nodes.Items, services: services,
-		nodes:   slices.DeleteFunc(slices.Clone(nodes.Items), func(n corev1.Node) bool { return !carries(&n) }),
 		taken:   takenBy(subnets.Items),
 		used:    usedAddresses(reports.Items),
 		byNode:  map[string][]podnetv1alpha1.NodeSubnet{},
@@ -173,12 +172,9 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	}
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
-		for _, cidr := range claims(&reports.Items[i], ranges) {
-			if !v.taken.Overlaps(cidr) {
-				v.claimed = append(v.claimed, cidr)
-			}
-		}
+		v.claimed = append(v.claimed, r.RollCall.owed(&reports.Items[i], census{network, ranges, v.taken, v.byNode})...)
 	}
+	v.sortNodes(r.Clock.Now())
 	return network, v, nil
 }
 

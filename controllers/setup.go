@@ -95,13 +95,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		}
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
-	allocation, disputes := &sync.RWMutex{}, newDisputes()
+	allocation := &sync.RWMutex{}
 	rollCall := &RollCall{Clock: clock.RealClock{}}
 	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
 		mgr.GetLogger().Info("A NodeSubnet disappeared that was not released: asking all agents which blocks they use",
 			"nodeSubnet", s.Name, "node", s.Spec.Node)
 		rollCall.Begin()
 	})
+	rollCall.Lost = ledger.lostBy
 	informer, err := mgr.GetCache().GetInformer(ctx, &podnetv1alpha1.NodeSubnet{}, cache.BlockUntilSynced(false))
 	if err != nil {
 		return fmt.Errorf("watching NodeSubnets: %w", err)
@@ -125,10 +126,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		mgr.Add(everywhere(policies.Run)),
 		(&NodeReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation,
-			Ledger: ledger, RollCall: rollCall, Disputes: disputes, Clock: clock.RealClock{},
+			Ledger: ledger, RollCall: rollCall, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&NodeSubnetReconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Disputes: disputes, Clock: clock.RealClock{},
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{},
 			Policies: policies, PoliciesChanged: forSubnets,
 		}).SetupWithManager(mgr),
 		(&PodNetworkReconciler{

@@ -65,7 +65,7 @@ func reportChanged() predicate.Predicate {
 	return updates(func(before, after *podnetv1alpha1.NodeNetwork) bool {
 		was := apimeta.FindStatusCondition(before.Status.Conditions, podnetv1alpha1.ConditionProgrammed)
 		is := apimeta.FindStatusCondition(after.Status.Conditions, podnetv1alpha1.ConditionProgrammed)
-		return before.UID != after.UID ||
+		return before.UID != after.UID || reported(before) != reported(after) ||
 			before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
 			!slices.Equal(before.Status.Endpoints, after.Status.Endpoints) ||
 			(was == nil) != (is == nil) ||

@@ -26,8 +26,9 @@ const (
 	SubnetActive SubnetState = "Active"
 	// SubnetDraining gives no new addresses; the pods that have one keep it.
 	SubnetDraining SubnetState = "Draining"
-	// SubnetReleased rests: its node has gone, every agent withdraws its routes,
-	// and nobody gets the block before its quarantine is over.
+	// SubnetReleased rests: its node has gone, every agent withdraws its routes, and
+	// nobody but a node that was made anew under that name, and whose pods use it, gets
+	// the block before its quarantine is over.
 	SubnetReleased SubnetState = "Released"
 )
 
@@ -36,8 +37,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="network never changes"
 // +kubebuilder:validation:XValidation:rule="self.node == oldSelf.node",message="node never changes: a block is given back and taken anew"
 // +kubebuilder:validation:XValidation:rule="self.cidr == oldSelf.cidr",message="cidr never changes"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.nodeUID) || (has(self.nodeUID) && self.nodeUID == oldSelf.nodeUID)",message="nodeUID never changes once it is set: a block is given back and taken anew"
-// +kubebuilder:validation:XValidation:rule="oldSelf.state != 'Released' || self.state == 'Released'",message="a released block cannot be taken back: it rests, and is then given anew"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.nodeUID) || has(self.nodeUID)",message="nodeUID is never taken away once it is set: a block is given back and taken anew"
+// +kubebuilder:validation:XValidation:rule="oldSelf.state != 'Released' || self.state == 'Released' || (has(oldSelf.nodeUID) && has(self.nodeUID) && self.nodeUID != oldSelf.nodeUID)",message="a released block cannot be taken back, but by a node of the same name that was made anew: it rests, and is then given anew"
 type NodeSubnetSpec struct {
 	// network is the PodNetwork that the block belongs to.
 	//
@@ -54,7 +55,8 @@ type NodeSubnetSpec struct {
 	Node string `json:"node,omitempty"`
 
 	// nodeUID is the UID of that node, so that a node that was deleted and made
-	// again under its name is not taken for the one that it replaces.
+	// again under its name is not taken for the one that it replaces. It changes when
+	// such a node takes the block back, as its pods use it.
 	//
 	// +optional
 	// +kubebuilder:validation:Type=string

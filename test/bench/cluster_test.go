@@ -64,7 +64,7 @@ type cluster struct {
 	token string
 }
 
-// startCluster starts one, which ends with the benchmark. Each has its own, so
+// startCluster starts one, with the agents of all nodes that will come, which ends with the benchmark. Each has its own, so
 // that none finds what another left.
 func startCluster(b *testing.B) *cluster {
 	b.Helper()
@@ -73,6 +73,7 @@ func startCluster(b *testing.B) *cluster {
 		must(b, "applying "+pattern, c.applyManifests(b.Context(), filepath.Join("..", "..", "config", pattern)))
 	}
 	c.grant(b)
+	c.runAgents(b)
 	return c
 }
 

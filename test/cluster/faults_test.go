@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,6 +78,35 @@ func faultSpecs(a *actors) {
 		a.expectUnharmed(ctx)
 		AddReportEntry("crashes", crashes)
 	}, SpecTimeout(5*time.Minute))
+
+	It("carries packets of pods that outlive their Node object", func(ctx context.Context) {
+		node := local.nodes[1]
+		blocks := blocksOf(ctx, Default, node.name)
+		// Kubernetes takes pods off services as long as their Node is gone: these flows go from pod to pod.
+		flows := slices.DeleteFunc(a.flows(50), func(f flow) bool { return strings.Contains(f.what, "service") || strings.Contains(f.what, "through") })
+		Expect(flows).To(HaveLen(8))
+		expectUnnoticed(ctx, flows, func() {
+			former := &corev1.Node{}
+			Expect(kube.Get(ctx, client.ObjectKey{Name: node.name}, former)).To(Succeed())
+			Expect(kube.Delete(ctx, former)).To(Succeed())
+			time.Sleep(5 * time.Second) // As long as somebody takes to restart the kubelet.
+			_, err := local.run(ctx, local.script, "node-ip", node.name, node.v4+","+node.v6)
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func(g Gomega) {
+				is := &corev1.Node{}
+				g.Expect(kube.Get(ctx, client.ObjectKey{Name: node.name}, is)).To(Succeed())
+				g.Expect(is.UID).NotTo(Equal(former.UID))
+				list := &podnetv1alpha1.NodeSubnetList{}
+				g.Expect(kube.List(ctx, list, client.MatchingFields{"spec.node": node.name})).To(Succeed())
+				for _, s := range list.Items {
+					g.Expect(s.Spec).To(And(HaveField("NodeUID", is.UID), HaveField("State", podnetv1alpha1.SubnetActive)), s.Name)
+				}
+			}).Should(Succeed())
+		})
+		Expect(blocksOf(ctx, Default, node.name)).To(ConsistOf(blocks))
+		a.expectUnharmed(ctx)
+		expectReady(ctx)
+	}, SpecTimeout(4*time.Minute))
 
 	It("carries packets while it is upgraded", func(ctx context.Context) {
 		upgraded := false

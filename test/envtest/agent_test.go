@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +49,7 @@ func startAgent(node string) *fakeAgent {
 		node: node, pods: map[string]int64{}, waiting: map[podnetv1alpha1.AddressFamily]int64{},
 		frozen: map[string]podnetv1alpha1.SubnetState{},
 	}
+	playing.Store(node, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -63,8 +65,37 @@ func startAgent(node string) *fakeAgent {
 	DeferCleanup(func() {
 		cancel()
 		<-ended
+		playing.Delete(node)
 	})
 	return a
+}
+
+// playing holds the names of the nodes whose agents the running spec plays.
+var playing sync.Map
+
+// agentless is what the names of nodes begin with on which no agent runs.
+const agentless = "agentless"
+
+// reportFirst plays, until ctx ends, agents that report for the first time, as those of
+// all nodes do before these hold a block.
+func reportFirst(ctx context.Context) {
+	for ctx.Err() == nil {
+		reports := &podnetv1alpha1.NodeNetworkList{}
+		if err := api.List(ctx, reports); err == nil {
+			for _, nn := range reports.Items {
+				_, played := playing.Load(nn.Name)
+				if !played && !strings.HasPrefix(nn.Name, agentless) && apiequality.Semantic.DeepEqual(nn.Status, podnetv1alpha1.NodeNetworkStatus{}) {
+					// What fails is tried again; and it owns nothing that a spec's own agent writes.
+					_ = api.Status().Apply(ctx, podnetv1alpha1ac.NodeNetwork(nn.Name).WithUID(nn.UID).WithStatus(
+						podnetv1alpha1ac.NodeNetworkStatus().WithAgentVersion("first")), client.FieldOwner("first-report"))
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(agentInterval):
+		}
+	}
 }
 
 // run says how many pods have addresses of a block from now on.

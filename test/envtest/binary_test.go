@@ -77,6 +77,7 @@ var _ = Describe("The manager as a program", Ordered, func() {
 			HaveField("StatusCode", http.StatusUnauthorized), HaveField("ProtoMajor", 1)))
 
 		makeNodes(ctx, 1)
+		startAgent("node-1")
 		Expect(api.Create(ctx, podNetwork(blockRange("10.244.0.0/16", 24)))).To(Succeed())
 		Eventually(blocksOf).WithArguments(ctx, "node-1").Should(ConsistOf("10.244.0.0/24"))
 		lease := &coordinationv1.Lease{}

@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
-	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
 )
 
 var _ = Describe("A node's life", func() {
@@ -79,34 +78,6 @@ var _ = Describe("A node's life", func() {
 			g.Expect(second.UID).NotTo(Equal(first.UID))
 			g.Expect(second.OwnerReferences).To(ConsistOf(HaveField("UID", again.UID)))
 		}).Should(Succeed())
-	})
-
-	It("gives a block to nobody while a node that was made anew reports pods in it", func(ctx context.Context) {
-		Expect(api.Create(ctx, oneBlock(3))).To(Succeed())
-		node := makeNode(ctx, "node", nil, "192.0.2.1")
-		startManager()
-		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/24"))
-		first := &podnetv1alpha1.NodeNetwork{}
-		Eventually(api.Get).WithArguments(ctx, client.ObjectKey{Name: "node"}, first).Should(Succeed())
-		// reportPods is what the agent does on the object of the node that was made anew.
-		reportPods := func(used int64) {
-			status := podnetv1alpha1ac.NodeNetworkStatus().WithBlocks(
-				podnetv1alpha1ac.BlockStatus().WithCIDR("10.244.0.0/24").WithAddressesUsed(used))
-			Eventually(func(g Gomega) {
-				second := &podnetv1alpha1.NodeNetwork{}
-				g.Expect(api.Get(ctx, client.ObjectKey{Name: "node"}, second)).To(Succeed())
-				g.Expect(second.UID).NotTo(Equal(first.UID))
-				g.Expect(api.Status().Apply(ctx, podnetv1alpha1ac.NodeNetwork("node").WithStatus(status),
-					client.FieldOwner("podnet-agent"), client.ForceOwnership)).To(Succeed())
-			}).Should(Succeed())
-		}
-		Expect(api.Delete(ctx, node)).To(Succeed())
-		makeNode(ctx, "node", nil, "192.0.2.1")
-		reportPods(3)
-		Consistently(subnetOf).WithArguments(ctx, "10.244.0.0/24").WithTimeout(6*time.Second).
-			Should(HaveField("Spec.State", podnetv1alpha1.SubnetReleased), "the quarantine of 3 s is over")
-		reportPods(0)
-		Eventually(blocksOf).WithArguments(ctx, "node").WithTimeout(time.Minute).Should(ConsistOf("10.244.0.0/24"))
 	})
 
 	It("keeps serving a block that a user deleted, and says so", func(ctx context.Context) {

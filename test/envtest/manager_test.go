@@ -26,7 +26,7 @@ import (
 	"github.com/podnet/podnet/controllers"
 )
 
-// startManager runs the controllers until the spec ends, or until stop is called,
+// startManager runs the controllers, and agents that have only just started, until the spec ends, or until stop is called,
 // with the rights that their role gives and no others.
 func startManager(change ...func(*ctrl.Options)) (stop func()) {
 	GinkgoHelper()
@@ -46,11 +46,16 @@ func startManager(change ...func(*ctrl.Options)) (stop func()) {
 	mgr, err := ctrl.NewManager(as, options)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controllers.Setup(ctx, mgr)).To(Succeed())
-	ended := make(chan error, 1)
+	ended, reported := make(chan error, 1), make(chan struct{})
 	go func() { ended <- mgr.Start(ctx) }()
+	go func() {
+		defer close(reported)
+		reportFirst(ctx)
+	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		Eventually(ended).Should(Receive(BeNil()))
+		Eventually(reported).Should(BeClosed())
 	})
 	DeferCleanup(stop)
 	return stop

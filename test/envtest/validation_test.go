@@ -230,14 +230,21 @@ var _ = Describe("Bad and good objects", func() {
 		Entry("CIDR", func(s *podnetv1alpha1.NodeSubnetSpec) { s.CIDR = "10.244.4.0/24" }, "cidr never changes"),
 		Entry("node", func(s *podnetv1alpha1.NodeSubnetSpec) { s.Node = "other" }, "node never changes"),
 		Entry("network", func(s *podnetv1alpha1.NodeSubnetSpec) { s.Network = "other" }, "network never changes"),
-		Entry("UID of the node", func(s *podnetv1alpha1.NodeSubnetSpec) { s.NodeUID = "2" }, "nodeUID never changes once it is set"),
-		Entry("no UID any more", func(s *podnetv1alpha1.NodeSubnetSpec) { s.NodeUID = "" }, "nodeUID never changes once it is set"),
+		Entry("no UID any more", func(s *podnetv1alpha1.NodeSubnetSpec) { s.NodeUID = "" }, "nodeUID is never taken away once it is set"),
 		Entry("back from its rest", func(s *podnetv1alpha1.NodeSubnetSpec) { s.State = podnetv1alpha1.SubnetActive }, "a released block cannot be taken back"),
 		Entry("unknown state", func(s *podnetv1alpha1.NodeSubnetSpec) { s.State = "Lost" }, `Unsupported value: "Lost"`),
 		Entry("endpoint that is no address", func(s *podnetv1alpha1.NodeSubnetSpec) { s.Endpoints = []string{"node-1"} }, "each of endpoints must be an IP address"),
 		Entry("two endpoints of one family", func(s *podnetv1alpha1.NodeSubnetSpec) { s.Endpoints = []string{"192.0.2.1", "192.0.2.2"} },
 			"endpoints holds at most one address of each family"),
 	)
+
+	It("lets a node of the same name that was made anew have a released block again", func(ctx context.Context) {
+		s := nodeSubnet("10.244.3.0-24", "10.244.3.0/24", "node")
+		s.Spec.NodeUID, s.Spec.State = "1", podnetv1alpha1.SubnetReleased
+		Expect(api.Create(ctx, s)).To(Succeed())
+		s.Spec.NodeUID, s.Spec.State = "2", podnetv1alpha1.SubnetActive
+		Expect(api.Update(ctx, s)).To(Succeed())
+	})
 
 	It("refuses a second object of a block's name, whoever makes it", func(ctx context.Context) {
 		Expect(api.Create(ctx, nodeSubnet(v6, "fd00:a:244::/64", "one"))).To(Succeed())
