@@ -24,8 +24,11 @@ const (
 	toPods    = `oifname "` + model.PodLinkPrefix + `*"`
 )
 
-// chainRawPods is the chain of rawPods.
-const chainRawPods = "raw-pods"
+// chainRawPods and chainPodErrors are the chains of rawPods and podErrors.
+const (
+	chainRawPods   = "raw-pods"
+	chainPodErrors = "pod-errors"
+)
 
 // kubeProxyMark is the bit with which kube-proxy marks packets that it will
 // masquerade (its default, --iptables-masquerade-bit).
@@ -45,6 +48,7 @@ func (v *view) firewall() []model.Table {
 		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
 		part(chainRawPods, v.rawPods()),
+		part(chainPodErrors, v.podErrors()),
 		part(chainVXLANIn, v.vxlanIn()),
 		part(chainVXLANLocal, v.vxlanLocal()),
 		part(chainVXLANOut, v.vxlanOut()),
@@ -102,7 +106,7 @@ func (v *view) inetSets() []model.Set {
 		add(setProbes, f, addressElements(probes[i]))
 		add(setProbers, f, addressElements(probers[i]))
 		add(setRemote, f, prefixElements(f, remote))
-		for _, name := range []string{setHairpin, mapHostPorts, mapHostPortsIP, setTalking} {
+		for _, name := range []string{setSelf, mapHostPorts, mapHostPortsIP, setTalking} {
 			add(name, f, nil)
 		}
 	}
@@ -152,13 +156,34 @@ func (v *view) rawPods() []string {
 // filterForward keeps forged packets off the overlay, and fits TCP's segments to the
 // path: each end's SYN to the way that it goes out.
 func (v *view) filterForward() []string {
-	rules := []string{v.overlayPort() + " jump " + chainVXLANForward}
+	rules := []string{
+		v.overlayPort() + " jump " + chainVXLANForward,
+		"ct state invalid,related meta l4proto { icmp, ipv6-icmp } " + pods + " jump " + chainPodErrors,
+	}
 	for i, f := range families {
 		if v.active[i] {
 			rules = append(rules, v.toRemote(f)+" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
 		}
 	}
 	return append(rules, v.talking()...)
+}
+
+// podErrors drops ICMP errors of pods about anything but their own connections: routers and
+// nodes send such, and a pod is neither. Whoever is told of an error cannot tell
+// who may have sent it, and most of the packet is the sender's to fill.
+func (v *view) podErrors() []string {
+	var rules []string
+	for i, f := range families {
+		if v.active[i] {
+			for _, end := range []string{"ct original", "ct reply"} {
+				rules = append(rules, fmt.Sprintf("%[1]s saddr . %[2]s %[1]s saddr @%[3]s%[4]s return", f.header, end, setSelf, f.digit))
+			}
+		}
+	}
+	// Those of ICMPv6 are errors whose type is less than 128 (RFC 4443, section 2.1).
+	return append(rules,
+		"icmp type { destination-unreachable, source-quench, time-exceeded, parameter-problem } drop",
+		"icmpv6 type 0-127 drop")
 }
 
 // filterOutput keeps what the node sends itself from being led to the overlay's port by
@@ -207,16 +232,21 @@ func (v *view) natPostrouting() []string {
 		if !v.active[i] {
 			continue
 		}
-		rules = append(rules, fmt.Sprintf("%[1]s saddr . %[1]s daddr @%[2]s%[3]s masquerade fully-random", f.header, setHairpin, f.digit))
+		rules = append(rules, fmt.Sprintf("%[1]s saddr . %[1]s daddr @%[2]s%[3]s masquerade fully-random", f.header, setSelf, f.digit))
 		if f.is4 {
 			rules = append(rules, "ip saddr 127.0.0.0/8 "+toPods+" masquerade fully-random")
 		}
 		rules = append(rules, v.toRemoteSources(f, v.address[i])...)
 		if v.network.Masquerade {
-			rules = append(rules, fmt.Sprintf(
-				`%[1]s saddr @%[2]s%[3]s %[1]s daddr != @%[2]s%[3]s %[1]s daddr != @%[4]s%[3]s %[1]s daddr != %[5]s `+
-					`oifname != "lo" oifname != "%[6]s*" masquerade fully-random`,
-				f.header, setRanges, f.digit, setNoMasquerade, f.multicast, model.PodLinkPrefix))
+			outside := fmt.Sprintf(` %[1]s daddr != @%[2]s%[3]s %[1]s daddr != @%[4]s%[3]s %[1]s daddr != %[5]s `+
+				`oifname != "lo" oifname != "%[6]s*" masquerade fully-random`,
+				f.header, setRanges, f.digit, setNoMasquerade, f.multicast, model.PodLinkPrefix)
+			// What this node's pods send, wherever their addresses lie, and the node from its
+			// address in the pod range: rawPrerouting drops what others send with those of its
+			// blocks. Not what they send through it with addresses of other nodes' pods.
+			rules = append(rules,
+				fmt.Sprintf("%[1]s saddr . %[1]s saddr @%[2]s%[3]s", f.header, setSelf, f.digit)+outside,
+				fmt.Sprintf("%s saddr @%s%s", f.header, setBlocks, f.digit)+outside)
 		}
 	}
 	return rules

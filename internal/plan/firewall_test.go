@@ -90,6 +90,18 @@ func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
 	}
 }
 
+func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
+	c := cluster()
+	c.Pods = []model.Pod{pod("x", 2)}
+	s := Build(c).State
+	expectRule(t, s, "filter-forward", `ct state invalid,related meta l4proto { icmp, ipv6-icmp } iifname "podn*" jump pod-errors`)
+	expectChain(t, s, "pod-errors",
+		"ip saddr . ct original ip saddr @self4 return", "ip saddr . ct reply ip saddr @self4 return",
+		"ip6 saddr . ct original ip6 saddr @self6 return", "ip6 saddr . ct reply ip6 saddr @self6 return",
+		"icmp type { destination-unreachable, source-quench, time-exceeded, parameter-problem } drop", "icmpv6 type 0-127 drop")
+	expectElements(t, s, "inet", "self4", "10.244.0.2 10.244.0.2")
+}
+
 func TestOwnAddressesDoNotComeInFromElsewhere(t *testing.T) {
 	s := Build(cluster()).State
 	expectRule(t, s, "raw-prerouting", `ip saddr @blocks4 iifname != "lo" drop`)
@@ -114,9 +126,10 @@ func TestPacketsToRemoteBlocksGetTheNodesOwnAddress(t *testing.T) {
 func TestMasqueradeIsAskedForAndHasExceptions(t *testing.T) {
 	c := cluster()
 	c.Network.MasqueradeExclude = prefixes("10.1.0.0/16", "10.0.0.0/8", "192.168.7.9/32", "192.168.2.0/24", "192.168.3.1/24", "2001:db8::/32", "2001:db8::1/128")
-	rule := `ip saddr @ranges4 ip daddr != @ranges4 ip daddr != @nomasq4 ip daddr != 224.0.0.0/4 oifname != "lo" oifname != "podn*" masquerade fully-random`
+	rule := ` ip daddr != @ranges4 ip daddr != @nomasq4 ip daddr != 224.0.0.0/4 oifname != "lo" oifname != "podn*" masquerade fully-random`
 	s := Build(c).State
-	expectRule(t, s, "nat-postrouting", rule)
+	expectRule(t, s, "nat-postrouting", "ip saddr . ip saddr @self4"+rule)
+	expectRule(t, s, "nat-postrouting", "ip saddr @blocks4"+rule)
 	expectElements(t, s, "inet", "nomasq4", "10.0.0.0/8", "192.168.2.0/24", "192.168.3.0/24", "192.168.7.9")
 	expectElements(t, s, "inet", "nomasq6", "2001:db8::/32")
 	c.Network.Masquerade = false

@@ -130,6 +130,7 @@ func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
 		f := families[model.FamilyIndex(addr)]
 		s.Routes = append(s.Routes, model.Route{Dst: host(addr), Link: link})
 		s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link, Addr: addr, MAC: p.PodMAC})
+		inet.add(declare(setSelf, f), model.Element{Key: []string{addr.String(), addr.String()}})
 		if p.Attachment == model.Bridge {
 			addBridgeSources(bridge, p, addr)
 		} else {
@@ -206,30 +207,33 @@ func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[nodePort]a
 			t.add(declare(mapHostPorts, f), model.Element{Key: at, Value: to})
 		}
 	}
-	if led {
-		t.add(declare(setHairpin, f), model.Element{Key: []string{addr.String(), addr.String()}})
-	}
 	return led
 }
 
 // partial is a table that holds nothing but elements of its sets.
 type partial struct {
 	table model.Table
+	// sets are the indices of the sets by their names, and seen says which elements each has.
+	sets map[string]int
+	seen map[string]bool
 }
 
 func newPartial(tableFamily string) *partial {
-	return &partial{model.Table{Family: tableFamily, Name: model.FirewallTable}}
+	return &partial{
+		table: model.Table{Family: tableFamily, Name: model.FirewallTable}, sets: map[string]int{}, seen: map[string]bool{},
+	}
 }
 
 // add adds an element to the set that the declaration names, once.
 func (t *partial) add(declaration model.Set, element model.Element) {
-	i := slices.IndexFunc(t.table.Sets, func(s model.Set) bool { return s.Name == declaration.Name })
-	if i < 0 {
+	i, ok := t.sets[declaration.Name]
+	if !ok {
 		i = len(t.table.Sets)
+		t.sets[declaration.Name] = i
 		t.table.Sets = append(t.table.Sets, declaration)
 	}
-	set := &t.table.Sets[i]
-	if !slices.ContainsFunc(set.Elements, func(x model.Element) bool { return model.CompareElement(x, element) == 0 }) {
-		set.Elements = append(set.Elements, element)
+	if key := declaration.Name + " " + strings.Join(element.Key, " "); !t.seen[key] {
+		t.seen[key] = true
+		t.table.Sets[i].Elements = append(t.table.Sets[i].Elements, element)
 	}
 }

@@ -122,8 +122,8 @@ func TestHostPortsLeadToThePodInBothFamilies(t *testing.T) {
 	expectElements(t, s, "inet", "hostports6", "tcp 80: fd00:10::2 8080", "udp 53: fd00:10::2 53")
 	expectElements(t, s, "inet", "hostportsip4", "127.0.0.1 sctp 83: 10.244.0.2 83", "192.0.2.1 tcp 82: 10.244.0.2 82")
 	expectElements(t, s, "inet", "hostportsip6", "2001:db8::1 tcp 84: fd00:10::2 84")
-	expectElements(t, s, "inet", "hairpin4", "10.244.0.2 10.244.0.2")
-	expectElements(t, s, "inet", "hairpin6", "fd00:10::2 fd00:10::2")
+	expectElements(t, s, "inet", "self4", "10.244.0.2 10.244.0.2")
+	expectElements(t, s, "inet", "self6", "fd00:10::2 fd00:10::2")
 	if want := (model.Sysctl{Key: "net/ipv4/conf/podnx/route_localnet", Value: "1"}); !slices.Contains(s.Sysctls, want) {
 		t.Errorf("sysctls: %+v", s.Sysctls)
 	}

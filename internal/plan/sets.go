@@ -25,8 +25,9 @@ const (
 	// setPodSources holds which link may send from which address: in the bridge
 	// table with the MAC in between. In the arp table it is for IPv4 alone.
 	setPodSources = "podsources"
-	// setHairpin holds pods that may reach themselves through a hostPort.
-	setHairpin = "hairpin"
+	// setSelf holds the addresses of this node's pods, each as both ends of what its pod
+	// sends to itself: with it two fields of a packet are compared.
+	setSelf = "self"
 	// setProbes holds the addresses from which this node probes its paths.
 	setProbes = "probes"
 	// setProbers holds the addresses from which other nodes probe.
@@ -66,7 +67,7 @@ func declare(name string, f family) model.Set {
 		s.Key, s.Interval = f.address, true
 	case setPodSources:
 		s.Key = "ifname . " + f.address
-	case setHairpin:
+	case setSelf:
 		s.Key = f.address + " . " + f.address
 	case mapHostPorts:
 		s.Key, s.Value = "inet_proto . inet_service", f.address+" . inet_service"

@@ -179,7 +179,7 @@ func (c *countedPolicy) add(namespace, policy, field string, who *peers, spec po
 
 // countChain is a chain that packets pass before they are judged. It has no verdict on any.
 func countChain(name, hook string) model.Chain {
-	c := chain(name, "ct state related meta l4proto { icmp, ipv6-icmp } return")
+	c := chain(name, errorsPass)
 	c.Type, c.Hook, c.Priority = "filter", hook, "filter-1"
 	for _, f := range families {
 		c.Rules = append(c.Rules, model.FirewallRule{Text: fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit)})

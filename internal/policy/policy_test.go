@@ -329,8 +329,28 @@ func TestStrayPacketsDoNotReachOrLeaveIsolatedPods(t *testing.T) {
 			}
 		}
 	}
-	c := policytest.Connection{Client: addrs("remote")[0], Server: addrs("client")[0], Protocol: "icmp"}
-	if got, _, err := policytest.Verdict(table, policytest.Packet{Connection: c, State: "related"}); err != nil || !got {
-		t.Errorf("an ICMP error about a connection passes: %t (%v)", got, err)
+}
+
+// To conntrack an ICMP error belongs to the connection that it is about.
+func TestICMPErrorsPassBetweenEndsThatMayHaveConnections(t *testing.T) {
+	namespace := selector("name=blue")
+	peers := []model.PolicyPeer{{Namespaces: &namespace}}
+	for name, tc := range map[string]struct {
+		rules []model.PolicyRule
+		want  bool
+	}{
+		"everybody is allowed":        {[]model.PolicyRule{{}}, true},
+		"the other end is, by a port": {[]model.PolicyRule{{Peers: peers, Ports: []model.PolicyPort{number("TCP", 80)}}}, true},
+		"nobody is":                   {nil, false},
+	} {
+		w := scene(ingressTo(tc.rules...))
+		table := NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables[0]
+		c := policytest.Connection{Client: addrs("remote")[0], Server: addrs("server")[0], Protocol: "icmp"}
+		for _, reply := range []bool{false, true} {
+			got, _, err := policytest.Verdict(table, policytest.Packet{Connection: c, Reply: reply, State: "related"})
+			if err != nil || got != tc.want {
+				t.Errorf("%s: an error passes (reply: %t): %t (%v)", name, reply, got, err)
+			}
+		}
 	}
 }

@@ -164,9 +164,14 @@ func (p ports) write(name string) (model.Set, model.Chain) {
 	if p.others {
 		c.Rules = append(c.Rules, model.FirewallRule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
 	}
-	c.Rules = append(c.Rules, model.FirewallRule{Text: toDenied})
+	// An ICMP error names the ports of its connection where no rule finds them: it may pass
+	// between ends that may have any connection.
+	c.Rules = append(c.Rules, model.FirewallRule{Text: errorsPass}, model.FirewallRule{Text: toDenied})
 	return s, c
 }
+
+// errorsPass lets ICMP errors about a connection that the kernel knows pass.
+const errorsPass = "ct state related meta l4proto { icmp, ipv6-icmp } return"
 
 // portName is a port that each pod may have a number of its own for.
 type portName struct {

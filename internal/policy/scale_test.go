@@ -67,7 +67,7 @@ func TestPacketsMeetTheSameNumberOfRules(t *testing.T) {
 		if err != nil || !passes || !w.Allowed(c) {
 			t.Errorf("%s: passes %t (%v), want true", what, passes, err)
 		}
-		if rules != 13 {
+		if rules != 12 {
 			t.Errorf("%s: a packet meets %d rules", what, rules)
 		}
 	}

@@ -13,10 +13,11 @@ import (
 
 // mostRules is the number of rules that a packet meets at most: those of the hook,
 // and for each end those of the direction, of the identity and of the ports.
-const mostRules = 6 + 2*(3+1+3)
+const mostRules = 5 + 2*(3+1+3)
 
-// deniedRules are those that a packet which does not pass meets then, with a sample of them.
-const deniedRules = 6
+// deniedRules are those that a packet which does not pass meets then, with a sample of
+// them: whether it is an ICMP error is asked last.
+const deniedRules = 7
 
 // seeds are those of the random clusters. PODNET_POLICY_SEEDS=1-100000 takes more.
 func seeds(t *testing.T) (first, last uint64) {

@@ -94,13 +94,12 @@ func chain(name string, rules ...string) model.Chain {
 }
 
 // forward is where packets from and to pods are judged, each time, and not only the
-// first of a connection: a connection obeys the policy that is. What the node itself
+// first of a connection: a connection obeys the policy that is. An ICMP error belongs, to
+// conntrack, to the connection that it is about, and is judged as that; that no pod sends
+// errors about connections of others another table ensures (internal/plan). What the node itself
 // sends and receives does not come this way.
 func forward() model.Chain {
-	c := chain("forward",
-		"ct state { invalid, untracked } goto stray",
-		// Errors are about a connection that is there.
-		"ct state related meta l4proto { icmp, ipv6-icmp } accept")
+	c := chain("forward", "ct state { invalid, untracked } goto stray")
 	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
 	// A packet between two pods of the node has to pass both.
 	for _, d := range []direction{egress, ingress} {
@@ -146,9 +145,13 @@ func (b *build) self(family int) model.Set {
 const hostChain = "host"
 
 // toHost is where packets between pods and this node itself are judged, as forward
-// does: only policies of the cluster forbid any.
+// does: only policies of the cluster forbid any. What the node says of a connection that it
+// forwards, such as that a packet is too large, is not about one with the node.
 func toHost(hook string) model.Chain {
-	c := chain(hook, "ct state related meta l4proto { icmp, ipv6-icmp } accept")
+	c := chain(hook)
+	if hook == "output" {
+		c = chain(hook, errorsPass)
+	}
 	c.Type, c.Hook, c.Priority = "filter", hook, "filter"
 	for _, f := range families {
 		c.Rules = append(c.Rules, model.FirewallRule{

@@ -232,6 +232,10 @@ func TestPacketsFromFormerEndpointsAreTakenAsLongAsTheyAreRemembered(t *testing.
 				}
 				heard(t, what, sink, want)
 			}
+			// A neighbour that is found late would be taken for a packet that was dropped.
+			if err := mover.Ping(n.Address(tc.families.IPv4)); err != nil {
+				t.Fatal(err)
+			}
 			send("from an address that nobody knows", second, netip.Addr{})
 			c.blocks = withEndpoints(c.blocks, mover.Name, []netip.Addr{second})
 			n.former = []model.FormerEndpoint{{Node: mover.Name, Addr: first}}

@@ -182,20 +182,30 @@ func Datagram(from, to netip.Addr, port uint16, payload []byte) []byte {
 	if len(udp)%2 == 1 {
 		udp = append(udp, 0)
 	}
-	length := binary.BigEndian.AppendUint32(nil, uint32(len(udp)))
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), length, []byte{0, 0, 0, unix.IPPROTO_UDP}, udp)
-	binary.BigEndian.PutUint16(udp[6:], checksum(pseudo))
+	binary.BigEndian.PutUint16(udp[6:], checksum(slices.Concat(pseudoHeader(from, to, unix.IPPROTO_UDP, len(udp)), udp)))
+	return slices.Concat(header(from, to, unix.IPPROTO_UDP, len(udp)), udp)
+}
+
+// pseudoHeader is what checksums of a transport protocol include (RFC 8200, section 8.1;
+// IPv4's sums up to the same).
+func pseudoHeader(from, to netip.Addr, protocol byte, size int) []byte {
+	length := binary.BigEndian.AppendUint32(nil, uint32(size))
+	return slices.Concat(from.AsSlice(), to.AsSlice(), length, []byte{0, 0, 0, protocol})
+}
+
+// header is the IP header of a packet with size bytes after it.
+func header(from, to netip.Addr, protocol byte, size int) []byte {
 	if from.Is4() {
-		header := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
-		binary.BigEndian.PutUint16(header[2:], uint16(20+len(udp)))
-		header = slices.Concat(header, from.AsSlice(), to.AsSlice())
-		binary.BigEndian.PutUint16(header[10:], checksum(header))
-		return append(header, udp...)
+		h := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0}
+		binary.BigEndian.PutUint16(h[2:], uint16(20+size))
+		h = slices.Concat(h, from.AsSlice(), to.AsSlice())
+		binary.BigEndian.PutUint16(h[10:], checksum(h))
+		return h
 	}
-	header := []byte{0x60, 0, 0, 0, 0, 0, unix.IPPROTO_UDP, 64}
-	binary.BigEndian.PutUint16(header[4:], uint16(len(udp)))
-	return slices.Concat(header, from.AsSlice(), to.AsSlice(), udp)
+	h := []byte{0x60, 0, 0, 0, 0, 0, protocol, 64}
+	binary.BigEndian.PutUint16(h[4:], uint16(size))
+	return slices.Concat(h, from.AsSlice(), to.AsSlice())
 }
 
 // Fragments cuts an IP packet of Datagram in two, of which the first has that many bytes
@@ -230,6 +240,24 @@ func Fragments(packet []byte, first int) [2][]byte {
 		out[i] = append(h, body...)
 	}
 	return out
+}
+
+// PortUnreachable is an ICMP error that says of a packet that nobody takes it.
+func PortUnreachable(from, to netip.Addr, packet []byte) []byte {
+	if from.Is4() {
+		icmp := slices.Concat([]byte{3, 3, 0, 0, 0, 0, 0, 0}, packet)
+		if len(icmp)%2 == 1 {
+			icmp = append(icmp, 0)
+		}
+		binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
+		return slices.Concat(header(from, to, unix.IPPROTO_ICMP, len(icmp)), icmp)
+	}
+	icmp := slices.Concat([]byte{1, 4, 0, 0, 0, 0, 0, 0}, packet)
+	if len(icmp)%2 == 1 {
+		icmp = append(icmp, 0)
+	}
+	binary.BigEndian.PutUint16(icmp[2:], checksum(slices.Concat(pseudoHeader(from, to, unix.IPPROTO_ICMPV6, len(icmp)), icmp)))
+	return slices.Concat(header(from, to, unix.IPPROTO_ICMPV6, len(icmp)), icmp)
 }
 
 // VXLAN puts the header of RFC 7348 before a frame.
