@@ -24,21 +24,26 @@ func TestDeniedPacketIsAnEventOfItsPod(t *testing.T) {
 	go n.Start(t.Context()) //nolint:errcheck // it ends with the test
 	d := policy.Denial{
 		Pod: model.Pod{Namespace: "red", Name: "server", UID: "1"}, Direction: model.PolicyIngress,
+		Port:       "TCP-81",
 		Peer:       &model.ClusterPod{Namespace: "blue", Name: "client", UID: "2"},
 		Connection: "TCP from pod blue/client (10.244.1.3) to port 81 of pod red/server (10.244.1.2)", Reason: "No rule allows it",
 	}
 	n.add(packetDenied(d))
 	got := <-api.created
-	if got.Namespace != "red" || got.Type != "Normal" || got.Reason != "PolicyDenied" || got.Action != "DenyIngress" || got.Note != d.String() {
+	if got.Namespace != "red" || got.Type != "Warning" || got.Reason != "PolicyDenied" || got.Action != "DenyIngress-TCP-81" || got.Note != d.String() {
 		t.Errorf("got %+v", got)
 	}
 	if got.Regarding.Name != "server" || got.Regarding.UID != "1" || got.Related == nil || got.Related.Namespace != "blue" || got.Related.Name != "client" {
 		t.Errorf("it is about %v and %v", got.Regarding, got.Related)
 	}
-	// The next one is counted, whatever its port.
-	d.Connection = strings.Replace(d.Connection, "81", "82", 1)
 	n.add(packetDenied(d))
 	<-api.counted
+	// One to another port is told.
+	d.Port, d.Connection = "TCP-82", strings.Replace(d.Connection, "81", "82", 1)
+	n.add(packetDenied(d))
+	if got := <-api.created; got.Note != d.String() {
+		t.Errorf("got %+v", got)
+	}
 	// Who is no pod is not related.
 	d.Peer, d.Reason = nil, strings.Repeat("a", 2*noteBytes)
 	n.add(packetDenied(d))

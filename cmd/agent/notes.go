@@ -17,15 +17,13 @@ import (
 // a large node. Those that come then are in the log and in the metrics alone.
 const noteQueue = 256
 
-// note is an Event that is to be recorded. client-go takes it for a repetition of one
+// note is a warning that is to be recorded as an Event. client-go takes it for a repetition of one
 // of the last minutes that has the same reason, action and related object: then that
 // one is counted, and the text is lost. So what is to be told of each of several objects
 // has them as related objects.
 type note struct {
 	// reason and action are as in events.k8s.io.
 	reason, action, text string
-	// normal says that all is as it should be; else the Event is a warning.
-	normal bool
 	// regarding is what the note is about; nil for the node's NodeNetwork.
 	regarding *corev1.ObjectReference
 	// related is what it is about besides; it may be nil.
@@ -82,11 +80,7 @@ func (n *notes) record(ctx context.Context, what note) error {
 	if what.related != nil {
 		related = what.related
 	}
-	kind := corev1.EventTypeWarning
-	if what.normal {
-		kind = corev1.EventTypeNormal
-	}
-	n.recorder.Eventf(regarding, related, kind, what.reason, what.action, "%s", what.text)
+	n.recorder.Eventf(regarding, related, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
 	return nil
 }
 

@@ -17,6 +17,9 @@ type Denial struct {
 	Direction model.PolicyType
 	// Peer is the pod at the other end; nil where it is none, or not known.
 	Peer *model.ClusterPod
+	// Port is the protocol of the connection and, where it has one, the server's port, such as
+	// TCP-80.
+	Port string
 	// Connection and Reason say what was denied and why, in words.
 	Connection, Reason string
 }
@@ -53,6 +56,9 @@ func (x *Index) Explain(attached []model.Pod, p model.DeniedPacket) (Denial, boo
 func (x *Index) explain(p model.DeniedPacket, ends [len(directions)]end) (out Denial, allowed, ok bool) {
 	_, _, port := p.Connection()
 	q := question{Index: x, protocol: p.Protocol, port: port, server: ends[ingress], toNode: p.ToNode, stray: p.Way == model.WayStray}
+	if out.Port = protocolName(p.Protocol); port > 0 {
+		out.Port += fmt.Sprintf("-%d", port)
+	}
 	out.Connection = fmt.Sprintf("%s from %s to %s%s", protocolName(p.Protocol), ends[egress], portOf(port), ends[ingress])
 	// As the kernel does, the client's policies are asked first.
 	for _, d := range []direction{egress, ingress} {

@@ -108,6 +108,9 @@ func TestDenialsAreSentences(t *testing.T) {
 			"The policies of the moment allow it: they, or the pods, have changed since.": packet(model.WayOriginal, "10.244.2.3", "10.244.1.2", "tcp", 40000, 80),
 	} {
 		got, ok := NewIndex(o, blocks).Explain(attached, p)
+		if ports := strings.Contains(want, " to port "); ports != strings.Contains(got.Port, "-") {
+			t.Errorf("%q: the port is %q", want, got.Port)
+		}
 		if !ok || got.String() != want {
 			t.Errorf("got  %q (%t)\nwant %q", got, ok, want)
 		}
