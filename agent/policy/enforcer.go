@@ -83,10 +83,12 @@ type Enforcer struct {
 	unread     []model.Problem
 	unknown    []model.Pod
 	notCounted []string
-	failed     error
-	tally      tally
-	counts     *counts
-	teller     *teller
+	// tooLarge are policies, and closed namespaces, that cost too much to be enforced as asked.
+	tooLarge, closed []string
+	failed           error
+	tally            tally
+	counts           *counts
+	teller           *teller
 }
 
 // New returns an Enforcer that does nothing before Run.
@@ -157,6 +159,7 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	}
 	result := e.index.Load().Build(e.cfg.Pods())
 	e.unknown, e.notCounted = result.Unknown, result.NotCounted
+	e.tooLarge, e.closed = result.TooLarge, result.Closed
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
 		if e.failed = e.change(ctx, ops); e.failed != nil {
@@ -342,6 +345,21 @@ func (e *Enforcer) publish() {
 			Reason: model.ReasonDegraded,
 			Message: fmt.Sprintf("The labels of %d pods of this node are not known, as the API server has no such pods (%s): "+
 				"every network policy of their namespaces isolates them.", len(e.unknown), strings.Join(names, ", ")),
+		})
+	}
+	if n := len(e.tooLarge); n > 0 {
+		problems = append(problems, model.Problem{
+			Reason: model.ReasonDegraded,
+			Message: fmt.Sprintf("%d NetworkPolicies allow nothing (%s), as the NetworkPolicies of a namespace may name %d blocks at most: "+
+				"name larger blocks, or fewer.", n, strings.Join(e.tooLarge[:min(n, namedPods)], ", "), compiler.MostBlocks),
+		})
+	}
+	if n := len(e.closed); n > 0 {
+		problems = append(problems, model.Problem{
+			Reason: model.ReasonDegraded,
+			Message: fmt.Sprintf("The NetworkPolicies of %d namespaces allow their pods on this node nothing (%s), as they name so many different peers "+
+				"that their rules would take more than %d elements of nftables: let rules share their peers, or merge policies.",
+				n, strings.Join(e.closed[:min(n, namedPods)], ", "), compiler.MostElements),
 		})
 	}
 	if n := len(e.notCounted); n > 0 {

@@ -321,6 +321,25 @@ func TestPodsThatTheAPIDoesNotKnowAreAProblem(t *testing.T) {
 	}
 }
 
+func TestPoliciesThatCostTooMuchAreAProblem(t *testing.T) {
+	w := denyAll()
+	all := make([]netip.Prefix, compiler.MostBlocks)
+	for i := range all {
+		all[i] = netip.MustParsePrefix("192.0.2.1/32")
+	}
+	w.Objects.NetworkPolicies = append(w.Objects.NetworkPolicies, model.NetworkPolicy{Namespace: "red", Name: "wide", Ingress: []model.PolicyRule{
+		{Peers: []model.PolicyPeer{{Block: &model.IPBlock{CIDR: netip.MustParsePrefix("0.0.0.0/0"), Except: all}}}},
+	}})
+	n := newNode(w)
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := n.enforcer.Problems()
+	if len(got) != 1 || got[0].Fatal || !strings.Contains(got[0].Message, "1 NetworkPolicies allow nothing (red/wide)") {
+		t.Errorf("problems are %+v", got)
+	}
+}
+
 // propagation is what was told of the time that changes took: how many, and their sum in seconds.
 func propagation(t *testing.T) (changes uint64, seconds float64) {
 	t.Helper()

@@ -59,6 +59,7 @@ func (b *build) compile(d direction) {
 	out := &b.decided[d]
 	*out = decision{direction: d, strangers: -1, identities: map[string]*identity{}, joint: map[string]*identity{}}
 	b.classify(out)
+	b.closed = append(b.closed, b.close(out)...)
 	if len(out.classes) == 0 {
 		return
 	}
@@ -274,15 +275,7 @@ func prefixText(p netip.Prefix) string {
 
 // placePods leads from the addresses of pods to identities, unless their blocks do.
 func (b *build) placePods(d *decision, segments [2][]segment) {
-	selected := map[*podGroup]bits{}
-	for i, p := range d.peers {
-		p.members(b.Index, func(g *podGroup) {
-			if selected[g] == nil {
-				selected[g] = newBits(len(d.peers))
-			}
-			selected[g].set(i)
-		})
-	}
+	selected := b.selected(d.peers)
 	is := func(p *indexedPod, blocks bits) *identity {
 		who := selected[p.group].union(blocks)
 		if _, known := b.namespaces[p.Namespace]; known {

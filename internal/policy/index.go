@@ -17,6 +17,8 @@ import (
 type Index struct {
 	// policies are by namespace, sorted by name.
 	policies map[string][]model.NetworkPolicy
+	// tooLarge are the names of those that allow nothing, as their namespace names too many blocks.
+	tooLarge []string
 	// tiers are the cluster's policies of each tier, in the order in which they are asked.
 	tiers [tierCount][]model.ClusterPolicy
 	// namespaces are the labels of each namespace.
@@ -78,8 +80,11 @@ func NewIndex(o model.PolicyObjects, blocks []model.Block) *Index {
 	for _, p := range o.NetworkPolicies {
 		x.policies[p.Namespace] = append(x.policies[p.Namespace], p)
 	}
-	for _, policies := range x.policies {
+	for _, namespace := range slices.Sorted(maps.Keys(x.policies)) {
+		policies := x.policies[namespace]
 		slices.SortFunc(policies, func(a, b model.NetworkPolicy) int { return strings.Compare(a.Name, b.Name) })
+		kept, left := withinBlocks(policies)
+		x.policies[namespace], x.tooLarge = kept, append(x.tooLarge, left...)
 	}
 	for _, p := range o.ClusterPolicies {
 		x.tiers[p.Tier] = append(x.tiers[p.Tier], p)

@@ -21,6 +21,10 @@ type Result struct {
 	// are too many to be.
 	Counted    []CountedRule
 	NotCounted []string
+	// TooLarge are the NetworkPolicies that allow nothing, as those of their namespace name
+	// more blocks than MostBlocks, and Closed the namespaces of which none does in some
+	// direction, as they would cost more than MostElements.
+	TooLarge, Closed []string
 }
 
 // Build computes the tables of a node with these pods attached. Their addresses are
@@ -32,7 +36,8 @@ func (x *Index) Build(attached []model.Pod) Result {
 		b.compile(d)
 	}
 	counted, left := b.counted()
-	result := Result{NotCounted: left}
+	slices.Sort(b.closed)
+	result := Result{NotCounted: left, TooLarge: b.tooLarge, Closed: slices.Compact(b.closed)}
 	result.Tables, result.Counted = b.tables(counted)
 	for _, l := range b.local {
 		if l.unknown {
@@ -52,6 +57,8 @@ type build struct {
 	claimed  map[netip.Addr]bool
 	// shared are the addresses that are not attached and that more than one pod says it has.
 	shared []sharedAddr
+	// closed are the namespaces whose policies would cost too much.
+	closed []string
 	// decided is what each direction came to.
 	decided [len(directions)]decision
 	// portSets are the sets of ports that pods and identities have in common, by name.

@@ -65,7 +65,7 @@ func named(protocol, name string) model.PolicyPort {
 // addresses of the pods of a scene, and of others.
 var addresses = map[string][2]string{
 	"server": {"10.244.1.2", "fd44:0:0:1::2"}, "client": {"10.244.1.3", "fd44:0:0:1::3"}, "remote": {"10.244.2.2", "fd44:0:0:2::2"},
-	"stranger": {"10.244.2.3", "fd44:0:0:2::3"}, "outside": {"198.51.100.7", "2001:db8:f::7"}, "node1": {"192.0.2.1", "2001:db8::1"},
+	"another": {"10.244.1.4", "fd44:0:0:1::4"}, "stranger": {"10.244.2.3", "fd44:0:0:2::3"}, "outside": {"198.51.100.7", "2001:db8:f::7"}, "node1": {"192.0.2.1", "2001:db8::1"},
 	"node2": {"192.0.2.2", "2001:db8::2"}, "node2 in its range": {"10.244.2.0", "fd44:0:0:2::"},
 }
 
