@@ -14,7 +14,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -130,7 +130,7 @@ var _ = Describe("An agent", func() {
 		before := &podnetv1alpha1.NodeNetwork{}
 		Expect(api.Get(ctx, client.ObjectKey{Name: "two"}, before)).To(Succeed())
 
-		binding := &admissionv1.ValidatingAdmissionPolicyBinding{}
+		binding := &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}
 		Expect(api.Get(ctx, client.ObjectKey{Name: "podnet-agent-own-node"}, binding)).To(Succeed())
 		Expect(api.Delete(ctx, binding)).To(Succeed())
 		DeferCleanup(func(ctx context.Context) {
