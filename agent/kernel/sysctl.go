@@ -11,14 +11,33 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/podnet/podnet/internal/model"
 )
 
-// sysctlRoot is where the kernel shows its parameters: those below net are the
-// ones of the reading thread's network namespace (net/sysctl_net.c,
-// net_ctl_header_lookup).
-const sysctlRoot = "/proc/sys"
+// sysctlRoots are where the kernel may show its parameters, in the order in which
+// they are tried: those below net are the ones of the reading thread's network
+// namespace (net/sysctl_net.c, net_ctl_header_lookup). Runtimes let no container write
+// below /proc/sys that is not privileged, so the agent's has the node's in /host.
+var sysctlRoots = []string{"/host/proc/sys", "/proc/sys"}
+
+// sysctlFile returns the file of a parameter.
+var sysctlFile = func() func(key string) string {
+	root := sync.OnceValue(func() string { return firstWithNet(sysctlRoots) })
+	return func(key string) string { return filepath.Join(root(), key) }
+}()
+
+// firstWithNet returns the first folder that shows parameters of the network, and the
+// last one where none does.
+func firstWithNet(roots []string) string {
+	for _, root := range roots {
+		if info, err := os.Stat(filepath.Join(root, "net")); err == nil && info.IsDir() {
+			return root
+		}
+	}
+	return roots[len(roots)-1]
+}
 
 // ipv6Conf is the key of an interface's IPv6 parameter.
 func ipv6Conf(link, name string) string { return "net/ipv6/conf/" + link + "/" + name }
@@ -29,7 +48,7 @@ func ipv4Conf(link, name string) string { return "net/ipv4/conf/" + link + "/" +
 // readSysctl returns a parameter's value, its fields parted by single spaces, and
 // whether the kernel has it.
 func readSysctl(key string) (string, bool, error) {
-	text, err := os.ReadFile(filepath.Join(sysctlRoot, key))
+	text, err := os.ReadFile(sysctlFile(key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
 	}
@@ -56,7 +75,7 @@ func readSysctls(want []model.Sysctl) ([]model.Sysctl, error) {
 
 func writeSysctl(key, value string) error {
 	// The file is not created where it is missing: procfs has no such operation.
-	f, err := os.OpenFile(filepath.Join(sysctlRoot, key), os.O_WRONLY, 0)
+	f, err := os.OpenFile(sysctlFile(key), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("write sysctl %s: %w", key, err)
 	}

@@ -20,12 +20,22 @@ import (
 // containers are those of every pod template in a manifest.
 func containers(t *testing.T, path string) []corev1.Container {
 	t.Helper()
+	var found []corev1.Container
+	for _, pod := range pods(t, path) {
+		found = append(found, pod.Containers...)
+	}
+	return found
+}
+
+// pods are those of every pod template in a manifest.
+func pods(t *testing.T, path string) []corev1.PodSpec {
+	t.Helper()
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	var found []corev1.Container
+	var found []corev1.PodSpec
 	decoder := yaml.NewYAMLOrJSONDecoder(file, 4096)
 	for {
 		var object unstructured.Unstructured
@@ -47,7 +57,7 @@ func containers(t *testing.T, path string) []corev1.Container {
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(template, &pod, true); err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
-		found = append(found, pod.Spec.Containers...)
+		found = append(found, pod.Spec)
 	}
 }
 
@@ -94,6 +104,21 @@ func TestProbesAreServedOnLoopbackOnly(t *testing.T) {
 	}
 	if flag := rootCommand().Flags().Lookup("health-probe-bind-address"); flag.DefValue != "127.0.0.1:8081" {
 		t.Errorf("without the flag probes are served on %s", flag.DefValue)
+	}
+}
+
+func TestAgentHasNoMoreOfItsNodeThanItNeeds(t *testing.T) {
+	for _, pod := range pods(t, "../../config/agent/daemonset.yaml") {
+		for _, c := range pod.Containers {
+			if s := c.SecurityContext; s.Privileged != nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+				t.Errorf("privileged: %v, without %v", s.Privileged, s.Capabilities.Drop)
+			}
+		}
+		for _, v := range pod.Volumes {
+			if v.HostPath != nil && slices.Contains([]string{"/", "/run", "/var/run", "/proc", "/etc", "/dev"}, v.HostPath.Path) {
+				t.Errorf("the agent has all of the node's %s", v.HostPath.Path)
+			}
+		}
 	}
 }
 

@@ -57,3 +57,10 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* The folders of a node in which its container runtime may have its socket. */}}
+{{- define "podnet.runtimeFolders" -}}
+- /run/containerd
+- /run/crio
+- /run/k3s/containerd
+{{- end }}
