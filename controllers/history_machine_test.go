@@ -399,7 +399,7 @@ func (h host) Host(context.Context) (model.Host, []model.Problem, error) {
 	return out, nil, nil
 }
 
-func (h host) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+func (h host) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 // The types of findings.
 const (
-	// FindingForwardDrop: a firewall drops forwarded packets unless one of its rules accepts them.
+	// FindingForwardDrop: forwarded packets of pods are dropped, by the rule or the policy that the message names.
 	FindingForwardDrop = "ForwardDrop"
 	// FindingIPTablesLegacy: tables of iptables-legacy are loaded, which nft does not show.
 	FindingIPTablesLegacy = "IPTablesLegacy"
@@ -48,9 +48,13 @@ type Search struct {
 	Conflist string
 	// Port is the UDP port of podnet's VXLAN devices; 0 for those that exist.
 	Port uint16
+	// Probe is the attachment of the probes, from which packets are sent through the
+	// node to see whether it forwards them; nil for none.
+	Probe *model.Pod
 }
 
-// Findings returns what is, or may come, in the network's way. It changes nothing.
+// Findings returns what is, or may come, in the network's way. It changes nothing, but
+// that it has nftables trace a packet of its own which the node does not forward.
 func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error) {
 	p, err := newPass()
 	if err != nil {
@@ -63,7 +67,12 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 	}
 	var all []model.Finding
 	for _, look := range []func() ([]model.Finding, error){
-		func() ([]model.Finding, error) { return forwardFindings(ctx) },
+		func() ([]model.Finding, error) {
+			if s.Probe == nil {
+				return nil, nil
+			}
+			return k.forwardFindings(ctx, *s.Probe)
+		},
 		legacyFindings,
 		func() ([]model.Finding, error) { return configFindings(s.ConfDir, s.Conflist) },
 		func() ([]model.Finding, error) { return networkFindings(links), nil },
@@ -84,45 +93,6 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 
 func finding(kind, format string, args ...any) model.Finding {
 	return model.Finding{Type: kind, Message: fmt.Sprintf(format, args...)}
-}
-
-// forwardFindings looks for base chains that drop what they do not accept, in the
-// way of forwarded packets.
-func forwardFindings(ctx context.Context) ([]model.Finding, error) {
-	objects, err := listNFT(ctx, "chains")
-	if err != nil {
-		return nil, err
-	}
-	var out []model.Finding
-	for _, o := range objects {
-		c := o.Chain
-		if c == nil || c.Hook != "forward" || c.Table == model.FirewallTable || c.Table == model.PolicyTable || c.Family == "bridge" || c.Family == "arp" {
-			continue
-		}
-		switch {
-		case c.Table == "firewalld":
-			// Its chain accepts by policy and ends in a rule that rejects.
-			out = append(out, finding(FindingForwardDrop,
-				"firewalld rejects forwarded packets of zones that do not allow them: put the pods' ranges into the zone trusted "+
-					"(firewall-cmd --permanent --zone=trusted --add-source=RANGE), or turn firewalld off."))
-		case c.Policy == "drop" && (c.Family == "ip" || c.Family == "ip6") && c.Table == "filter" && c.Name == "FORWARD":
-			out = append(out, finding(FindingForwardDrop,
-				"The policy of iptables' chain FORWARD (family %s) is DROP, as Docker and ufw set it, and pods' packets pass it: "+
-					"set it to ACCEPT (%s -P FORWARD ACCEPT), or accept the pods' ranges there.", c.Family, iptablesOf(c.Family)))
-		case c.Policy == "drop":
-			out = append(out, finding(FindingForwardDrop,
-				"The nftables chain %s of table %s %s drops forwarded packets that it does not accept: accept the pods' ranges there.",
-				c.Name, c.Family, c.Table))
-		}
-	}
-	return slices.CompactFunc(out, func(a, b model.Finding) bool { return a.Message == b.Message }), nil
-}
-
-func iptablesOf(family string) string {
-	if family == "ip6" {
-		return "ip6tables"
-	}
-	return "iptables"
 }
 
 // legacyFindings looks for tables of iptables-legacy, whose rules nft does not show.

@@ -39,8 +39,11 @@ type Kernel struct {
 	// mu guards the fields below and the file of previous values.
 	mu           sync.Mutex
 	previousFile string
-	// vxlan says that a VXLAN device could be made once.
-	vxlan bool
+	// vxlan says that a VXLAN device could be made once, and modules that the kernel had
+	// all of nftables that podnet needs.
+	vxlan, modules bool
+	// traced says that there may be tables of a trace.
+	traced bool
 }
 
 // New returns a Kernel. It fails where nft is missing or may not be run.
@@ -52,7 +55,7 @@ func New(cfg Config) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for nft: %w", err)
 	}
-	return &Kernel{nft: nft, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
+	return &Kernel{nft: nft, previousFile: filepath.Join(cfg.StateDir, "sysctls.json"), traced: true}, nil
 }
 
 // ModuleMissingError says that the kernel cannot do something for want of a module.

@@ -27,8 +27,11 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	if err := k.Execute(ctx, ops); err != nil {
 		return fmt.Errorf("remove what podnet made: %w", err)
 	}
-	if err := k.removePolicy(ctx); err != nil {
-		return err
+	// Observe leaves these out.
+	for _, name := range []string{model.PolicyTable, traceTable} {
+		if err := k.removeTables(ctx, name); err != nil {
+			return err
+		}
 	}
 	if err := removePodLinks(); err != nil {
 		return err
@@ -36,18 +39,18 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	return k.restoreSysctls()
 }
 
-// removePolicy removes the tables of network policy, which Observe leaves out.
-func (k *Kernel) removePolicy(ctx context.Context) error {
+// removeTables removes the tables of a name.
+func (k *Kernel) removeTables(ctx context.Context, name string) error {
 	for _, family := range tableFamilies {
-		_, err := listNFT(ctx, "table", family, model.PolicyTable)
+		_, err := listNFT(ctx, "table", family, name)
 		if errors.Is(err, errNoTable) {
 			continue
 		}
 		if err == nil {
-			err = k.deleteTable(ctx, model.Table{Family: family, Name: model.PolicyTable})
+			err = k.deleteTable(ctx, model.Table{Family: family, Name: name})
 		}
 		if err != nil {
-			return fmt.Errorf("remove what enforces network policy: %w", err)
+			return fmt.Errorf("remove nft table %s %s: %w", family, name, err)
 		}
 	}
 	return nil

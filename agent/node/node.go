@@ -63,12 +63,14 @@ func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 }
 
 // Findings returns what is in the network's way on the node.
-func (n *Local) Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block) ([]model.Finding, error) {
+func (n *Local) Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) ([]model.Finding, error) {
 	blocks := make([]netip.Prefix, 0, len(own))
 	for _, b := range own {
 		blocks = append(blocks, b.CIDR)
 	}
-	return n.Kernel.Findings(ctx, kernel.Search{Ranges: ranges, Blocks: blocks, ConfDir: n.ConfDir, Conflist: n.Conflist})
+	return n.Kernel.Findings(ctx, kernel.Search{
+		Ranges: ranges, Blocks: blocks, ConfDir: n.ConfDir, Conflist: n.Conflist, Probe: probe,
+	})
 }
 
 // Remove takes everything that podnet made off the node: first what brings new

@@ -65,9 +65,9 @@ type Flows interface {
 type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
 	Host(ctx context.Context) (model.Host, []model.Problem, error)
-	// Findings returns what is in the network's way, given its ranges and the
-	// node's own blocks.
-	Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block) ([]model.Finding, error)
+	// Findings returns what is in the network's way, given its ranges, the node's own
+	// blocks and the attachment of the probes, nil where that is not in force.
+	Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) ([]model.Finding, error)
 	// Remove takes everything that podnet made off the node.
 	Remove(ctx context.Context) error
 }
@@ -195,8 +195,12 @@ func (s *Syncer) Pass(ctx context.Context) error {
 	serving := err == nil && s.fatal == nil && !s.removed
 	var ranges []netip.Prefix
 	var own []model.Block
+	var probe *model.Pod
 	if s.plan != nil {
 		ranges, own = s.cluster.Network.Ranges, s.plan.Blocks
+	}
+	if report.InForce && !report.Refused {
+		probe = s.probe
 	}
 	s.mu.Unlock()
 
@@ -209,7 +213,7 @@ func (s *Syncer) Pass(ctx context.Context) error {
 		}
 	}
 	if !report.Removed {
-		report.Findings = s.look(ctx, ranges, own)
+		report.Findings = s.look(ctx, ranges, own, probe)
 		if s.cfg.Rights != nil {
 			report.Findings = slices.Concat(report.Findings, s.cfg.Rights())
 		}
@@ -374,12 +378,12 @@ func essential(op diff.Op) bool {
 	}
 }
 
-// look searches for what is in the way, now and then: it lists every rule of the node.
-func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Block) []model.Finding {
+// look searches for what is in the way, now and then.
+func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) []model.Finding {
 	if time.Since(s.looked) < lookInterval {
 		return s.findings
 	}
-	findings, err := s.cfg.Node.Findings(ctx, ranges, own)
+	findings, err := s.cfg.Node.Findings(ctx, ranges, own, probe)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "cannot look for what is in the network's way")
 		return s.findings

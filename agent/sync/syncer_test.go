@@ -100,7 +100,7 @@ func (n *node) Host(context.Context) (model.Host, []model.Problem, error) {
 	}, nil, nil
 }
 
-func (n *node) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+func (n *node) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 

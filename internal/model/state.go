@@ -36,6 +36,9 @@ const (
 	ProbeOverlayPort   = 7467
 	ProbeRoutedSource  = 7468
 	ProbeOverlaySource = 7469
+	// ForwardPort is the UDP port to which packets are sent through the node, from the
+	// probes' namespace back to it, to see whether it forwards what pods send.
+	ForwardPort = 7470
 	// ProbeLink is the host end of the link of the namespace that probes come from.
 	ProbeLink = PodLinkPrefix + "probe"
 	// PodLinkPrefix begins the name of every link that faces pods: the host ends

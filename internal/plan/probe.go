@@ -66,13 +66,13 @@ func (v *view) probesFromOthers() []string {
 
 // probesFromPods besides give probes that leave the node the mark by which they take the
 // path that they are to prove. The network's own probes alone can have their source: pods
-// cannot send with another's address.
+// cannot send with another's address. To itself it sends to see whether the node forwards.
 func (v *view) probesFromPods() []string {
 	var rules []string
 	for i, f := range families {
 		if v.active[i] {
 			rules = append(rules,
-				fmt.Sprintf("%s daddr @%s%s drop", f.header, setProbes, f.digit),
+				fmt.Sprintf("%[1]s daddr @%[2]s%[3]s %[1]s saddr != @%[2]s%[3]s drop", f.header, setProbes, f.digit),
 				fmt.Sprintf("%s saddr @%s%s meta mark set udp dport map { %s }", f.header, setProbes, f.digit, marksByPort()))
 		}
 	}

@@ -130,7 +130,7 @@ func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, err
 }
 
 // Findings implements sync.Node.
-func (*crashAgent) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+func (*crashAgent) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 

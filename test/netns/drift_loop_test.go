@@ -156,7 +156,7 @@ func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
 }
 
 // Findings implements sync.Node.
-func (*loop) Findings(context.Context, []netip.Prefix, []model.Block) ([]model.Finding, error) {
+func (*loop) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 

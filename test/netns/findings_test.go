@@ -41,8 +41,32 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			name: "firewalld",
-			with: "nft add table inet firewalld\nnft add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; }",
+			with: "nft add table inet firewalld\nnft add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; }\n" +
+				"nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
 			want: kernel.FindingForwardDrop, word: "firewall-cmd",
+		},
+		{
+			name: "a rule of iptables rejects at the end", with: "iptables-nft -A FORWARD -j REJECT --reject-with icmp-host-prohibited",
+			want: kernel.FindingForwardDrop, word: "in chain FORWARD of table ip filter: delete it",
+		},
+		{
+			name: "a rule of ip6tables drops behind a jump", with: "ip6tables-nft -N mine\nip6tables-nft -A FORWARD -j mine\nip6tables-nft -A mine -j DROP",
+			want: kernel.FindingForwardDrop, word: "in chain mine of table ip6 filter: delete it",
+		},
+		{
+			name: "a rule of iptables drops other packets",
+			with: "iptables-nft -A FORWARD -s 10.244.0.0/16 -j ACCEPT\niptables-nft -A FORWARD -d 10.244.0.0/16 -j ACCEPT\niptables-nft -P FORWARD DROP",
+		},
+		{
+			name: "a rule of another hook drops",
+			with: "nft add table inet mine\nnft add chain inet mine my-post { type filter hook postrouting priority 300 ; }\n" +
+				"nft add rule inet mine my-post udp length < 100 counter drop",
+			want: kernel.FindingForwardDrop, word: `"udp length < 100 counter drop" in chain my-post of table inet mine`,
+		},
+		{
+			name: "a table of the bridge drops",
+			with: "nft add table bridge mine\nnft add chain bridge mine my-bridge { type filter hook prerouting priority 0 ; policy drop ; }",
+			want: kernel.FindingForwardDrop, word: "by the policy of chain my-bridge of table bridge mine",
 		},
 		{
 			name: "a table that accepts",
@@ -76,6 +100,7 @@ func TestFindings(t *testing.T) {
 			c := newCluster(t, options{attachment: model.Bridge, mode: model.ModeOverlay, families: dual})
 			n := c.nodes[0]
 			n.addPod(t)
+			probe := n.addProbe(t)
 			folder := t.TempDir()
 			for _, file := range []string{"10-podnet.conflist", tc.file} {
 				if file == "" {
@@ -96,7 +121,7 @@ func TestFindings(t *testing.T) {
 				var err error
 				found, err = n.kernel.Findings(context.Background(), kernel.Search{
 					Ranges: c.network.Ranges, Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
-					ConfDir: folder, Conflist: "10-podnet.conflist",
+					ConfDir: folder, Conflist: "10-podnet.conflist", Probe: &probe.Pod,
 				})
 				return err
 			})
