@@ -67,6 +67,8 @@ type RefusedError struct {
 	rests [2]time.Duration
 	// noBlock says that there was no block of any family.
 	noBlock bool
+	// holder is the attachment that has a port of the node which was asked for.
+	holder Key
 }
 
 func (e *RefusedError) Error() string { return e.Sentence }
@@ -119,8 +121,6 @@ type Book struct {
 // entry is an attachment in the book.
 type entry struct {
 	pod model.Pod
-	// since is when it was recorded.
-	since time.Time
 	// leaving says that the pod is being detached. After a restart it counts as
 	// attached, until the runtime repeats its request.
 	leaving bool
@@ -149,6 +149,8 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 		return model.Pod{}, &RefusedError{Sentence: noBlock, noBlock: true}
 	}
 	pod.Addrs, pod.Blocks = nil, nil
+	// As it is read from the record.
+	pod.Since = b.now().UTC().Round(0)
 	refused := &RefusedError{}
 	moved := map[netip.Prefix]netip.Addr{}
 	for _, family := range byFamily(blocks) {
@@ -212,13 +214,32 @@ func (b *Book) checkNew(pod model.Pod) error {
 	for _, port := range pod.HostPorts {
 		for _, key := range b.ports[nodePort{port.Host, port.Protocol}] {
 			other := b.pods[key].pod
+			if succeeds(pod, other) {
+				continue
+			}
 			if slices.ContainsFunc(other.HostPorts, func(p model.HostPort) bool { return portsMeet(p, port) }) {
-				return &RefusedError{Sentence: fmt.Sprintf("host port %d/%s of this node is in use by pod %s/%s",
+				return &RefusedError{holder: key, Sentence: fmt.Sprintf("host port %d/%s of this node is in use by pod %s/%s",
 					port.Host, port.Protocol, other.Namespace, other.Name)}
 			}
 		}
 	}
 	return nil
+}
+
+// succeeds reports whether a pod takes the place of another: it has the same name, in a
+// sandbox of its own, as after its runtime lost the former one. Kubernetes has one pod of
+// a name.
+func succeeds(pod, other model.Pod) bool {
+	return pod.Name != "" && pod.Name == other.Name && pod.Namespace == other.Namespace && pod.ContainerID != other.ContainerID
+}
+
+// yieldPorts makes a pod's ports of the node free for others, though it is still attached.
+func (b *Book) yieldPorts(key Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.pods[key]; e != nil {
+		b.freePorts(e.pod)
+	}
 }
 
 // portsMeet says whether a packet can be for both ports.
@@ -231,7 +252,7 @@ func portsMeet(a, b model.HostPort) bool {
 // is there, nobody else gets its addresses, and the attachment counts as one that
 // is being detached: it has to be released first.
 func (b *Book) record(pod model.Pod) error {
-	e := &entry{pod: pod, since: b.now()}
+	e := &entry{pod: pod}
 	err := b.write(pod.HostLink+recordSuffix, pod)
 	if err != nil {
 		removeErr := b.disk.remove(b.path(pod.HostLink + recordSuffix))
@@ -333,9 +354,7 @@ func (b *Book) release(hostLink string) error {
 		delete(b.pods, key)
 		delete(b.links, hostLink)
 		forget(b.containers, key.ContainerID, key)
-		for _, p := range e.pod.HostPorts {
-			forget(b.ports, nodePort{p.Host, p.Protocol}, key)
-		}
+		b.freePorts(e.pod)
 		b.free(e.pod.Addrs)
 	}
 	if addrs, ok := b.damaged[hostLink]; ok {
@@ -343,6 +362,13 @@ func (b *Book) release(hostLink string) error {
 		b.free(addrs)
 	}
 	return nil
+}
+
+// freePorts takes a pod out of those that have its ports of the node.
+func (b *Book) freePorts(pod model.Pod) {
+	for _, p := range pod.HostPorts {
+		forget(b.ports, nodePort{p.Host, p.Protocol}, KeyOf(pod))
+	}
 }
 
 // forget takes an attachment out of those that are found by something that it has.
@@ -416,7 +442,7 @@ func (b *Book) recordedSince(key Key) (time.Time, bool) {
 	if e == nil {
 		return time.Time{}, false
 	}
-	return e.since, true
+	return e.pod.Since, true
 }
 
 // Damaged returns the host links of attachments whose records could not be

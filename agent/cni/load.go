@@ -99,7 +99,11 @@ func (b *Book) load(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		b.enter(&entry{pod: pod, since: info.ModTime()})
+		if pod.Since.IsZero() {
+			// A version that did not record it wrote it.
+			pod.Since = info.ModTime()
+		}
+		b.enter(&entry{pod: pod})
 		return nil
 	}
 	addrs := salvage(content)

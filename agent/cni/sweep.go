@@ -166,6 +166,19 @@ func (s *Server) lost(ctx context.Context) map[attachment]string {
 	return lost
 }
 
+// isLost reports whether the runtime answers, and does not know the sandbox of an
+// attachment that is not just being made. That is no evidence that the pod is gone, but
+// enough to let a port of the node go to one that Kubernetes has given it to.
+func (s *Server) isLost(ctx context.Context, key Key) bool {
+	since, ok := s.config.Book.recordedSince(key)
+	if !ok || s.config.Runtime == nil || time.Since(since) < doubt {
+		return false
+	}
+	sandboxes, err := s.config.Runtime.Sandboxes(ctx)
+	return err == nil && !sandboxes[key.ContainerID] &&
+		slices.ContainsFunc(s.config.Book.Recorded(), func(p model.Pod) bool { return sandboxes[p.ContainerID] })
+}
+
 // judge says why a pod is to be detached; nothing where it stays.
 type judge func(ctx context.Context, pod model.Pod) (why string, err error)
 

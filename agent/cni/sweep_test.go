@@ -2,6 +2,7 @@ package cni
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -275,10 +276,22 @@ func TestDoubtBeginsAnewWhen(t *testing.T) {
 	}
 }
 
-// The record's file tells a new agent how old an attachment is.
+// The record tells a new agent how old an attachment is, and its file where an older agent
+// wrote it.
 func TestAgeOutlastsARestart(t *testing.T) {
 	dir := folder(t)
 	pod := reserve(t, open(t, dir), "a", "10.0.0.0/24")
+	if since, ok := open(t, dir).recordedSince(KeyOf(pod)); !ok || !since.Equal(pod.Since) || since.IsZero() {
+		t.Errorf("%s %t, want %s", since, ok, pod.Since)
+	}
+	pod.Since = time.Time{}
+	record, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, pod.HostLink+recordSuffix), record, recordMode); err != nil {
+		t.Fatal(err)
+	}
 	past := time.Now().Add(-time.Hour).Truncate(time.Second)
 	if err := os.Chtimes(filepath.Join(dir, pod.HostLink+recordSuffix), past, past); err != nil {
 		t.Fatal(err)
@@ -410,5 +423,45 @@ func TestRuntimeIsNotAskedWithoutPods(t *testing.T) {
 	s := newSwept(t)
 	if err := s.Sweep(t.Context()); err != nil || s.runtime.asked != 0 {
 		t.Error(fmt.Sprint(err, s.runtime.asked))
+	}
+}
+
+// withPort adds a pod of a name that has a port of the node.
+func (s *swept) withPort(id, name string) error {
+	s.t.Helper()
+	r := request(id, `{"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp"}]}}`)
+	r.Args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=" + name
+	r.Netns = s.netns(id)
+	_, err := s.add(s.t.Context(), r)
+	return err
+}
+
+func TestSuccessorOfALostSandboxGetsItsHostPort(t *testing.T) {
+	for name, tc := range map[string]struct {
+		successor string
+		age       time.Duration
+		// known says that the runtime knows the first sandbox.
+		known, refused bool
+	}{
+		"the same pod":                         {successor: "web", known: true},
+		"another pod":                          {successor: "other", age: time.Hour, known: true, refused: true},
+		"another pod, after a while":           {successor: "other", age: doubt},
+		"another pod, while one is being made": {successor: "other", refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSwept(t)
+				s.run("witness")
+				if err := s.withPort("first", "web"); err != nil {
+					t.Fatal(err)
+				}
+				s.runtime.sandboxes["first"] = tc.known
+				time.Sleep(tc.age)
+				err := s.withPort("second", tc.successor)
+				if refused := err != nil; refused != tc.refused {
+					t.Errorf("the successor: %v", err)
+				}
+			})
+		})
 	}
 }

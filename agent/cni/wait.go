@@ -66,6 +66,7 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 	defer cancel()
 	var waits [2]bool
 	defer func() { s.wait(waits, [2]bool{}) }()
+	yielded := map[Key]bool{}
 	for {
 		pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
 		// Asked for before it is tried: what is released in between counts.
@@ -85,6 +86,11 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 			continue
 		}
 		var refused *RefusedError
+		if errors.As(err, &refused) && !yielded[refused.holder] && s.isLost(ctx, refused.holder) {
+			yielded[refused.holder] = true
+			s.config.Book.yieldPorts(refused.holder)
+			continue
+		}
 		if !errors.As(err, &refused) || !refused.noBlock && !refused.isFull() {
 			return reserved, err
 		}

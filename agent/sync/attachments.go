@@ -24,9 +24,10 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 	if err != nil {
 		return err
 	}
-	part := plan.PodParts(cluster, pod)
+	part, displaced := plan.PodParts(cluster, pod), plan.Displaced(cluster, pod)
+	s.notes.remove(displaced)
 	s.notes.add(part)
-	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(part)); err != nil {
+	if err := s.cfg.Kernel.Execute(ctx, append(diff.Removals(displaced), diff.Additions(part)...)); err != nil {
 		s.notes.remove(part)
 		// Something that the last pass made is gone: the next one makes it again.
 		s.Trigger()

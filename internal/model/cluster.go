@@ -315,6 +315,8 @@ type Pod struct {
 	Blocks    []netip.Prefix `json:"blocks"`
 	MTU       int            `json:"mtu"`
 	HostPorts []HostPort     `json:"hostPorts,omitempty"`
+	// Since is when the attachment was recorded.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // HostPort is a port of the node that leads to a port of a pod.

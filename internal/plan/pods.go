@@ -21,6 +21,37 @@ func PodParts(c model.Cluster, p model.Pod) model.State {
 	return s
 }
 
+// Displaced returns what of other pods' parts goes when one more is attached: the
+// elements of the host ports that it takes over.
+func Displaced(c model.Cluster, p model.Pod) model.State {
+	others := slices.DeleteFunc(slices.Clone(c.Pods), func(o model.Pod) bool { return attachmentOf(o) == attachmentOf(p) })
+	before, after := hostPortsOf(others), hostPortsOf(append(others, p))
+	inet := newPartial(tableInet)
+	asked := map[uint16]bool{}
+	for _, port := range p.HostPorts {
+		asked[port.Host] = true
+	}
+	for _, o := range others {
+		if !slices.ContainsFunc(o.HostPorts, func(port model.HostPort) bool { return asked[port.Host] }) {
+			continue
+		}
+		had, has := newPartial(tableInet), newPartial(tableInet)
+		for _, addr := range served(c, o).Addrs {
+			addHostPorts(had, o, addr, before)
+			addHostPorts(has, o, addr, after)
+		}
+		had.each(func(set model.Set, e model.Element) {
+			if !has.seen[elementKey(set, e)] {
+				inet.add(set, e)
+			}
+		})
+	}
+	if len(inet.table.Sets) == 0 {
+		return model.State{}
+	}
+	return model.State{Firewall: []model.Table{inet.table}}
+}
+
 // addPods adds the parts of all pods to a state that has the tables already.
 func addPods(s *model.State, c model.Cluster) {
 	taken := hostPortsOf(c.Pods)
@@ -70,10 +101,12 @@ type nodePort struct {
 
 // hostPortsOf says which pod has which port of the node. The scheduler gives a
 // port to one pod, but a pod that goes may still be attached when the next one
-// comes, and a map of nft has one value for a key.
+// comes, and a map of nft has one value for a key: the port is the younger one's.
 func hostPortsOf(pods []model.Pod) map[nodePort]attachment {
 	taken := map[nodePort]attachment{}
-	for _, p := range sortedPods(pods) {
+	youngest := sortedPods(pods)
+	slices.SortStableFunc(youngest, func(a, b model.Pod) int { return b.Since.Compare(a.Since) })
+	for _, p := range youngest {
 		for _, port := range p.HostPorts {
 			for _, addr := range p.Addrs {
 				key, ok := nodePortOf(port, addr)
@@ -232,8 +265,24 @@ func (t *partial) add(declaration model.Set, element model.Element) {
 		t.sets[declaration.Name] = i
 		t.table.Sets = append(t.table.Sets, declaration)
 	}
-	if key := declaration.Name + " " + strings.Join(element.Key, " "); !t.seen[key] {
+	if key := elementKey(declaration, element); !t.seen[key] {
 		t.seen[key] = true
 		t.table.Sets[i].Elements = append(t.table.Sets[i].Elements, element)
+	}
+}
+
+// elementKey tells the elements of a table apart.
+func elementKey(declaration model.Set, element model.Element) string {
+	return declaration.Name + " " + strings.Join(element.Key, " ")
+}
+
+// each calls f with every element, and the declaration of its set.
+func (t *partial) each(f func(declaration model.Set, element model.Element)) {
+	for _, s := range t.table.Sets {
+		declaration := s
+		declaration.Elements = nil
+		for _, e := range s.Elements {
+			f(declaration, e)
+		}
 	}
 }

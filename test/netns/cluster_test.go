@@ -270,6 +270,7 @@ func (n *node) newPod(t *testing.T, hostPorts ...model.HostPort) *pod {
 		ContainerID: id, IfName: "eth0", Namespace: "test", Name: name, Netns: p.Path(),
 		Attachment: n.cluster.network.Attachment, HostLink: "podn" + id[:11],
 		HostMAC: model.DeriveMAC(id + "host"), PodMAC: model.DeriveMAC(id + "pod"), HostPorts: hostPorts,
+		Since: time.Unix(int64(number), 0),
 	}
 	wanted := n.want(t)
 	p.MTU = wanted.MTU
@@ -296,7 +297,8 @@ func (n *node) attach(t *testing.T, p *pod) {
 		if err != nil {
 			return err
 		}
-		if err := n.kernel.Execute(ctx, diff.Additions(plan.PodParts(m, p.Pod))); err != nil {
+		ops := append(diff.Removals(plan.Displaced(m, p.Pod)), diff.Additions(plan.PodParts(m, p.Pod))...)
+		if err := n.kernel.Execute(ctx, ops); err != nil {
 			return err
 		}
 		return n.kernel.CheckAttached(ctx, p.Pod)
