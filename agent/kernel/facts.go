@@ -30,6 +30,8 @@ type Facts struct {
 	Routes []model.UnderlayRoute
 	// VXLAN says whether the kernel can make VXLAN devices.
 	VXLAN bool
+	// Missing are the modules without which nothing works and that the kernel lacks.
+	Missing []string
 	// BridgeNetfilter says whether br_netfilter is loaded.
 	BridgeNetfilter bool
 	// IPv6 says whether the kernel has IPv6 and it is not turned off.
@@ -41,7 +43,7 @@ type Facts struct {
 }
 
 // Facts looks at the node.
-func (k *Kernel) Facts(_ context.Context) (Facts, error) {
+func (k *Kernel) Facts(ctx context.Context) (Facts, error) {
 	p, err := newPass()
 	if err != nil {
 		return Facts{}, err
@@ -76,7 +78,10 @@ func (k *Kernel) Facts(_ context.Context) (Facts, error) {
 	if f.AcceptRA, err = k.acceptRA(f.Links); err != nil {
 		return Facts{}, err
 	}
-	f.VXLAN, err = k.canVXLAN(p)
+	if f.VXLAN, err = k.canVXLAN(p); err != nil {
+		return Facts{}, err
+	}
+	f.Missing, err = k.missingModules(ctx)
 	return f, err
 }
 

@@ -56,6 +56,7 @@ func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 		Addresses:       addresses,
 		Routes:          facts.Routes,
 		VXLAN:           facts.VXLAN,
+		Missing:         facts.Missing,
 		BridgeNetfilter: facts.BridgeNetfilter,
 		IPv6:            facts.IPv6,
 		AcceptRA:        facts.AcceptRA,

@@ -220,6 +220,8 @@ type Host struct {
 	Routes []UnderlayRoute
 	// VXLAN says whether the kernel can make VXLAN devices.
 	VXLAN bool
+	// Missing are the modules without which nothing works and that the kernel lacks.
+	Missing []string
 	// BridgeNetfilter says whether br_netfilter is loaded, without which policy
 	// and services do not see packets between pods of one bridge.
 	BridgeNetfilter bool

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -202,6 +203,14 @@ func (v *view) judgeNode() {
 		v.problem(model.Problem{
 			Reason: model.ReasonNoEndpoint, Fatal: true,
 			Message: "This node has no address that other nodes could send to.",
+		})
+	}
+	if len(v.host.Missing) > 0 {
+		modules := strings.Join(v.host.Missing, " ")
+		v.problem(model.Problem{
+			Reason: model.ReasonModuleMissing, Fatal: true,
+			Message: fmt.Sprintf("The kernel lacks modules without which nothing works (%[1]s). Load them with `modprobe -a %[1]s`, "+
+				"or use a kernel that has them.", modules),
 		})
 	}
 	if !v.host.VXLAN {

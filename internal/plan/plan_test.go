@@ -309,6 +309,14 @@ func TestLinksToOtherNodesFilterLoosely(t *testing.T) {
 	}
 }
 
+func TestMissingModulesAreNamed(t *testing.T) {
+	c := cluster()
+	c.Host.Missing = []string{"nft_fib_inet", "nft_masq"}
+	if !expectProblem(t, Build(c).Problems, model.ReasonModuleMissing, "modprobe -a nft_fib_inet nft_masq").Fatal {
+		t.Error("the problem is not fatal")
+	}
+}
+
 func TestNodeWithoutIPv6ServesIPv4(t *testing.T) {
 	c := cluster()
 	c.Host.IPv6 = false

@@ -84,6 +84,9 @@ func TestFactsAreOfForeignThingsAlone(t *testing.T) {
 			t.Errorf("route %+v is no unicast route of others", r)
 		}
 	}
+	if len(f.Missing) > 0 {
+		t.Errorf("missing %v on a kernel that carries podnet", f.Missing)
+	}
 	if !f.VXLAN || !f.BridgeNetfilter || !f.IPv6 {
 		t.Errorf("VXLAN %t, bridge netfilter %t, IPv6 %t, want all", f.VXLAN, f.BridgeNetfilter, f.IPv6)
 	}

@@ -1,0 +1,95 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
+
+	"github.com/podnet/podnet/internal/model"
+)
+
+// trials are what podnet asks of nftables, each with the module that has it: a kernel
+// loads that by itself where its modules are at hand. What newer kernels have in nf_tables
+// itself is not among them.
+var trials = []struct {
+	module string
+	chain  model.Chain
+}{
+	{"nft_ct", trial("filter", "prerouting", "raw", "ct state new accept")},
+	{"nft_fib_inet", trial("filter", "prerouting", "raw", "fib daddr type local accept")},
+	{"nft_numgen", trial("filter", "forward", "mangle", "numgen random mod 8 == 0 accept")},
+	{"nft_limit", trial("filter", "forward", "mangle", "limit rate over 1/second accept")},
+	{"nft_chain_nat", trial("nat", "prerouting", "dstnat", "")},
+	{"nft_nat", trial("nat", "postrouting", "srcnat", "meta nfproto ipv4 snat to 192.0.2.1")},
+	{"nft_masq", trial("nat", "postrouting", "srcnat", "masquerade fully-random")},
+}
+
+func trial(kind, hook, priority, rule string) model.Chain {
+	c := model.Chain{Name: "trial", Type: kind, Hook: hook, Priority: priority}
+	if rule != "" {
+		c.Rules = []model.FirewallRule{{Text: rule}}
+	}
+	return c
+}
+
+// missingModules returns the modules that the kernel neither has nor loads, of those that
+// everything needs. That it has all is remembered; others may be loaded at any time.
+func (k *Kernel) missingModules(ctx context.Context) ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.modules {
+		return nil, nil
+	}
+	missing := k.missingOfNFT(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("see what the kernel has of nftables: %w", err)
+	}
+	if err := tryConntrack(); errors.Is(err, unix.EINVAL) {
+		missing = append(missing, "nf_conntrack_netlink")
+	} else if err != nil {
+		return nil, fmt.Errorf("ask the kernel for its connections: %w", err)
+	}
+	k.modules = len(missing) == 0
+	return missing, nil
+}
+
+// missingOfNFT returns the modules of nftables that are missing.
+func (k *Kernel) missingOfNFT(ctx context.Context) []string {
+	if k.try(ctx, nil) != nil {
+		return []string{"nf_tables"}
+	}
+	var missing []string
+	for _, t := range trials {
+		if k.try(ctx, []model.Chain{t.chain}) != nil {
+			missing = append(missing, t.module)
+		}
+	}
+	return missing
+}
+
+// try asks the kernel whether it takes a table with chains. Nothing is made.
+func (k *Kernel) try(ctx context.Context, chains []model.Chain) error {
+	tx := k.nft.NewTransaction()
+	table := model.Table{Family: "inet", Name: model.FirewallTable + "-trial", Chains: chains}
+	tx.Add(&knftables.Table{Family: knftables.Family(table.Family), Name: table.Name})
+	fillTable(tx, table)
+	return k.nft.Check(ctx, tx)
+}
+
+// conntrackStats is the message that asks for how many connections there are
+// (linux/netfilter/nfnetlink_conntrack.h, IPCTNL_MSG_CT_GET_STATS).
+const conntrackStats = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5
+
+// tryConntrack asks the kernel how many connections there are. Where nobody answers such
+// questions that is invalid.
+func tryConntrack() error {
+	// The answer looks like the first of several, and the acknowledgement ends it.
+	req := nl.NewNetlinkRequest(conntrackStats, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	return err
+}
