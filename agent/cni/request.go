@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -124,10 +123,15 @@ func netnsPath(path string) string {
 	return path
 }
 
+// maxHostPorts is how many ports of the node a pod may have: each is an element of a map of
+// nftables in each family, and what changes that map waits while they are added.
+const maxHostPorts = 4096
+
 // hostPorts reads port mappings. Those without a port of the host are left out,
 // as are repeated ones.
 func hostPorts(mappings []portMapping) ([]model.HostPort, error) {
 	var ports []model.HostPort
+	seen := map[model.HostPort]bool{}
 	for _, m := range mappings {
 		if m.HostPort == 0 {
 			continue
@@ -136,8 +140,13 @@ func hostPorts(mappings []portMapping) ([]model.HostPort, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the port mapping of host port %d: %w", m.HostPort, err)
 		}
-		if !slices.Contains(ports, port) {
-			ports = append(ports, port)
+		if seen[port] {
+			continue
+		}
+		seen[port] = true
+		ports = append(ports, port)
+		if len(ports) > maxHostPorts {
+			return nil, fmt.Errorf("the pod has more than %d host ports: give it fewer, or the network of its node (hostNetwork)", maxHostPorts)
 		}
 	}
 	return ports, nil

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -24,6 +25,10 @@ const (
 	toPods    = `oifname "` + model.PodLinkPrefix + `*"`
 )
 
+// afterServices is the priority of the chains of hostPorts: what kube-proxy has translated they
+// do not see.
+const afterServices = "dstnat+10"
+
 // chainRawPods and chainPodErrors are the chains of rawPods and podErrors.
 const (
 	chainRawPods   = "raw-pods"
@@ -44,8 +49,8 @@ func (v *view) firewall() []model.Table {
 		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal}),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
 		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
-		chain("nat-prerouting", "nat", "prerouting", "dstnat-10", v.hostPorts()),
-		chain("nat-output", "nat", "output", "dstnat-10", v.hostPorts()),
+		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts()),
+		chain("nat-output", "nat", "output", afterServices, v.hostPorts()),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
 		part(chainRawPods, v.rawPods()),
 		part(chainPodErrors, v.podErrors()),
@@ -87,6 +92,7 @@ func (v *view) inetSets() []model.Set {
 		own = append(own, b.CIDR)
 	}
 	probes, probers := v.probeAddresses()
+	addresses := v.nodeAddresses()
 	var remote []netip.Prefix
 	for _, p := range v.peers {
 		for _, b := range p.blocks {
@@ -103,6 +109,7 @@ func (v *view) inetSets() []model.Set {
 		add(setRanges, f, prefixElements(f, v.network.Ranges))
 		add(setBlocks, f, prefixElements(f, own))
 		add(setNoMasquerade, f, prefixElements(f, v.network.MasqueradeExclude))
+		add(setNodeAddresses, f, addressElements(addresses[i]))
 		add(setProbes, f, addressElements(probes[i]))
 		add(setProbers, f, addressElements(probers[i]))
 		add(setRemote, f, prefixElements(f, remote))
@@ -206,7 +213,9 @@ func (v *view) toRemote(f family) string {
 }
 
 // hostPorts leads packets to ports of the node's addresses to pods. A port of
-// one address goes before the same port of all.
+// one address goes before the same port of all. Local to the kernel are also addresses that
+// are a Service's, such as those that kube-proxy keeps on kube-ipvs0: they are no address
+// of the node.
 func (v *view) hostPorts() []string {
 	var rules []string
 	for i, f := range families {
@@ -214,15 +223,43 @@ func (v *view) hostPorts() []string {
 			continue
 		}
 		// Packets from ::1 cannot leave the node, whatever the parameters are.
-		match := "fib daddr type local"
-		if !f.is4 {
-			match = "ip6 daddr != ::1 " + match
+		matches := []string{fmt.Sprintf("%s daddr @%s%s", f.header, setNodeAddresses, f.digit)}
+		if f.is4 {
+			matches = append(matches, "ip daddr 127.0.0.0/8")
 		}
-		rules = append(rules,
-			fmt.Sprintf("%s dnat %s to %s daddr . meta l4proto . th dport map @%s%s", match, f.header, f.header, mapHostPortsIP, f.digit),
-			fmt.Sprintf("%s dnat %s to meta l4proto . th dport map @%s%s", match, f.header, mapHostPorts, f.digit))
+		for _, match := range matches {
+			rules = append(rules,
+				fmt.Sprintf("%s dnat %s to %s daddr . meta l4proto . th dport map @%s%s", match, f.header, f.header, mapHostPortsIP, f.digit),
+				fmt.Sprintf("%s dnat %s to meta l4proto . th dport map @%s%s", match, f.header, mapHostPorts, f.digit))
+		}
 	}
 	return rules
+}
+
+// nodeAddresses returns, by family and sorted, the addresses of this node: those of its
+// interfaces that are up, and those that it has in the pod ranges.
+func (v *view) nodeAddresses() [2][]netip.Addr {
+	var all [2][]netip.Addr
+	add := func(a netip.Addr) {
+		if a.IsValid() {
+			i := model.FamilyIndex(a)
+			all[i] = append(all[i], a)
+		}
+	}
+	for _, e := range slices.Concat(v.host.Addresses, v.host.Endpoints) {
+		add(e.Addr)
+	}
+	for _, b := range v.own {
+		add(ipam.NodeAddress(b.CIDR))
+		if v.bridge {
+			add(ipam.GatewayAddress(b.CIDR))
+		}
+	}
+	for i := range all {
+		slices.SortFunc(all[i], netip.Addr.Compare)
+		all[i] = slices.Compact(all[i])
+	}
+	return all
 }
 
 // natPostrouting changes sources, before kube-proxy's chains do.

@@ -151,12 +151,29 @@ func TestHostPortOfOneAddressGoesBeforeThatOfAll(t *testing.T) {
 	}
 }
 
-func TestOwnChainsRunBeforeThoseOfKubeProxy(t *testing.T) {
+// What somebody has translated, later chains of the kind do not see.
+func TestHostPortsComeAfterServicesAndSourcesBefore(t *testing.T) {
+	want := map[string]string{"nat-prerouting": "dstnat+10", "nat-output": "dstnat+10", "nat-postrouting": "srcnat-10"}
 	for _, c := range tableOf(t, Build(cluster()).State, "inet").Chains {
-		if c.Type == "nat" && !strings.HasSuffix(c.Priority, "nat-10") {
+		if c.Type == "nat" && c.Priority != want[c.Name] {
 			t.Errorf("%s has the priority %s", c.Name, c.Priority)
 		}
 	}
+}
+
+func TestHostPortsAreForTheNodesAddresses(t *testing.T) {
+	c := cluster()
+	c.Host.Addresses = []model.Endpoint{{Addr: addr("192.0.2.1"), Link: "eth0"}, {Addr: addr("198.51.100.1"), Link: "eth1"}, {Addr: addr("2001:db8::9"), Link: "eth1"}}
+	s := Build(c).State
+	expectElements(t, s, "inet", "nodeaddresses4", "10.244.0.0", "192.0.2.1", "198.51.100.1")
+	expectElements(t, s, "inet", "nodeaddresses6", "2001:db8::1", "2001:db8::9", "fd00:10::")
+	expectChain(t, s, "nat-prerouting",
+		"ip daddr @nodeaddresses4 dnat ip to ip daddr . meta l4proto . th dport map @hostportsip4",
+		"ip daddr @nodeaddresses4 dnat ip to meta l4proto . th dport map @hostports4",
+		"ip daddr 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @hostportsip4",
+		"ip daddr 127.0.0.0/8 dnat ip to meta l4proto . th dport map @hostports4",
+		"ip6 daddr @nodeaddresses6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @hostportsip6",
+		"ip6 daddr @nodeaddresses6 dnat ip6 to meta l4proto . th dport map @hostports6")
 }
 
 func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {

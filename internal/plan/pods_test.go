@@ -182,3 +182,18 @@ func TestPlanWithPodIsThePlanWithoutItAndItsParts(t *testing.T) {
 		}
 	}
 }
+
+func TestPortsThatArePlannedTwiceAreOneElement(t *testing.T) {
+	p := pod("x", 2)
+	for i := range 2000 {
+		port := model.HostPort{Host: uint16(i/2 + 1), Pod: 80, Protocol: "tcp"}
+		p.HostPorts = append(p.HostPorts, port)
+	}
+	for _, table := range PodParts(cluster(), p).Firewall {
+		for _, set := range table.Sets {
+			if strings.HasPrefix(set.Name, mapHostPorts) && len(set.Elements) != 1000 {
+				t.Errorf("%s has %d elements", set.Name, len(set.Elements))
+			}
+		}
+	}
+}

@@ -16,6 +16,8 @@ const (
 	setEndpoints = "endpoints"
 	// setOwnEndpoints holds those of them that are this node's own.
 	setOwnEndpoints = "ownendpoints"
+	// setNodeAddresses holds the addresses of this node that hostPorts are for.
+	setNodeAddresses = "nodeaddresses"
 	// setRanges holds the ranges of the network, setBlocks this node's blocks of them.
 	setRanges = "ranges"
 	setBlocks = "blocks"
@@ -59,7 +61,7 @@ const talkingTime = time.Minute
 func declare(name string, f family) model.Set {
 	s := model.Set{Name: name + f.digit}
 	switch name {
-	case setEndpoints, setOwnEndpoints, setProbes, setProbers:
+	case setEndpoints, setOwnEndpoints, setNodeAddresses, setProbes, setProbers:
 		s.Key = f.address
 	case setTalking:
 		s.Key, s.Forgets = f.address, talkingTime

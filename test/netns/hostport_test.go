@@ -1,11 +1,17 @@
 package netns
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
 )
 
 func TestHostPorts(t *testing.T) {
@@ -58,6 +64,73 @@ func TestHostPorts(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A hostPort is for the node's own addresses, and a Service wins on its own: also on one that
+// a load balancer keeps on the node, and where the Service is a port of all addresses.
+func TestServicesWinOverHostPorts(t *testing.T) {
+	for name, families := range map[string]topology.Families{"IPv4": onlyIPv4, "IPv6": onlyIPv6} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeRouted, families: families})
+			n := c.nodes[0]
+			n.addPod(t, model.HostPort{Host: 443, Pod: port, Protocol: "tcp"}, model.HostPort{Host: 30443, Pod: port, Protocol: "tcp"})
+			backend := n.addPod(t)
+			const backendPort = 8443
+			backend.Serve(t, backendPort)
+			held := n.balanced(t)
+			header, at := "ip", backend.Addrs[0].String()
+			if held.Is6() {
+				header, at = "ip6", "["+at+"]"
+			}
+			commands := "add table HEADER proxy\nadd counter HEADER proxy led\n"
+			for _, hook := range []string{"prerouting", "output"} {
+				commands += "add chain HEADER proxy " + hook + " { type nat hook " + hook + " priority -100 ; }\n" +
+					"add rule HEADER proxy " + hook + " HEADER daddr " + held.String() + " tcp dport 443 counter name led dnat to " + at + ":8443\n" +
+					"add rule HEADER proxy " + hook + " fib daddr type local tcp dport 30443 counter name led dnat to " + at + ":8443\n"
+			}
+			n.Run(t, "nft", strings.ReplaceAll(commands, "HEADER", header))
+			outside := c.underlay.AddHost(t, "outside", families)
+			led := 0
+			for what, x := range map[string]struct {
+				from    *topology.Namespace
+				to      netip.Addr
+				port    uint16
+				service bool
+			}{
+				"outside to the Service's address":     {outside.Namespace, held, 443, true},
+				"the node to the Service's address":    {n.Namespace, held, 443, true},
+				"a pod to the Service's address":       {backend.Namespace, held, 443, true},
+				"outside to the port of all addresses": {outside.Namespace, n.Address(held.Is4()), 30443, true},
+				"outside to the node's address":        {outside.Namespace, n.Address(held.Is4()), 443, false},
+				"the node to its own address":          {n.Namespace, n.Address(held.Is4()), 443, false},
+			} {
+				if _, err := x.from.TCP(x.to, x.port, 10); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				if x.service {
+					led++
+				}
+			}
+			if counted := n.Run(t, "nft", "list", "counter", header, "proxy", "led"); !strings.Contains(counted, fmt.Sprintf("packets %d ", led)) {
+				t.Errorf("the Service was to lead %d connections: %s", led, counted)
+			}
+		})
+	}
+}
+
+// Addresses of Services that ipvs keeps on a link which is down are local to the kernel.
+func TestHostPortsAreNotForAddressesThatAreNoNodes(t *testing.T) {
+	c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
+	n := c.nodes[0]
+	n.addPod(t, model.HostPort{Host: 443, Pod: port, Protocol: "tcp"})
+	n.Script(t, "ip link add kube-ipvs0 type bridge\nip addr add 10.96.0.1/32 dev kube-ipvs0\nip addr add fd96::1/128 dev kube-ipvs0 nodad")
+	n.sync(t)
+	for _, service := range []string{"10.96.0.1", "fd96::1"} {
+		if _, err := n.TCP(netip.MustParseAddr(service), 443, 10); !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("%s is answered (%v), want that nobody of the node does", service, err)
+		}
+	}
 }
 
 // TestFlowToAUDPHostPortFollowsThePod: a sender that never pauses keeps the entry
