@@ -118,10 +118,6 @@ if helm status podnet --namespace "$namespace" >/dev/null 2>&1; then
 	# The image has the name that it had before, so nothing else tells the pods of a new one.
 	kubectl --namespace "$namespace" rollout restart deployment/podnet-manager daemonset/podnet-agent >/dev/null
 else
-	if kubectl get podnetwork default >/dev/null 2>&1; then
-		echo "there is a PodNetwork already, which is left as it is"
-		settings=(--set network.create=false)
-	fi
 	echo "helm install podnet charts/podnet --namespace $namespace --create-namespace ${settings[*]}"
 	helm install podnet charts/podnet --namespace "$namespace" --create-namespace "${settings[@]}" >/dev/null
 fi

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,12 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
-	fakediscovery "k8s.io/client-go/discovery/fake"
-	clienttesting "k8s.io/client-go/testing"
-
-	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
 // serverPod is a ready pod on a node.
@@ -100,51 +93,5 @@ func TestTargets(t *testing.T) {
 		if _, err := (checkOptions{targets: []string{bad}}).peers(t.Context()); err == nil {
 			t.Errorf("--target %s was taken", bad)
 		}
-	}
-}
-
-// kinds is an API server that serves resources of podnet's group.
-func kinds(resources ...string) *fakediscovery.FakeDiscovery {
-	list := &metav1.APIResourceList{GroupVersion: podnetv1alpha1.GroupVersion.String()}
-	for _, name := range resources {
-		list.APIResources = append(list.APIResources, metav1.APIResource{Name: name})
-	}
-	return &fakediscovery.FakeDiscovery{Fake: &clienttesting.Fake{Resources: []*metav1.APIResourceList{list}}}
-}
-
-// flaky is an API server of which every second answer is of one that does not know the kinds yet.
-type flaky struct {
-	discovery.ServerResourcesInterface
-	asked int
-	until int
-}
-
-func (f *flaky) ServerResourcesForGroupVersion(version string) (*metav1.APIResourceList, error) {
-	f.asked++
-	if f.asked < f.until && f.asked%2 == 0 {
-		return &metav1.APIResourceList{GroupVersion: version}, nil
-	}
-	return f.ServerResourcesInterface.ServerResourcesForGroupVersion(version)
-}
-
-func TestWaitsUntilEveryAPIServerServesTheKinds(t *testing.T) {
-	client := &flaky{ServerResourcesInterface: kinds("podnetworks", "nodesubnets", "nodenetworks", "routemodes"), until: 10}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := waitForKinds(ctx, client, time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
-	if client.asked < client.until {
-		t.Errorf("content after %d answers, while they still differed", client.asked)
-	}
-}
-
-func TestNamesTheKindsThatAreMissing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	err := waitForKinds(ctx, kinds("podnetworks", "nodesubnets", "nodenetworks"), time.Millisecond)
-	want := schema.GroupResource{Group: podnetv1alpha1.GroupVersion.Group, Resource: "routemodes"}.String() + " is not served"
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v, want %q", err, want)
 	}
 }

@@ -38,7 +38,7 @@ func rootCommand() *cobra.Command {
 		ctrl.SetLogger(zap.New(zap.Level(level)))
 		return nil
 	}
-	cmd.AddCommand(uninstallCommand(), waitForKindsCommand(), connectivityCommand(), &cobra.Command{
+	cmd.AddCommand(uninstallCommand(), createNetworkCommand(), connectivityCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(*cobra.Command, []string) { fmt.Println(version.Version) },
 	})
