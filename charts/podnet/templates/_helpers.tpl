@@ -4,13 +4,17 @@
 {{- with .Values.image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
-{{/* What selects the pods of a component never changes, so it holds neither release nor version. */}}
+{{- define "podnet.name" -}}
+{{- .Values.nameOverride | default .Chart.Name -}}
+{{- end }}
+
+{{/* What selects the pods of a component never changes, so it holds neither release nor version. Call with a dict of root and component. */}}
 {{- define "podnet.selectorLabels" -}}
-app.kubernetes.io/name: podnet
+app.kubernetes.io/name: {{ include "podnet.name" .root }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels of every object. Call with a dict of root and component. */}}
+{{/* Labels of every object. Called in the same way. */}}
 {{- define "podnet.labels" -}}
 {{ include "podnet.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion }}
