@@ -75,6 +75,10 @@ build: ## Build every command into bin/.
 image: ## Build the container image.
 	hack/make-image.sh
 
+.PHONY: release-check
+release-check: ## Make all that a release has, here, and look at it; pushes nothing.
+	hack/release-check.sh
+
 ##@ Test
 
 .PHONY: deps

@@ -55,16 +55,15 @@ check_shell() {
 	shellcheck --external-sources "${scripts[@]}"
 }
 
-# What users apply: the chart, and the kustomization beside it.
+# What users apply: the chart, and what a release has.
 check_deploy() {
-	local helm kubectl values
+	local helm values
 	helm=$(hack/cluster/cluster bin helm)
 	for values in charts/podnet/ci/*.yaml; do
 		"$helm" lint --strict charts/podnet --values "$values"
 		"$helm" template podnet charts/podnet --namespace podnet-system --values "$values" >/dev/null
 	done
-	kubectl=$(hack/cluster/cluster bin kubectl)
-	"$kubectl" kustomize config/default >/dev/null
+	make --no-print-directory release-check
 }
 
 (($#)) || set -- generated modules lint shell deploy
