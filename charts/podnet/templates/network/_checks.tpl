@@ -10,6 +10,15 @@
   {{- include "podnet.checkCIDR" (dict "name" (printf "%s.cidr" $name) "text" $range.cidr "shortest" true) -}}
   {{- $parts := include "podnet.cidr" $range.cidr | fromJson -}}
   {{- $length := int $parts.length -}}
+  {{- range $reserved := list "0.0.0.0/8" "127.0.0.0/8" "169.254.0.0/16" "224.0.0.0/3" "::/8" "fe80::/10" "ff00::/8" -}}
+    {{- if include "podnet.cidrsOverlap" (dict "a" $parts "b" (include "podnet.cidr" $reserved | fromJson)) -}}
+    {{- fail (printf "\n\n%s.cidr: %s overlaps %s, whose addresses no pod can have. Choose others, such as 10.244.0.0/16 or fd00:10:244::/48." $name $range.cidr $reserved) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $least := ternary 8 16 (eq (int $parts.family) 4) -}}
+  {{- if lt $length $least -}}
+  {{- fail (printf "\n\n%s.cidr: %s is larger than a network can use. Write a prefix length of at least %d." $name $range.cidr $least) -}}
+  {{- end -}}
   {{- $default := ternary 24 64 (eq (int $parts.family) 4) -}}
   {{- $most := ternary 30 126 (eq (int $parts.family) 4) -}}
   {{- with $range.nodePrefixLength -}}
