@@ -202,6 +202,59 @@ func TestRepairsAreToldOf(t *testing.T) {
 	}
 }
 
+// A parameter that changes others, or takes something along, is told of alone.
+func TestParameterExplainsWhatFollowsFromIt(t *testing.T) {
+	state := func() model.State {
+		return model.State{
+			Sysctls: []model.Sysctl{
+				{Key: "net/ipv4/ip_forward", Value: "1"}, {Key: "net/ipv4/conf/eth0/forwarding", Value: "1"},
+				{Key: "net/ipv4/conf/pod1/forwarding", Value: "1"}, {Key: "net/ipv6/conf/pod1/disable_ipv6", Value: "0"},
+			},
+			Addresses:  []model.Address{{Link: "pod1", Addr: prefix("fe80::1/128")}, {Link: "pod2", Addr: prefix("fe80::1/128")}},
+			Routes:     []model.Route{{Dst: prefix("10.244.0.2/32"), Link: "pod1"}, {Dst: prefix("fd00::2/128"), Link: "pod1"}},
+			Neighbours: []model.Neighbour{{Link: "pod1", Addr: addr("fd00::2")}},
+		}
+	}
+	for name, c := range map[string]struct {
+		spoil func(*model.State)
+		want  []string
+	}{
+		"forwarding of all": {
+			func(s *model.State) { s.Sysctls[0].Value, s.Sysctls[1].Value, s.Sysctls[2].Value = "0", "0", "0" },
+			[]string{"sysctl net/ipv4/ip_forward=1 had been changed to 0"},
+		},
+		"forwarding of one": {
+			func(s *model.State) { s.Sysctls[1].Value = "0" },
+			[]string{"sysctl net/ipv4/conf/eth0/forwarding=1 had been changed to 0"},
+		},
+		"IPv6 of a link": {
+			func(s *model.State) {
+				s.Sysctls[3].Value, s.Addresses, s.Routes, s.Neighbours = "1", s.Addresses[1:], s.Routes[:1], nil
+			},
+			[]string{"sysctl net/ipv6/conf/pod1/disable_ipv6=0 had been changed to 1"},
+		},
+		"IPv6 of a link, and an address of another": {
+			func(s *model.State) {
+				s.Sysctls[3].Value, s.Addresses, s.Routes, s.Neighbours = "1", nil, nil, nil
+			},
+			[]string{
+				"sysctl net/ipv6/conf/pod1/disable_ipv6=0 had been changed to 1", "address fe80::1/128 on pod2 was missing",
+				"route to 10.244.0.2/32 on pod1 was missing",
+			},
+		},
+	} {
+		have := state()
+		c.spoil(&have)
+		var got []string
+		for _, r := range diff.NewWanted(state()).Repairs(diff.Diff(state(), have), have, nil) {
+			got = append(got, r.Found)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 func TestWhatTheObjectsAskForIsNobodysDoing(t *testing.T) {
 	// All is new, or goes, or changes.
 	if got := found(model.State{}, whole(), func(s *model.State) { *s = model.State{} }); len(got) > 0 {

@@ -23,7 +23,15 @@ type Repair struct {
 // Of moved, the names of links that are not podnet's and went down, away or came
 // up meanwhile, the kernel itself removes what leads there: that is nobody's doing.
 func (w *Wanted) Repairs(ops []Op, have model.State, moved map[string]bool) []Repair {
-	r := repairs{before: w, found: NewWanted(have), have: have, moved: moved, lost: map[string]bool{}}
+	r := repairs{
+		before: w, found: NewWanted(have), have: have, moved: moved, lost: map[string]bool{}, lost6: map[string]bool{},
+		sysctls: map[string]bool{},
+	}
+	for _, op := range ops {
+		if s, ok := op.Object.(model.Sysctl); ok {
+			r.sysctls[s.Key] = true
+		}
+	}
 	for _, op := range ops {
 		r.add(op)
 	}
@@ -38,7 +46,11 @@ type repairs struct {
 	// addresses that are: what is on them, or has them as source, is no news.
 	lost      map[string]bool
 	lostAddrs []model.Address
-	out       []Repair
+	// lost6 are the links on which IPv6 was turned off, which takes along what they have of it.
+	lost6 map[string]bool
+	// sysctls are the keys of all parameters that are set.
+	sysctls map[string]bool
+	out     []Repair
 }
 
 func (r *repairs) add(op Op) {
@@ -71,11 +83,15 @@ func (r *repairs) add(op Op) {
 		was, _ := r.found.objects[identity(o)].(model.Port)
 		r.object("port", op, o.Bridge, Describe(was))
 	case model.Sysctl:
-		if r.moved[sysctlLink(o.Key)] {
+		link := sysctlLink(o.Key)
+		if r.moved[link] || r.sysctls[switchOf(o.Key)] {
 			return
 		}
+		if o.Key == "net/ipv6/conf/"+link+"/disable_ipv6" {
+			r.lost6[link] = true
+		}
 		was, _ := r.found.objects[identity(o)].(model.Sysctl)
-		r.object("sysctl", op, sysctlLink(o.Key), was.Value)
+		r.object("sysctl", op, link, was.Value)
 	}
 }
 
@@ -85,7 +101,7 @@ func (r *repairs) object(kind string, op Op, link, was string) {
 	want, wanted := r.before.objects[identity(op.Object)]
 	_, there := r.found.objects[identity(op.Object)]
 	switch {
-	case link != "" && r.lost[link]:
+	case link != "" && r.lost[link] || r.lost6[link] && isIPv6(op.Object):
 	case op.Verb == Delete && !wanted:
 		r.tell(kind, "%s had been added", Describe(op.Object))
 	case op.Verb == Delete || !wanted || want != op.Object:
@@ -95,6 +111,33 @@ func (r *repairs) object(kind string, op Op, link, was string) {
 	default:
 		r.tell(kind, "%s was missing", Describe(op.Object))
 	}
+}
+
+// switchOf is the parameter that sets a link's forwarding with those of all others; empty
+// where there is none, as for itself.
+func switchOf(key string) string {
+	link, name := sysctlLink(key), key[strings.LastIndexByte(key, '/')+1:]
+	switch {
+	case link == "" || link == "all" || name != "forwarding":
+		return ""
+	case strings.HasPrefix(key, "net/ipv4/"):
+		return "net/ipv4/ip_forward"
+	default:
+		return "net/ipv6/conf/all/forwarding"
+	}
+}
+
+// isIPv6 reports whether an object is something of IPv6 on a link.
+func isIPv6(object any) bool {
+	switch o := object.(type) {
+	case model.Address:
+		return o.Addr.Addr().Is6()
+	case model.Route:
+		return o.Dst.Addr().Is6()
+	case model.Neighbour:
+		return o.Addr.Is6()
+	}
+	return false
 }
 
 func (r *repairs) tell(kind, format string, args ...any) {
