@@ -19,11 +19,15 @@ import (
 )
 
 // Sockets are where runtimes serve the interface, in the order in which they are
-// tried. The agent's container has the node's /run in /host.
+// tried: first those of distributions that bring a runtime of their own (k3s and RKE2,
+// MicroK8s), since nodes may have another one besides, which knows no pods.
 var Sockets = []string{
-	"/host/run/containerd/containerd.sock", "/host/run/crio/crio.sock", "/host/run/cri-dockerd.sock",
+	"/run/k3s/containerd/containerd.sock", "/var/snap/microk8s/common/run/containerd.sock",
 	"/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock",
 }
+
+// nodeRoot is where the agent's container has what it sees of the node's files.
+const nodeRoot = "/host"
 
 const (
 	// answerTimeout bounds the wait for the runtime's answer: it may be busy with pods.
@@ -41,13 +45,19 @@ type Runtime struct {
 	proc string
 }
 
-// New returns the runtime that serves at an endpoint: the path of a Unix socket,
-// with or without unix://. The empty one stands for the first of Sockets that exists
+// New returns the runtime that serves at an endpoint: the path of a Unix socket on the
+// node, with or without unix://. The empty one stands for the first of Sockets that exists
 // when the runtime is asked.
 func New(endpoint string) *Runtime {
-	r := &Runtime{sockets: Sockets, proc: "/proc"}
+	paths := Sockets
 	if endpoint != "" {
-		r.sockets = []string{strings.TrimPrefix(endpoint, "unix://")}
+		paths = []string{strings.TrimPrefix(endpoint, "unix://")}
+	}
+	r := &Runtime{proc: "/proc"}
+	for _, root := range []string{nodeRoot, ""} {
+		for _, path := range paths {
+			r.sockets = append(r.sockets, root+path)
+		}
 	}
 	return r
 }

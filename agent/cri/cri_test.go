@@ -93,8 +93,8 @@ func TestRuntimeThatCannotBeAskedIsAnError(t *testing.T) {
 	for name, tc := range map[string]struct{ socket, word string }{
 		"starts":          {start(t, &fake{err: status.Error(codes.Unavailable, "server is not initialized yet")}), "not initialized"},
 		"does not speak":  {start(t, runtimev1.UnimplementedRuntimeServiceServer{}), "Unimplemented"},
-		"is gone":         {gone, "no container runtime has its socket at " + gone},
-		"is not a socket": {file, "no container runtime has its socket at " + file},
+		"is gone":         {gone, "no container runtime has its socket at /host" + gone},
+		"is not a socket": {file, "no container runtime has its socket at /host" + file},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := New(tc.socket).Sandboxes(t.Context())
@@ -102,6 +102,15 @@ func TestRuntimeThatCannotBeAskedIsAnError(t *testing.T) {
 				t.Errorf("%v, error %v", got, err)
 			}
 		})
+	}
+}
+
+func TestSocketsOfDistributionsAreLookedForFirst(t *testing.T) {
+	if want := "/host/run/k3s/containerd/containerd.sock"; New("").sockets[0] != want {
+		t.Errorf("%v, want %s first", New("").sockets, want)
+	}
+	if got := New("unix:///var/lib/own.sock").sockets; !slices.Equal(got, []string{"/host/var/lib/own.sock", "/var/lib/own.sock"}) {
+		t.Errorf("of the one that is named: %v", got)
 	}
 }
 

@@ -79,7 +79,7 @@ func command() *cobra.Command {
 	f.StringVar(&o.pluginDir, "plugin-dir", "/opt/podnet/cni", "folder that holds the CNI binaries to install")
 	f.StringVar(&o.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "the runtime's folder for CNI binaries")
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the runtime's folder for CNI configuration")
-	f.StringVar(&o.criEndpoint, "runtime-endpoint", "", "socket by which the container runtime is asked which pods there are; none: it is not asked "+
+	f.StringVar(&o.criEndpoint, "runtime-endpoint", "", "socket on the node by which the container runtime is asked which pods there are; none: it is not asked "+
 		"(default the first that exists of "+strings.Join(cri.Sockets, ", ")+")")
 	f.StringVar(&o.metrics, "metrics-bind-address", "0", "address for metrics, such as 127.0.0.1:19083; 0 turns them off")
 	f.StringVar(&o.probes, "health-probe-bind-address", "127.0.0.1:19082", "address for /healthz and /readyz; 0 turns them off")

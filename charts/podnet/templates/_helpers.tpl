@@ -62,9 +62,17 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* The folders of a node in which its container runtime may have its socket. */}}
+{{/* The folders of a node in which its container runtime may have its socket: that of the one that is named, or else those
+of containerd, CRI-O, k3s and RKE2. */}}
 {{- define "podnet.runtimeFolders" -}}
+{{- $socket := trimPrefix "unix://" .Values.agent.runtimeSocket -}}
+{{- if eq $socket "none" -}}
+[]
+{{- else if $socket -}}
+- {{ dir $socket }}
+{{- else -}}
 - /run/containerd
 - /run/crio
 - /run/k3s/containerd
+{{- end }}
 {{- end }}
