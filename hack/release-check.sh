@@ -17,7 +17,7 @@ out=bin/release
 
 for architecture in amd64 arm64; do
 	echo "release-check: the image's binaries, for $architecture"
-	GOARCH=$architecture CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "bin/release-check/$architecture/" \
+	GOARCH=$architecture CGO_ENABLED=0 go build -ldflags "-s -w" -o "bin/release-check/$architecture/" \
 		./cmd/manager ./cmd/agent ./cmd/podnet-cni \
 		github.com/containernetworking/plugins/plugins/meta/bandwidth \
 		github.com/containernetworking/plugins/plugins/main/loopback

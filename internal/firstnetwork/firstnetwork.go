@@ -58,7 +58,7 @@ func Run(ctx context.Context, c Config) error {
 			return false, err
 		}
 		// A client that runs out of time says only that, so the answer before it is the one to tell.
-		if err != nil && ctx.Err() == nil {
+		if err != nil && (last == nil || ctx.Err() == nil) {
 			last = err
 		}
 		return err == nil, nil

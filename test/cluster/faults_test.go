@@ -108,8 +108,8 @@ func faultSpecs(a *actors) {
 		expectReady(ctx)
 	}, SpecTimeout(4*time.Minute))
 
-	It("carries packets while it is upgraded", func(ctx context.Context) {
-		upgraded := false
+	It("carries packets while it is upgraded, and keeps its network as kubectl made it", func(ctx context.Context) {
+		before, upgraded := network(ctx, Default), false
 		a.under(ctx, 20, func() {
 			if !upgraded {
 				_, err := local.helm(ctx, "upgrade", releaseName, filepath.Join(local.root, "charts", "podnet"), "--namespace", releaseNamespace,
@@ -119,6 +119,9 @@ func faultSpecs(a *actors) {
 			}
 			expectReady(ctx)
 		})
+		after := network(ctx, Default)
+		Expect(after.UID).To(Equal(before.UID))
+		Expect(after.Spec).To(Equal(before.Spec))
 	}, SpecTimeout(4*time.Minute))
 
 	It("says at once why no pod starts without an agent, and starts it when the agent is back", func(ctx context.Context) {

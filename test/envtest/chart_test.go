@@ -150,25 +150,25 @@ func (c *helmCluster) ranges(ctx context.Context) []string {
 }
 
 // replaceRange drains a range and removes it, as its owner does with kubectl, after another was added.
-func (c *helmCluster) replaceRange(ctx context.Context, old, new string) {
+func (c *helmCluster) replaceRange(ctx context.Context, from, to string) {
 	GinkgoHelper()
-	change := func(change func(*podnetv1alpha1.PodNetwork)) {
+	change := func(edit func(*podnetv1alpha1.PodNetwork)) {
 		GinkgoHelper()
 		network := c.network(ctx)
 		before := network.DeepCopy()
-		change(network)
+		edit(network)
 		Expect(c.Patch(ctx, network, client.MergeFrom(before), client.FieldOwner("kubectl-edit"))).To(Succeed())
 	}
 	change(func(n *podnetv1alpha1.PodNetwork) {
 		n.Spec.Ranges[0].State = podnetv1alpha1.RangeDraining
-		n.Spec.Ranges = append(n.Spec.Ranges, podnetv1alpha1.Range{CIDR: new})
+		n.Spec.Ranges = append(n.Spec.Ranges, podnetv1alpha1.Range{CIDR: to})
 	})
 	network := c.network(ctx)
 	none := int64(0)
-	network.Status.Ranges = []podnetv1alpha1.RangeStatus{{CIDR: old, State: podnetv1alpha1.RangeDraining, BlocksAllocated: &none}}
+	network.Status.Ranges = []podnetv1alpha1.RangeStatus{{CIDR: from, State: podnetv1alpha1.RangeDraining, BlocksAllocated: &none}}
 	Expect(c.Status().Update(ctx, network)).To(Succeed())
 	change(func(n *podnetv1alpha1.PodNetwork) { n.Spec.Ranges = n.Spec.Ranges[1:] })
-	Expect(c.ranges(ctx)).To(HaveExactElements(new))
+	Expect(c.ranges(ctx)).To(HaveExactElements(to))
 }
 
 const (
