@@ -81,8 +81,9 @@ type view struct {
 
 func newView(c model.Cluster) *view {
 	v := &view{network: *c.Network, host: c.Host, pods: c.Pods, underlay: newUnderlay(c.Host.Routes), evidence: c.Evidence}
+	c = v.refuseEndpoints(c)
 	served, problems := serve(c)
-	v.problems = problems
+	v.problems = append(v.problems, problems...)
 	var less, fewer *model.Problem
 	v.mtu, less = podMTU(v.network, v.host)
 	v.active, fewer = activeFamilies(v.network, v.host, v.mtu)

@@ -343,3 +343,32 @@ ip addr add fd99::1/64 dev eth0 nodad mngtmpaddr preferred_lft 0
 		t.Errorf("%d passes in 3 seconds", extra)
 	}
 }
+
+// What a NodeSubnet says of one node's endpoint, no other may come to harm by.
+func TestEndpointsThatAreNoNodesDoNoHarm(t *testing.T) {
+	for _, mode := range []model.Mode{model.ModeRouted, model.ModeOverlay} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{nodes: 2, attachment: model.PointToPoint, mode: mode, families: dual})
+			a, b := c.nodes[0].addPod(t), c.nodes[1].addPod(t)
+			honest := c.blocks
+			for _, endpoint := range []string{
+				"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "192.168.77.255", "192.168.77.0", "10.244.1.2", "192.168.77.1", "169.254.1.1",
+				"192.168.77.11", "192.168.77.12", "8.8.8.8", "240.0.0.1", "::", "::1", "ff02::1", "fe80::1", "fd77::1", "fd77::11", "fd77::12", "2001:db8::1",
+			} {
+				c.blocks = slices.Clone(honest)
+				for _, cidr := range []string{"10.244.66.0/24", "fd44:0:0:66::/64"} {
+					c.blocks = append(c.blocks, model.Block{
+						Name: cidr, CIDR: netip.MustParsePrefix(cidr), Node: "evil", State: model.BlockActive,
+						Endpoints: []netip.Addr{netip.MustParseAddr(endpoint)}, Created: time.Unix(99, 0),
+					})
+				}
+				c.nodes[0].sync(t)
+				t.Log(endpoint)
+			}
+			c.nodes[1].sync(t)
+			reaches(t, a, b)
+			reaches(t, b, a)
+		})
+	}
+}
