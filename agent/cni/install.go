@@ -33,7 +33,8 @@ const (
 	pluginName = "podnet-cni"
 	// bandwidthName is the name under which the plugin bandwidth is installed. Many
 	// nodes have one named bandwidth, of their distribution's kubernetes-cni, which
-	// is not podnet's to replace, and which may not know CNI 1.1.
+	// is not podnet's to replace, and which may not know CNI 1.1. podnet-cni executes it for
+	// pods that have limits.
 	bandwidthName = "podnet-bandwidth"
 	// loopbackName is the plugin that containerd executes to set up lo, whatever the
 	// network. A node that has none gets a symbolic link of that name to podnet's
@@ -165,8 +166,7 @@ func conflist(socket string) ([]byte, error) {
 		CNIVersions: []string{"1.0.0", "1.1.0"},
 		Name:        networkName,
 		Plugins: []plugin{
-			{Type: pluginName, Socket: socket, Capabilities: map[string]bool{"portMappings": true}},
-			{Type: bandwidthName, Capabilities: map[string]bool{"bandwidth": true}},
+			{Type: pluginName, Socket: socket, Capabilities: map[string]bool{"portMappings": true, "bandwidth": true}},
 		},
 	}, "", "  ")
 	if err != nil {

@@ -90,8 +90,8 @@ func TestInstallPutsBinariesAndConfigurationInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if list.Name != "podnet" || list.CNIVersion != "1.1.0" || len(list.Plugins) != 2 ||
-		!list.Plugins[0].Network.Capabilities["portMappings"] || !list.Plugins[1].Network.Capabilities["bandwidth"] {
+	if list.Name != "podnet" || list.CNIVersion != "1.1.0" || len(list.Plugins) != 1 ||
+		!list.Plugins[0].Network.Capabilities["portMappings"] || !list.Plugins[0].Network.Capabilities["bandwidth"] {
 		t.Errorf("network %s of version %s: %s", list.Name, list.CNIVersion, list.Bytes)
 	}
 }

@@ -36,20 +36,42 @@ func (plugin) add(args *skel.CmdArgs) error {
 	if err := conf.call(protocol.Add, args, timeout, result); err != nil {
 		return err
 	}
-	if err := types.PrintResult(result, conf.CNIVersion); err != nil {
+	var all types.Result = result
+	if conf.limits() != nil {
+		if all, err = conf.limit("ADD", args, result); err != nil {
+			return err
+		}
+	}
+	if err := types.PrintResult(all, conf.CNIVersion); err != nil {
 		return types.NewError(types.ErrIOFailure, fmt.Sprintf("print the result in version %s: %v", conf.CNIVersion, err), "")
 	}
 	return nil
 }
 
-func (plugin) check(args *skel.CmdArgs) error { return forward(protocol.Check, args, timeout) }
+func (plugin) check(args *skel.CmdArgs) error {
+	conf, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if err := conf.call(protocol.Check, args, timeout, nil); err != nil || conf.limits() == nil {
+		return err
+	}
+	_, err = conf.limit("CHECK", args, nil)
+	return err
+}
 
 func (plugin) gc(args *skel.CmdArgs) error { return forward(protocol.GC, args, timeout) }
 
 // del keeps words out of its errors by which containerd's go-cni takes a failed
 // DEL for a success, and forgets the pod, whose address would be lost.
 func (plugin) del(args *skel.CmdArgs) error {
-	err := forward(protocol.Del, args, timeout)
+	conf, err := parse(args)
+	if err == nil {
+		err = conf.unlimit(args)
+	}
+	if err == nil {
+		err = conf.call(protocol.Del, args, timeout, nil)
+	}
 	var e *types.Error
 	if !errors.As(err, &e) {
 		return err
@@ -84,6 +106,10 @@ func (plugin) status(args *skel.CmdArgs) error {
 type config struct {
 	types.PluginConf
 	Socket string `json:"socket"`
+	// RuntimeConfig is what the runtime adds, by the capabilities of the configuration.
+	RuntimeConfig struct {
+		Bandwidth *bandwidth `json:"bandwidth"`
+	} `json:"runtimeConfig"`
 }
 
 func parse(args *skel.CmdArgs) (*config, error) {

@@ -182,9 +182,8 @@ func runtimeConf(id string) *libcni.RuntimeConf {
 	}
 }
 
-// withoutBandwidth returns the configuration with podnet-cni alone, in a version:
-// bandwidth looks into the pod's network namespace, which is not there.
-func (n *node) withoutBandwidth(version string) *libcni.NetworkConfigList {
+// inVersion returns the configuration in a version of the specification.
+func (n *node) inVersion(version string) *libcni.NetworkConfigList {
 	n.t.Helper()
 	text := fmt.Sprintf(`{"cniVersion": %q, "name": "podnet", "plugins": [%s]}`, version, n.list.Plugins[0].Bytes)
 	list, err := libcni.ConfListFromBytes([]byte(text))
@@ -221,7 +220,7 @@ func TestLifeOfAPodThroughLibcni(t *testing.T) {
 		t.Errorf("recorded %+v", pod)
 	}
 
-	if err := n.libcni.CheckNetworkList(ctx, n.withoutBandwidth("1.1.0"), runtimeConf("a")); err != nil {
+	if err := n.libcni.CheckNetworkList(ctx, n.inVersion("1.1.0"), runtimeConf("a")); err != nil {
 		t.Errorf("CHECK: %v", err)
 	}
 	_, err = n.libcni.AddNetworkList(ctx, n.list, runtimeConf("b"))
@@ -278,7 +277,7 @@ func TestVersions(t *testing.T) {
 	}
 	n.startAgent()
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
-		list, id := n.withoutBandwidth(version), "v"+version
+		list, id := n.inVersion(version), "v"+version
 		conf := runtimeConf(id)
 		conf.CapabilityArgs = nil
 		result, err := n.libcni.AddNetworkList(t.Context(), list, conf)
@@ -329,7 +328,7 @@ func TestAgentThatIsDown(t *testing.T) {
 			wantError(t, err, types.ErrTryAgainLater, sentence)
 			wantRuntimeSeesFailure(t, err)
 			wantError(t, n.libcni.GetStatusNetworkList(t.Context(), n.list), types.ErrPluginNotAvailable, sentence)
-			wantError(t, n.libcni.GCNetworkList(t.Context(), n.withoutBandwidth("1.1.0"), &libcni.GCArgs{}), types.ErrTryAgainLater, sentence)
+			wantError(t, n.libcni.GCNetworkList(t.Context(), n.inVersion("1.1.0"), &libcni.GCArgs{}), types.ErrTryAgainLater, sentence)
 
 			n.startAgent()
 			if _, err := n.libcni.AddNetworkList(t.Context(), n.list, runtimeConf("a")); err != nil {
