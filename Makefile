@@ -15,7 +15,9 @@ SKIP_TIERS ?=
 # More flags for every `go test`, such as TESTFLAGS='-run TestDrain -v'.
 TESTFLAGS ?=
 
-TIERS := unit envtest netns cluster
+TIERS := unit envtest netns bench cluster
+# The packages beside the code that have benchmarks.
+PURE_BENCHMARKS = $$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agent/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 CLUSTER := hack/cluster/cluster
 # Packages that start no goroutine and share nothing (the linter sees to it): the race detector has nothing to find there,
 # and makes their properties and histories ten times as slow.
@@ -125,6 +127,15 @@ test-envtest: ## Tests against an API server and etcd.
 test-netns: ## Tests against the kernel, in network namespaces (as root).
 	go test -count=1 -timeout=30m $(TESTFLAGS) ./test/netns/...
 
+.PHONY: test-bench
+test-bench: ## Every benchmark once, at its smallest size: that it works (as root).
+	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
+	export KUBEBUILDER_ASSETS
+	pure=$(PURE_BENCHMARKS)
+	set -x
+	go test -short -run='^$$' -bench=. -benchtime=1x $(TESTFLAGS) $$pure
+	go test -short -run='^$$' -bench=. -benchtime=1x $(TESTFLAGS) ./test/bench/...
+
 .PHONY: test-cluster
 test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as root); KEEP=1 leaves it up.
 	@export CLUSTER_NAME=$${CLUSTER_NAME:-podnet-test} NODES=$(NODES)
@@ -138,7 +149,7 @@ test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as r
 bench: ## Benchmarks, in tables, as root (docs/benchmarks.md).
 	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
 	export KUBEBUILDER_ASSETS
-	pure=$$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agent/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+	pure=$(PURE_BENCHMARKS)
 	{
 		go test -run='^$$' -bench=. -benchmem -timeout=30m $(TESTFLAGS) $$pure
 		go test -run='^$$' -bench=. -benchtime=1x -timeout=30m $(TESTFLAGS) ./test/bench/...

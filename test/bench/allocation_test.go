@@ -13,20 +13,21 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
+	"github.com/podnet/podnet/test/bench/apiserver"
 )
 
 // BenchmarkAllocation measures from a node's creation to its block, and from its
 // deletion until the block is free, one node after the other, beside few and
 // many blocks that are taken.
 func BenchmarkAllocation(b *testing.B) {
-	const operations = 100
+	operations := apiserver.Few(100)
 	cluster := startCluster(b)
 	manager := cluster.startManager(b)
 	r := ipam.Range{CIDR: netip.MustParsePrefix("10.0.0.0/8"), BlockBits: 24}
 	cluster.makeNetwork(b, r.CIDR.String())
 	var filler filler
 	next := 0
-	for _, number := range []int{10, 1000, 60000} {
+	for _, number := range apiserver.Smallest([]int{10, 1000, 60000}) {
 		cluster.fill(b, &filler, r, number)
 		cluster.awaitStatus(b, 0, number)
 		b.Run(fmt.Sprintf("taken=%d", number), func(b *testing.B) {
@@ -54,8 +55,8 @@ func BenchmarkAllocation(b *testing.B) {
 			b.ReportMetric(0, "ns/op") // of all of these together
 			b.ReportMetric(median(allocations), "ms/allocation")
 			b.ReportMetric(median(releases), "ms/release")
-			b.ReportMetric((used[1]-used[0])*1000/operations, "CPU-ms/allocation")
-			b.ReportMetric((used[2]-used[1])*1000/operations, "CPU-ms/release")
+			b.ReportMetric((used[1]-used[0])*1000/float64(operations), "CPU-ms/allocation")
+			b.ReportMetric((used[2]-used[1])*1000/float64(operations), "CPU-ms/release")
 		})
 	}
 	b.Logf("the manager had at most %.0f MiB", manager.usage(b).atMost)

@@ -20,6 +20,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/test/envtest/lifeline"
 )
 
 var (
@@ -52,6 +53,9 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	SetDefaultConsistentlyPollingInterval(50 * time.Millisecond)
 
+	release, err := lifeline.Hold()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(release)
 	env := &envtest.Environment{
 		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
@@ -61,7 +65,6 @@ var _ = BeforeSuite(func(ctx context.Context) {
 	}
 	// Start leaves its processes running where it fails, as over a CRD that is refused.
 	DeferCleanup(env.Stop)
-	var err error
 	config, err = env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	kubeconfig = env.KubeConfig

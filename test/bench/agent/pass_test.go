@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/bench/apiserver"
 )
 
 // peerCounts are how many peers the agent has. Memory is that of the process, in which
@@ -18,7 +19,7 @@ var peerCounts = []int{10, 500, 5000}
 // BenchmarkPass measures the passes of an agent that has nothing yet, those in which
 // one peer comes, changes and goes, and those in which nothing does.
 func BenchmarkPass(b *testing.B) {
-	for _, peers := range peerCounts {
+	for _, peers := range apiserver.Smallest(peerCounts) {
 		b.Run(fmt.Sprintf("peers=%d", peers), func(b *testing.B) {
 			forgetMemory(b)
 			c := newCluster(peers)

@@ -38,7 +38,7 @@ const (
 func BenchmarkPolicyProgramming(b *testing.B) {
 	topology.Require(b)
 	s := newStored(b)
-	for _, size := range []struct{ pods, policies int }{{1000, 100}, {10_000, 1000}} {
+	for _, size := range apiserver.Smallest([]struct{ pods, policies int }{{1000, 100}, {10_000, 1000}}) {
 		b.Run(fmt.Sprintf("pods=%d,policies=%d", size.pods, size.policies), func(b *testing.B) {
 			s.grow(b, size.pods, size.policies)
 			s.prepare(b)
@@ -48,14 +48,14 @@ func BenchmarkPolicyProgramming(b *testing.B) {
 			p := newProgramming(b, s)
 			p.begin(b)
 			heap, resident, atMost := memory(b)
-			for i := range arrivals {
+			for i := range apiserver.Few(arrivals) {
 				time.Sleep(restPasses*p.idle + rand.N(p.idle))
 				p.arrive(b, "pod", addressIn(arriving, i), func() client.Object { return s.giveAddress(b, arriving, i) })
 				time.Sleep(restPasses*p.idle + rand.N(p.idle))
 				p.arrive(b, "policy", addressIn(waiting, i), func() client.Object { return s.allow(b, i) })
 			}
 			p.beside(b, "pods that change", func(ctx context.Context) error { return s.relabel(ctx, relabels) })
-			for i := range arrivals {
+			for i := range apiserver.Few(arrivals) {
 				time.Sleep(rand.N(restPasses * p.idle))
 				p.arrive(b, "pod:others-change", addressIn(late, i), func() client.Object { return s.giveAddress(b, late, i) })
 			}

@@ -9,20 +9,17 @@ import (
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/bench/apiserver"
 )
 
-const (
-	// span is how long probing is watched.
-	span = 15 * time.Second
-	// patience is how long it may take until all paths are proven.
-	patience = 5 * time.Minute
-)
+// patience is how long it may take until all paths are proven.
+const patience = 5 * time.Minute
 
 // BenchmarkProbing lets an agent run beside peers with whom its node does not talk: all
 // answer its probes until their paths are proven, and for a while after that, and
 // then none does any more. Probes are counted by the link that they come by.
 func BenchmarkProbing(b *testing.B) {
-	for _, peers := range peerCounts {
+	for _, peers := range apiserver.Smallest(peerCounts) {
 		b.Run(fmt.Sprintf("peers=%d", peers), func(b *testing.B) {
 			a := newAgent(b, newCluster(peers))
 			a.begin(b)
@@ -39,6 +36,8 @@ func BenchmarkProbing(b *testing.B) {
 			b.ReportMetric(settled.at.Sub(started.at).Seconds(), "s-until-proven")
 			settled.since(started).report(b, "until-proven")
 
+			// How long probing is watched.
+			span := time.Duration(apiserver.Few(15)) * time.Second
 			// The last change is followed by passes and rounds of its own.
 			time.Sleep(3 * time.Second)
 			before := a.use(b)

@@ -24,6 +24,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/test/envtest/lifeline"
 )
 
 // Server is an API server that holds no objects yet but its own.
@@ -49,12 +50,16 @@ func Start(b testing.TB, root string) *Server {
 	}}
 	// Away from the ranges of pods.
 	s.ControlPlane.GetAPIServer().Configure().Set("service-cluster-ip-range", "192.168.0.0/16")
+	release, err := lifeline.Hold()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(release)
 	b.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			b.Log(err)
 		}
 	})
-	var err error
 	if s.Config, err = s.Environment.Start(); err != nil {
 		b.Fatalf("starting the API server: %v", err)
 	}
@@ -74,6 +79,23 @@ func Start(b testing.TB, root string) *Server {
 func Scheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), podnetv1alpha1.AddToScheme(scheme), policyv1alpha2.Install(scheme))
+}
+
+// Smallest leaves the first of some sizes where `go test -short` asks for a short run, which
+// shows that a benchmark works, and no figures.
+func Smallest[T any](sizes []T) []T {
+	if testing.Short() {
+		return sizes[:1]
+	}
+	return sizes
+}
+
+// Few is a number of repetitions, or as few as will do in a short run.
+func Few(number int) int {
+	if testing.Short() {
+		return min(number, 3)
+	}
+	return number
 }
 
 // writers is how many objects are written at a time.
