@@ -87,6 +87,8 @@ func TestSightings(t *testing.T) {
 		"an address on a tunnel":      {diff.Sighting{Object: model.Address{Link: "vxpodnet4", Addr: prefix("10.9.0.0/32")}}, true},
 		"an address of others on lo":  {diff.Sighting{Object: model.Address{Link: "lo", Addr: prefix("10.9.0.0/32")}}, false},
 		"a changed parameter":         {diff.Sighting{Object: model.Sysctl{Key: "net/ipv4/ip_forward", Value: "0"}}, true},
+		"a parameter that went":       {diff.Sighting{Object: model.Sysctl{Key: "net/ipv4/ip_forward"}, Gone: true}, true},
+		"one of others that went":     {diff.Sighting{Object: model.Sysctl{Key: "net/ipv4/x"}, Gone: true}, false},
 		"a parameter of others":       {diff.Sighting{Object: model.Sysctl{Key: "net/ipv4/x", Value: "0"}}, false},
 		"a port of another bridge":    {diff.Sighting{Object: model.Port{Link: "pod1", Bridge: "docker0"}}, true},
 		"a port that nobody wants":    {diff.Sighting{Object: model.Port{Link: "pod7", Bridge: "docker0"}}, false},

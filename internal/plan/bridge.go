@@ -44,6 +44,12 @@ func bridgeTable() model.Table {
 			pods + " iifname . ether saddr @podmacs ip6 saddr :: meta l4proto ipv6-icmp accept",
 			pods + " drop",
 		}),
+		// Ports send back what came by them (hairpin), for pods that reach themselves through
+		// a Service. What is for all would teach a bridge inside of the pod, behind which a
+		// virtual machine has the pod's MAC, that the machine is outside.
+		chain("forward", "filter", "forward", "-300", []string{
+			toPods + " meta pkttype { broadcast, multicast } oifname . ether saddr @podmacs drop",
+		}),
 		chain("input", "filter", "input", "-300", []string{pods + " ether daddr " + reserved + " drop"}),
 	}
 	return t

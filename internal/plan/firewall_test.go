@@ -190,6 +190,9 @@ func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {
 	if lines[len(lines)-1] != `iifname "podn*" drop` {
 		t.Errorf("what is not checked passes:\n%s", text)
 	}
+	if text := rules(t, Build(c).State, "bridge", "forward"); text != `oifname "podn*" meta pkttype { broadcast, multicast } oifname . ether saddr @podmacs drop`+"\n" {
+		t.Errorf("what a pod sends to all comes back to it:\n%s", text)
+	}
 	// Pods that were attached to a bridge keep it.
 	c.Network.Attachment = model.PointToPoint
 	p := pod("x", 2)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -111,6 +113,12 @@ func (p *pod) flap(t *testing.T) {
 	t.Helper()
 	p.Run(t, "ip", "link", "set", "eth0", "down")
 	p.Run(t, "ip", "link", "set", "eth0", "up")
+	p.configure(t)
+}
+
+// configure gives a pod's interface its addresses and routes, and no neighbours.
+func (p *pod) configure(t *testing.T) {
+	t.Helper()
 	for i, addr := range p.Addrs {
 		bits := addr.BitLen()
 		if p.Attachment == model.Bridge {
@@ -146,6 +154,37 @@ func TestPodWhoseInterfaceGoesDownAndUpFindsItsGateway(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A virtual machine behind a bridge in its pod has the pod's addresses, its MAC included,
+// and nobody tells it of its gateway.
+func TestVirtualMachineInAPodFindsItsGateway(t *testing.T) {
+	bothAttachments(t, func(t *testing.T, c *cluster) {
+		n := c.nodes[0]
+		p, other := n.addPod(t), n.addPod(t)
+		p.Script(t, `
+			ip link add br0 type bridge
+			ip link set eth0 down
+			ip addr flush dev eth0
+			ip link set eth0 address 02:00:00:00:00:99 master br0 up
+			ip link set br0 up
+		`)
+		machine := &pod{Namespace: topology.NewNamespace(t, "machine"), Pod: p.Pod, node: n}
+		p.Do(t, func() error {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "tap0"
+			veth := netlink.NewVeth(attrs)
+			veth.PeerName, veth.PeerNamespace, veth.PeerHardwareAddr = "eth0", netlink.NsFd(machine.Fd()), p.PodMAC[:]
+			return netlink.LinkAdd(veth)
+		})
+		p.Run(t, "ip", "link", "set", "tap0", "master", "br0", "up")
+		machine.Sysctl(t, "net/ipv6/conf/eth0/accept_dad", "0")
+		machine.Run(t, "ip", "link", "set", "eth0", "up")
+		machine.configure(t)
+		machine.Serve(t, port)
+		reaches(t, machine, other)
+		reaches(t, other, machine)
+	})
 }
 
 // On a pod's link the node answers for the two gateway addresses, and for nothing else.
