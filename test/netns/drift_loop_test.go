@@ -36,6 +36,8 @@ type loop struct {
 	reported status.Report
 	// events are given the sentences of Events.
 	events chan string
+	// probes is the path of the namespace that probes are sent from.
+	probes string
 	// stop ends the agent.
 	stop func()
 }
@@ -67,6 +69,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 		if err != nil {
 			t.Fatal(err)
 		}
+		l.probes = paths.Netns()
 	}
 	drifts := status.NewDrifts(func(note string) { l.events <- note })
 	subscribed := make(chan struct{})
