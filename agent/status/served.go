@@ -30,7 +30,7 @@ func unserved(r Report) [2]int64 {
 	return n
 }
 
-// addressesServed says whether all addresses of the node's pods lie in blocks that the
+// addressesServed reports whether all addresses of the node's pods lie in blocks that the
 // node holds.
 func addressesServed(r Report) metav1.Condition {
 	n := unserved(r)
