@@ -134,10 +134,10 @@ func (b *build) shut(d *decision, closed map[string]bool) {
 func (b *build) exceeds(d *decision, of *namespaceCost, judged int) bool {
 	var own []*peers
 	var portsOf []int
-	ranges, selecting, allPorts := 0, 0, 0
+	ranges, selecting, allOf := 0, 0, 0
 	for _, i := range slices.Sorted(maps.Keys(of.ports)) {
 		own, portsOf = append(own, d.peers[i]), append(portsOf, of.ports[i])
-		allPorts += of.ports[i]
+		allOf += of.ports[i]
 		if d.peers[i].blocks != nil {
 			ranges += len(d.peers[i].blocks.Ranges())
 		}
@@ -147,7 +147,7 @@ func (b *build) exceeds(d *decision, of *namespaceCost, judged int) bool {
 	}
 	const few = 16 // so that the shift is no overflow
 	most := 2*ranges + 1 + 1<<min(selecting, few)
-	if selecting <= few && most*(judged+allPorts) <= MostElements {
+	if selecting <= few && most*(judged+allOf) <= MostElements {
 		return false
 	}
 	combinations := map[string]bits{}

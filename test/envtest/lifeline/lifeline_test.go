@@ -16,7 +16,8 @@ const role = "PODNET_TEST_LIFELINE_ROLE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(role) != "" {
-		fmt.Println(play())
+		process, err := play()
+		fmt.Fprintln(os.Stdout, process, err)
 		select {}
 	}
 	os.Exit(m.Run())
