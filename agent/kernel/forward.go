@@ -139,7 +139,7 @@ func routerOf(probe model.Pod) (model.MAC, error) {
 
 func (r *round) close() {
 	if r.fd >= 0 {
-		unix.Close(r.fd)
+		_ = unix.Close(r.fd)
 	}
 }
 
