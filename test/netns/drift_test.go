@@ -192,6 +192,8 @@ func TestDriftIsRepaired(t *testing.T) {
 			n.attach(t, p)
 			p.Serve(t, port)
 			remote := c.nodes[1].addPod(t)
+			// A foreign address is one of the node's too, and host ports are for it.
+			n.settled(t)
 			if left := n.left(t); left != "" {
 				t.Fatalf("at the beginning a pass would do%s", left)
 			}
