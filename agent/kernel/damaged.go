@@ -9,7 +9,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// FindingDamagedState: files of the agent's on the node could not be read and were set aside.
+// FindingDamagedState says that files of the agent's on the node could not be read and were set aside.
 const FindingDamagedState = "DamagedState"
 
 // damagedFindings looks for files in the agent's folder, and those below, that were set aside.
