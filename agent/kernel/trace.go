@@ -144,7 +144,7 @@ func (k *Kernel) removeTrace(ctx context.Context) error {
 // dropped, or says no more.
 func readTrace(ctx context.Context, socket *nl.NetlinkSocket, addr netip.Addr) (dropper, error) {
 	// The first message of each base chain holds the packet's header. In others it is known
-	// by a number, which changes on its way.
+	// by a number, which changes on its way, as do its addresses where they are translated.
 	ends := slices.Concat(addr.AsSlice(), addr.AsSlice())
 	ids := map[uint32]bool{}
 	for {
@@ -168,7 +168,7 @@ func readTrace(ctx context.Context, socket *nl.NetlinkSocket, addr netip.Addr) (
 			}
 			id := bigEndian32(attrs[unix.NFTA_TRACE_ID])
 			if header := attrs[unix.NFTA_TRACE_NETWORK_HEADER]; len(header) > 0 {
-				ids[id] = bytes.Contains(header, ends)
+				ids[id] = ids[id] || bytes.Contains(header, ends)
 			}
 			if ids[id] && isDrop(attrs) {
 				return dropperOf(ctx, m.Data[0], attrs)

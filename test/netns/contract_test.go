@@ -287,6 +287,8 @@ func TestForeignThingsAreLeftAlone(t *testing.T) {
 			n := c.nodes[0]
 			commands := n.addForeign(t, rand.New(rand.NewPCG(seed, 0)))
 			before := n.show(t, commands)
+			// Addresses of others on the node are the node's.
+			n.sync(t)
 			p, remote := n.addPod(t), c.nodes[1].addPod(t)
 			check := func() {
 				t.Helper()
