@@ -102,7 +102,7 @@ func (r *repairs) object(kind string, op Op, link, was string) {
 	_, there := r.found.objects[identity(op.Object)]
 	switch {
 	case link != "" && r.lost[link] || r.lost6[link] && isIPv6(op.Object):
-	case op.Verb == Delete && !wanted:
+	case op.Verb == Delete && r.before.strange(identity(op.Object)):
 		r.tell(kind, "%s had been added", Describe(op.Object))
 	case op.Verb == Delete || !wanted || want != op.Object:
 		// The objects ask for something else than before.
@@ -169,7 +169,7 @@ func (r *repairs) link(verb Verb, o model.Link) {
 	was, there := r.found.objects[identity(o)].(model.Link)
 	if verb == Delete {
 		r.lost[o.Name] = true
-		if !wanted {
+		if r.before.strange(identity(o)) {
 			r.tell("link", "%s had been added", Describe(o))
 		}
 		return
@@ -202,7 +202,7 @@ func (r *repairs) table(verb Verb, o model.Table) {
 	was, wanted := r.before.objects[key]
 	_, there := r.found.objects[key]
 	switch {
-	case verb == Delete && !wanted:
+	case verb == Delete && r.before.strange(key):
 		r.tell("firewall", "%s had been added", Describe(o))
 	case verb == Delete || !wanted || was != structure(o):
 	case there:
@@ -215,8 +215,9 @@ func (r *repairs) table(verb Verb, o model.Table) {
 func (r *repairs) elements(verb Verb, o Elements) {
 	var keys []string
 	for _, e := range o.Elements {
-		value, wanted := r.before.objects[r.before.elementKey(setKey{o.Family, o.Table, o.Set}, e)]
-		if verb == Put && wanted && value == valueOf(e) || verb == Delete && !wanted {
+		key := r.before.elementKey(setKey{o.Family, o.Table, o.Set}, e)
+		value, wanted := r.before.objects[key]
+		if verb == Put && wanted && value == valueOf(e) || verb == Delete && r.before.strange(key) {
 			keys = append(keys, strings.Join(e.Key, " . "))
 		}
 	}

@@ -28,6 +28,9 @@ type Wanted struct {
 	// element the value.
 	objects map[any]any
 	sets    map[setKey]model.Set
+	// retired are the identities of what podnet itself has ceased to want, or could not
+	// take away, since the state was made: what is left of it is nobody else's doing.
+	retired map[any]bool
 	// uses are the links that routes lead to, and those under VXLAN devices.
 	uses map[string]bool
 }
@@ -41,7 +44,7 @@ type (
 
 // NewWanted makes a Wanted of a state.
 func NewWanted(s model.State) *Wanted {
-	w := &Wanted{objects: map[any]any{}, sets: map[setKey]model.Set{}, uses: map[string]bool{}}
+	w := &Wanted{objects: map[any]any{}, sets: map[setKey]model.Set{}, retired: map[any]bool{}, uses: map[string]bool{}}
 	for _, t := range s.Firewall {
 		w.objects[tableKey{t.Family, t.Name}] = structure(t)
 		for _, set := range t.Sets {
@@ -67,25 +70,37 @@ func (w *Wanted) Add(part model.State) {
 
 // Remove takes a part out.
 func (w *Wanted) Remove(part model.State) {
-	each(part, func(object any) { delete(w.objects, identity(object)) })
-	w.eachElement(part, func(key ElementKey, _ string) { delete(w.objects, key) })
+	each(part, func(object any) { w.retire(identity(object)) })
+	w.eachElement(part, func(key ElementKey, _ string) { w.retire(key) })
 }
 
-// Forget takes out what operations were to put: they failed.
+func (w *Wanted) retire(key any) {
+	delete(w.objects, key)
+	w.retired[key] = true
+}
+
+// Forget takes out what operations were to put, or to take away: they failed.
 func (w *Wanted) Forget(ops []Op) {
 	for _, op := range ops {
 		if e, ok := op.Object.(Elements); ok {
 			for _, element := range e.Elements {
-				delete(w.objects, w.elementKey(setKey{e.Family, e.Table, e.Set}, element))
+				w.retire(w.elementKey(setKey{e.Family, e.Table, e.Set}, element))
 			}
 			continue
 		}
-		delete(w.objects, identity(op.Object))
+		w.retire(identity(op.Object))
 	}
 }
 
 // Has reports whether an object is wanted as it is.
 func (w *Wanted) Has(object any) bool { return w.objects[identity(object)] == object }
+
+// strange reports whether something that is there, and is not wanted, was brought by
+// somebody else.
+func (w *Wanted) strange(key any) bool {
+	_, wanted := w.objects[key]
+	return !wanted && !w.retired[key]
+}
 
 // Uses says whether anything that is wanted leads by a link that is not podnet's.
 // Where nothing leads anywhere, any link may be the one that is waited for.
