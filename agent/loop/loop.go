@@ -16,6 +16,9 @@ type Config struct {
 	Pass func(ctx context.Context) error
 	// Failure is what the log says of a pass that failed.
 	Failure string
+	// Expected, unless it is nil, reports whether it is as it should be that a pass fails
+	// so: then the log says that it is waited for, and no error.
+	Expected func(error) bool
 	// Settle is how long a pass that was asked for waits for further changes: they
 	// come in bursts.
 	Settle time.Duration
@@ -75,7 +78,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		rested = time.Now().Add(l.rest(time.Since(begun)))
 		if err != nil {
 			wait = retry.Next()
-			log.FromContext(ctx).Error(err, l.cfg.Failure, "after", wait.String())
+			if l.cfg.Expected != nil && l.cfg.Expected(err) {
+				log.FromContext(ctx).Info("waiting", "for", err.Error(), "after", wait.String())
+			} else {
+				log.FromContext(ctx).Error(err, l.cfg.Failure, "after", wait.String())
+			}
 			continue
 		}
 		if !since.IsZero() && l.cfg.Answered != nil {

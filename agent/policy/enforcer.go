@@ -21,6 +21,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
 )
@@ -96,7 +97,8 @@ func New(cfg Config) *Enforcer {
 	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Kernel), teller: newTeller(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
 		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
-		Settle: settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },
+		Settle:   settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 		Answered: func(after time.Duration) { propagationSeconds.Observe(after.Seconds()) },
 	})
 	return e

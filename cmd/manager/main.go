@@ -6,10 +6,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap/zapcore"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/podnet/podnet/internal/logs"
 	"github.com/podnet/podnet/internal/version"
 )
 
@@ -25,17 +24,17 @@ func run() error {
 }
 
 func rootCommand() *cobra.Command {
-	var logLevel string
+	var options logs.Options
 	cmd := runCommand()
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	cmd.Version = version.Version
-	cmd.PersistentFlags().StringVar(&logLevel, "log-level", "info", "what is logged: debug, info, warn or error")
+	options.Define(cmd.PersistentFlags())
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
-		level, err := zapcore.ParseLevel(logLevel)
+		logger, err := options.New()
 		if err != nil {
-			return fmt.Errorf("--log-level: %w", err)
+			return err
 		}
-		ctrl.SetLogger(zap.New(zap.Level(level)))
+		ctrl.SetLogger(logger)
 		return nil
 	}
 	cmd.AddCommand(uninstallCommand(), createNetworkCommand(), connectivityCommand(), &cobra.Command{

@@ -33,6 +33,10 @@ const (
 	doubt = 3 * time.Second
 )
 
+// ErrUnknown says that it is too early to say which policies there are, as it is for a
+// moment after a program has started.
+var ErrUnknown = errors.New("it is not known yet which ClusterNetworkPolicies there are")
+
 // Cache is what a Watcher needs of a cache, which somebody else runs.
 type Cache interface {
 	List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error
@@ -65,7 +69,7 @@ func New(live client.Reader, c Cache, changed func()) *Watcher {
 // server has no such kind. It fails as long as that is not known.
 func (w *Watcher) List(ctx context.Context) ([]policyv1alpha2.ClusterNetworkPolicy, error) {
 	if !w.isKnown() {
-		return nil, errors.New("it is not known yet which ClusterNetworkPolicies there are")
+		return nil, ErrUnknown
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
