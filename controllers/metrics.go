@@ -19,7 +19,7 @@ var (
 		Name: "podnet_network_condition", Help: "1 for each condition of the PodNetwork that is True, 0 for the others.",
 	}, []string{"type"})
 	nodesGauge = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "podnet_nodes", Help: "Nodes of the cluster, by whether their agent has programmed the network.",
+		Name: "podnet_nodes", Help: "Nodes of the cluster, by whether their agent has programmed the network, and responds.",
 	}, []string{"ready"})
 )
 

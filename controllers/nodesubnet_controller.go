@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -248,12 +249,16 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	return nil
 }
 
-// publish writes the addresses to which others send packets for the node, and tells of
-// those that it does not write.
+// publish writes the addresses to which others send packets for the node, and whether
+// its agent responds, and tells of those addresses that it does not write.
 func (r *NodeSubnetReconciler) publish(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, known registry) error {
 	report := &podnetv1alpha1.NodeNetwork{}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+	}
+	subnet.Spec.AgentNotResponding = nil
+	if ownedBy(report, node) && !responds(report) {
+		subnet.Spec.AgentNotResponding = ptr.To(true)
 	}
 	claimed := claimedEndpoints(node, report)
 	if len(claimed) == 0 {

@@ -61,28 +61,43 @@ func (v *view) accepted() metav1.Condition {
 	return c
 }
 
-// readiness counts the nodes that carry pods and names the others.
-func (v *view) readiness() (ready int32, notReady []string) {
+// readiness counts the nodes that carry pods and names the others, those whose agents do
+// not respond apart.
+func (v *view) readiness() (ready int32, notReady, silent []string) {
 	for i := range v.nodes {
 		node := &v.nodes[i]
-		if report := v.reports[node.Name]; report != nil && ownedBy(report, node) && carriesPods(report) {
+		report := v.reports[node.Name]
+		switch {
+		case report == nil || !ownedBy(report, node):
+			notReady = append(notReady, node.Name)
+		case carriesPods(report):
 			ready++
-		} else {
+		case !responds(report):
+			silent = append(silent, node.Name)
+		default:
 			notReady = append(notReady, node.Name)
 		}
 	}
-	return ready, notReady
+	return ready, notReady, silent
 }
 
-func (v *view) ready(notReady []string) metav1.Condition {
+func (v *view) ready(notReady, silent []string) metav1.Condition {
 	c := metav1.Condition{Type: podnetv1alpha1.ConditionReady, Status: metav1.ConditionFalse}
 	switch {
 	case len(v.nodes) == 0:
 		c.Reason, c.Message = podnetv1alpha1.ReasonNoNodes, "The cluster has no node yet on which an agent runs."
-	case len(notReady) > 0:
+	case len(notReady)+len(silent) > 0:
 		c.Reason = podnetv1alpha1.ReasonNodesNotReady
-		c.Message = fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
-			" The NodeNetwork of such a node says why, if its agent runs.", len(notReady), len(v.nodes), some(notReady))
+		var sentences []string
+		if len(silent) > 0 {
+			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes do not respond: %s."+
+				" Look at these nodes, and at their agents.", len(silent), len(v.nodes), some(silent)))
+		}
+		if len(notReady) > 0 {
+			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
+				" The NodeNetwork of such a node says why, if its agent runs.", len(notReady), len(v.nodes), some(notReady)))
+		}
+		c.Message = strings.Join(sentences, " ")
 	default:
 		c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonAllNodesReady
 		c.Message = "Every node's agent has programmed the network."
@@ -220,10 +235,7 @@ func some(names []string) string {
 // limited cuts a message to the 32,768 characters that a condition may have.
 func limited(message string) string {
 	const most = 32768
-	if len(message) <= most {
-		return message
-	}
-	return strings.ToValidUTF8(message[:most-len("…")], "") + "…"
+	return clipped(message, most)
 }
 
 // oneLine is the text of an error, those that were joined separated by semicolons.

@@ -57,6 +57,7 @@ func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&podnetv1alpha1.NodeSubnet{}, served, builder.WithPredicates(specChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(overlapFindingsChanged())).
+		Watches(&podnetv1alpha1.NodeNetwork{}, served, builder.WithPredicates(divergenceChanged())).
 		Watches(&networkingv1.ServiceCIDR{}, served, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Node{}, served, builder.WithPredicates(nodeChanged())).
 		Complete(r)
@@ -199,13 +200,15 @@ func (v *view) summarise(status *podnetv1alpha1.PodNetworkStatus) {
 	for i, r := range v.ranges {
 		status.Ranges[i] = v.rangeStatus(r)
 	}
-	ready, notReady := v.readiness()
+	ready, notReady, silent := v.readiness()
 	status.NodesTotal, status.NodesReady = ptr.To(count(v.nodes)), ptr.To(ready)
 	for _, condition := range []metav1.Condition{
-		v.accepted(), v.ready(notReady), v.allocating(), v.exhausted(), v.runningLow(), v.conflicting(), v.overlapping(), v.refusedEndpoints(),
+		v.accepted(), v.ready(notReady, silent), v.converged(), v.allocating(), v.exhausted(), v.runningLow(), v.conflicting(), v.overlapping(),
+		v.refusedEndpoints(),
 	} {
 		apimeta.SetStatusCondition(&status.Conditions, condition)
 	}
+	status.Summary = summaryOf(status)
 	record(status)
 }
 
@@ -215,6 +218,9 @@ func networkStatus(status *podnetv1alpha1.PodNetworkStatus) *podnetv1alpha1ac.Po
 	out.NodesTotal, out.NodesReady = status.NodesTotal, status.NodesReady
 	if status.RollCall != "" {
 		out.WithRollCall(status.RollCall)
+	}
+	if s := status.Summary; s != (podnetv1alpha1.PodNetworkSummary{}) {
+		out.WithSummary(networkSummary(s))
 	}
 	for _, r := range status.Ranges {
 		of := podnetv1alpha1ac.RangeStatus().WithCIDR(r.CIDR).WithState(r.State).

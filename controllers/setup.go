@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -79,17 +80,22 @@ func CacheOptions() *client.CacheOptions {
 	return &client.CacheOptions{EnableReadYourWritesConsistency: &enable}
 }
 
-// Setup adds every reconciler to a manager.
-func Setup(ctx context.Context, mgr ctrl.Manager) error {
+// Setup adds every reconciler to a manager. The namespace is podnet's own, in which agents
+// renew Leases; where it is empty there are none.
+func Setup(ctx context.Context, mgr ctrl.Manager, namespace string) error {
 	for _, by := range indices {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, by.kind, by.field, by.values); err != nil {
 			return fmt.Errorf("indexing %T by %s: %w", by.kind, by.field, err)
 		}
 	}
 	// Made now, so that the caches count as synced only when all of these are.
-	for _, kind := range []client.Object{
+	kinds := []client.Object{
 		&corev1.Node{}, &networkingv1.ServiceCIDR{}, &podnetv1alpha1.PodNetwork{}, &podnetv1alpha1.NodeSubnet{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.RouteMode{},
-	} {
+	}
+	if namespace != "" {
+		kinds = append(kinds, &coordinationv1.Lease{})
+	}
+	for _, kind := range kinds {
 		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)
 		}
@@ -135,6 +141,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager) error {
 		(&PodNetworkReconciler{
 			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
+		mgr.Add(&Heartbeats{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{}, Namespace: namespace,
+		}),
 		(&RouteModeReconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}).SetupWithManager(mgr),
 		(&ClusterNetworkPolicyReconciler{Client: mgr.GetClient(), Policies: policies, Events: events, Changed: forPolicies}).SetupWithManager(mgr),
 	)

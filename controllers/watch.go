@@ -90,6 +90,14 @@ func routeModesChanged() predicate.Predicate {
 	})
 }
 
+// divergenceChanged lets through whether an agent says that paths are not as they are asked for.
+func divergenceChanged() predicate.Predicate {
+	return updates(func(before, after *podnetv1alpha1.NodeNetwork) bool {
+		return !apiequality.Semantic.DeepEqual(before.Status.Paths.Diverging, after.Status.Paths.Diverging) ||
+			before.Status.Paths.NetworkGeneration != after.Status.Paths.NetworkGeneration
+	})
+}
+
 // updates lets through all creations and deletions, and those updates of T that changed says yes to.
 func updates[T client.Object](changed func(before, after T) bool) predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {

@@ -41,7 +41,9 @@ render() { # template flag… > manifest, without the labels and annotations by 
 }
 mkdir -p config/manager config/agent config/rbac config/uninstall
 render manager/deployment.yaml >config/manager/deployment.yaml
+render manager/service.yaml >config/manager/service.yaml
 render agent/daemonset.yaml >config/agent/daemonset.yaml
+render agent/service.yaml >config/agent/service.yaml
 render rbac/serviceaccounts.yaml >config/rbac/serviceaccounts.yaml
 render rbac/manager-bindings.yaml >config/rbac/manager_bindings.yaml
 render rbac/agent-role.yaml >config/rbac/agent_role.yaml

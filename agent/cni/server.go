@@ -191,6 +191,7 @@ func (s *Server) handler() http.Handler {
 func (*Server) serve(w http.ResponseWriter, r *http.Request, verb protocol.Verb, serve func(context.Context, protocol.Request) (any, error)) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
+	begun := time.Now()
 	var request protocol.Request
 	var answer any
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&request)
@@ -199,9 +200,11 @@ func (*Server) serve(w http.ResponseWriter, r *http.Request, verb protocol.Verb,
 	} else {
 		answer, err = serve(ctx, request)
 	}
+	verbSeconds.WithLabelValues(string(verb)).Observe(time.Since(begun).Seconds())
 	logger := log.FromContext(ctx).WithValues("verb", verb, "containerID", request.ContainerID)
 	status := http.StatusOK
 	if err != nil {
+		verbErrors.WithLabelValues(string(verb)).Inc()
 		if verb == protocol.Status {
 			// Runtimes ask every few seconds, and report the answer as the node's condition.
 			logger = logger.V(1)

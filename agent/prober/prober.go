@@ -92,16 +92,16 @@ type target struct {
 
 // news is what of the evidence a pass is asked for.
 type news struct {
-	path              model.Path
-	standing          model.Standing
-	mtu               int
-	silent, corrupted bool
+	path                       model.Path
+	standing                   model.Standing
+	mtu                        int
+	unheard, silent, corrupted bool
 }
 
 // newsOf returns what there is to say of a choice. A path that has just become suspect
 // is news only if it stays so.
 func newsOf(taken model.Path, proof model.Proof, corrupted bool) news {
-	n := news{path: taken, standing: proof.Standing, mtu: proof.MTU, silent: proof.Silent, corrupted: corrupted}
+	n := news{path: taken, standing: proof.Standing, mtu: proof.MTU, unheard: proof.Unheard, silent: proof.Silent, corrupted: corrupted}
 	if n.standing == model.Suspect && !n.silent {
 		n.standing = model.Proven
 	}

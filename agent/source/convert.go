@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"k8s.io/utils/ptr"
+
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -24,6 +26,7 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		MaxBlocks:  int(n.Spec.NodeBlocks.Max),
 		Exhausted:  exhausted(n.Status.Ranges),
 		Denied:     model.DeniedPackets(n.Spec.Policy.Denied),
+		Generation: n.Generation,
 	}
 	if n.Spec.MTU != nil {
 		out.MTU = int(*n.Spec.MTU)
@@ -73,12 +76,13 @@ func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 		return model.Block{}, fmt.Errorf("NodeSubnet %s: cidr: %w", s.Name, err)
 	}
 	b := model.Block{
-		Name:    s.Name,
-		CIDR:    p.Masked(),
-		Node:    s.Spec.Node,
-		State:   model.BlockState(s.Spec.State),
-		Labels:  s.Spec.NodeLabels,
-		Created: s.CreationTimestamp.Time,
+		Name:        s.Name,
+		CIDR:        p.Masked(),
+		Node:        s.Spec.Node,
+		State:       model.BlockState(s.Spec.State),
+		Labels:      s.Spec.NodeLabels,
+		AgentSilent: ptr.Deref(s.Spec.AgentNotResponding, false),
+		Created:     s.CreationTimestamp.Time,
 
 		Generation: s.Generation,
 	}

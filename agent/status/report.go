@@ -66,7 +66,7 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 		Conditions:   slices.Clone(previous),
 		AgentVersion: version,
 		Pods:         ptr.To(int32(len(r.Pods))), //nolint:gosec // A node has some hundred pods.
-		Paths:        paths(r.Plan.Paths),
+		Paths:        paths(r),
 	}
 	for _, e := range r.Host.Endpoints {
 		st.Endpoints = append(st.Endpoints, e.Addr.String())
@@ -103,7 +103,11 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	}
 	for _, c := range conditions {
 		c.ObservedGeneration = generation
-		meta.SetStatusCondition(&st.Conditions, c)
+		was := meta.FindStatusCondition(st.Conditions, c.Type)
+		if changed := was != nil && was.Reason != c.Reason; meta.SetStatusCondition(&st.Conditions, c) && changed {
+			// That paths are other ones than before, and still proven, is a transition too.
+			meta.FindStatusCondition(st.Conditions, c.Type).LastTransitionTime = metav1.Now()
+		}
 	}
 	if r.Removed {
 		meta.SetStatusCondition(&st.Conditions, metav1.Condition{
@@ -114,6 +118,7 @@ func Build(r Report, previous []metav1.Condition, generation int64, version stri
 	} else {
 		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionRemoved)
 	}
+	st.Summary = summary(st)
 	// What is written has whole seconds, and is compared with what was.
 	for i := range st.Conditions {
 		st.Conditions[i].LastTransitionTime = metav1.NewTime(st.Conditions[i].LastTransitionTime.Truncate(time.Second))

@@ -114,7 +114,7 @@ func TestPathsAreCountedAndExceptionsBounded(t *testing.T) {
 		choices = append(choices, model.PathChoice{Node: "b", Path: model.PathOverlay, Message: "not routable"})
 	}
 	choices = append(choices, model.PathChoice{Path: model.PathRouted}, model.PathChoice{Path: model.PathDown})
-	got := paths(choices)
+	got := paths(Report{Plan: model.Plan{Paths: choices}})
 	g.Expect([]int32{*got.Routed, *got.Overlay, *got.Down}).To(gomega.Equal([]int32{1, 2 * maxExceptions, 1}))
 	g.Expect(got.Exceptions).To(gomega.HaveLen(maxExceptions))
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +21,7 @@ import (
 )
 
 // FieldOwner owns the fields of NodeNetwork.status in server-side apply.
-const FieldOwner = "podnet-agent"
+const FieldOwner = podnetv1alpha1.AgentFieldOwner
 
 // writeInterval is the least time between two writes, so that a burst of pods
 // does not become a burst of writes to the API server.
@@ -52,6 +51,11 @@ type Writer struct {
 	// tried to write, and told what was written in full: a CRD that is older than the agent
 	// does not take all of it. They are Run's alone.
 	known, attempted, told *podnetv1alpha1.NodeNetworkStatus
+	// object is the object as it was last read, said are the reasons of the conditions of
+	// which users were told, and waited since when others wait for it. They are Run's alone.
+	object *podnetv1alpha1.NodeNetwork
+	said   map[string]string
+	waited map[string]time.Time
 }
 
 // NewWriter returns a Writer; set its fields before Run.
@@ -63,6 +67,7 @@ func NewWriter(w Writer) *Writer {
 // Report hands over what the newest pass found. It never blocks: of reports that
 // were not written yet only the newest counts. It is for one caller at a time.
 func (w *Writer) Report(r Report) {
+	recordReport(r)
 	for {
 		select {
 		case w.reports <- r:
@@ -137,6 +142,7 @@ func (w *Writer) again(r Report) {
 func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if w.known != nil && !read {
 		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); same(&st, w.known) || same(&st, w.told) {
+			w.tell(st.Conditions, time.Now())
 			return nil
 		}
 	}
@@ -145,15 +151,19 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 		return fmt.Errorf("read NodeNetwork %s: %w", w.Node, err)
 	}
 	// A write whose answer was lost may have been done all the same.
-	if w.known != nil && w.Restored != nil && !same(&nn.Status, w.known) && !same(&nn.Status, w.attempted) {
+	if w.known != nil && w.Restored != nil && !wrote(&nn.Status, w.known) && !wrote(&nn.Status, w.attempted) {
 		w.Restored()
 	}
 	if !same(&nn.Status, w.known) {
 		w.told = nil
 	}
-	w.known = nn.Status.DeepCopy()
+	w.known, w.object = nn.Status.DeepCopy(), &nn
+	if w.said == nil {
+		w.said = reasons(nn.Status.Conditions)
+	}
 	st := Build(r, nn.Status.Conditions, nn.Generation, w.Version)
 	if same(&st, &nn.Status) || same(&st, w.told) {
+		w.tell(st.Conditions, time.Now())
 		return nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
@@ -168,8 +178,8 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if err := errors.Join(err, runtime.DefaultUnstructuredConverter.FromUnstructured(written, w.attempted)); err != nil {
 		return fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
 	}
-	w.event(&nn, nn.Status.Conditions, st.Conditions)
 	w.known, w.told = w.attempted, &st
+	w.tell(st.Conditions, time.Now())
 	return nil
 }
 
@@ -177,23 +187,20 @@ func same(a, b *podnetv1alpha1.NodeNetworkStatus) bool {
 	return b != nil && equality.Semantic.DeepEqual(*a, *b)
 }
 
-// event tells of a condition that changed its reason, good or bad.
-func (w *Writer) event(nn *podnetv1alpha1.NodeNetwork, before, after []metav1.Condition) {
-	for _, c := range after {
-		was := meta.FindStatusCondition(before, c.Type)
-		if was != nil && was.Reason == c.Reason {
-			continue
-		}
-		kind := corev1.EventTypeNormal
-		good := metav1.ConditionTrue
-		if c.Type == podnetv1alpha1.ConditionPathMTUReduced {
-			good = metav1.ConditionFalse
-		}
-		if c.Status != good || c.Reason == podnetv1alpha1.ReasonDegraded {
-			kind = corev1.EventTypeWarning
-		}
-		w.Recorder.Eventf(nn, nil, kind, c.Reason, "Report"+c.Type, "%s", c.Message)
+// wrote reports whether a status is what was written, apart from what the manager writes
+// into it of an agent that does not respond.
+func wrote(is, written *podnetv1alpha1.NodeNetworkStatus) bool {
+	if written == nil {
+		return false
 	}
+	is = is.DeepCopy()
+	for i, c := range is.Conditions {
+		if was := meta.FindStatusCondition(written.Conditions, c.Type); was != nil && c.Reason == podnetv1alpha1.ReasonAgentNotResponding {
+			is.Conditions[i] = *was
+			is.Summary.Problem, is.Summary.Message = written.Summary.Problem, written.Summary.Message
+		}
+	}
+	return equality.Semantic.DeepEqual(*is, *written)
 }
 
 func observed(conditions []metav1.Condition) int64 {

@@ -62,6 +62,18 @@ func TestWriterNoticesThatItsStatusWasPutBack(t *testing.T) {
 	write(Report{RollCall: "two"}, true)
 	g.Expect(restored).To(gomega.BeZero(), "what was written is there")
 
+	marked := *get().Status.DeepCopy()
+	for i := range marked.Conditions {
+		if marked.Conditions[i].Type == podnetv1alpha1.ConditionProgrammed {
+			marked.Conditions[i].Status, marked.Conditions[i].Reason = metav1.ConditionUnknown, podnetv1alpha1.ReasonAgentNotResponding
+		}
+	}
+	marked.Summary.Problem, marked.Summary.Message = podnetv1alpha1.ReasonAgentNotResponding, "Gone."
+	putBack(marked)
+	write(Report{RollCall: "two"}, true)
+	g.Expect(restored).To(gomega.BeZero(), "the manager said that the agent did not respond")
+	g.Expect(get().Status.Summary.Message).NotTo(gomega.Equal("Gone."), "it was overwritten")
+
 	putBack(backup)
 	write(Report{RollCall: "two"}, false)
 	g.Expect(restored).To(gomega.BeZero(), "nobody looked")

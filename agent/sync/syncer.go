@@ -99,6 +99,8 @@ type Config struct {
 	// Repaired, unless it is nil, is told what others had changed and a pass put
 	// right. It must not block.
 	Repaired func([]diff.Repair)
+	// PathsChanged, unless it is nil, is told which paths were changed. It must not block.
+	PathsChanged func([]status.PathChange)
 	// Serve is called after the first pass that left the node able to carry pods,
 	// and now and then after later ones.
 	Serve func(ctx context.Context) error
@@ -308,7 +310,9 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 		s.fatal = fatalOf(report.Problems)
 		return report, nil
 	}
+	before := s.plan
 	s.cluster, s.plan = &cluster, &wanted
+	s.tell(ctx, before, wanted)
 	missing, err := s.apply(ctx, wanted.State)
 	if err != nil {
 		// Peers that cannot be reached, for one, are no reason to keep pods waiting.

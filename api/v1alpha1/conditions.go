@@ -19,13 +19,14 @@ const (
 	// ReasonInvalid: a part of the policy cannot be read; the message says which, and what follows.
 	ReasonInvalid = "Invalid"
 
-	// ConditionConverged says, on a RouteMode, whether all paths that it decides are as it asks.
+	// ConditionConverged says, on a RouteMode, whether all paths that it decides are as it asks, and on a PodNetwork
+	// whether all paths are as the PodNetwork and the RouteModes ask.
 	ConditionConverged = "Converged"
 	// ReasonConverged: they are.
 	ReasonConverged = "Converged"
 	// ReasonNodesDiverge: some are not; the message counts the nodes and says why for the first few.
 	ReasonNodesDiverge = "NodesDiverge"
-	// ReasonNodesPending: agents have not put the present RouteMode in force yet; the message names the first few nodes.
+	// ReasonNodesPending: agents have not put the present object in force yet; the message names the first few nodes.
 	ReasonNodesPending = "NodesPending"
 
 	// ConditionOverridden says, on a RouteMode, whether another one decides for pairs of nodes that it selects too.
@@ -39,7 +40,7 @@ const (
 	ConditionReady = "Ready"
 	// ReasonAllNodesReady: every node's agent has programmed the network.
 	ReasonAllNodesReady = "AllNodesReady"
-	// ReasonNodesNotReady: some nodes' agents have not; the message names the first few.
+	// ReasonNodesNotReady: some nodes' agents have not, or do not respond; the message names the first few.
 	ReasonNodesNotReady = "NodesNotReady"
 	// ReasonNoNodes: the cluster has no node yet.
 	ReasonNoNodes = "NoNodes"
@@ -104,6 +105,9 @@ const (
 	ReasonKernelError = "KernelError"
 	// ReasonDegraded: the node carries pods, yet some of what was asked could not be done.
 	ReasonDegraded = "Degraded"
+	// ReasonAgentNotResponding, on Programmed=Unknown and PathsProven=Unknown: the node's agent has not reported for a
+	// minute. The manager says so, and the agent overwrites it when it is back.
+	ReasonAgentNotResponding = "AgentNotResponding"
 
 	// ConditionAddressesServed says, on a NodeNetwork, whether all addresses of the node's pods lie in blocks that the node holds.
 	ConditionAddressesServed = "AddressesServed"
@@ -116,6 +120,10 @@ const (
 	ConditionPathsProven = "PathsProven"
 	// ReasonPathsProven: they do.
 	ReasonPathsProven = "PathsProven"
+	// ReasonSecondPath: they do, and Auto has taken the path that it does not prefer to some nodes; the message names the first few.
+	ReasonSecondPath = "SecondPath"
+	// ReasonOtherPath: they do, and to some nodes it is not the path that was asked for; the message names the first few.
+	ReasonOtherPath = "OtherPath"
 	// ReasonPathDown: to some blocks there is no path, or no probe comes back by any; the message names the first few nodes.
 	ReasonPathDown = "PathDown"
 	// ReasonUnproven: some paths have not been proven yet, or failed; the message names the first few nodes.

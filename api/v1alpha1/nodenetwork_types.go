@@ -108,6 +108,11 @@ type PathException struct {
 	// +kubebuilder:validation:MaxLength=16
 	Path string `json:"path,omitempty"`
 
+	// diverging says that the path is not the one asked for.
+	//
+	// +optional
+	Diverging bool `json:"diverging,omitempty"`
+
 	// message says why the path is not the one asked for, or not the one that Auto
 	// prefers, or what is wrong with it.
 	//
@@ -157,7 +162,8 @@ type PathsStatus struct {
 	// +optional
 	Overlay *int32 `json:"overlay,omitempty"`
 
-	// down is the number of blocks that cannot be reached.
+	// down is the number of blocks that cannot be reached: there is no path to them, or no
+	// probe has come back by any for ten seconds. They are not among routed and overlay.
 	//
 	// +optional
 	Down *int32 `json:"down,omitempty"`
@@ -166,6 +172,18 @@ type PathsStatus struct {
 	//
 	// +optional
 	Proven *int32 `json:"proven,omitempty"`
+
+	// diverging is the number of blocks whose path is not the one that the PodNetwork, or
+	// a RouteMode, asks for.
+	//
+	// +optional
+	Diverging *int32 `json:"diverging,omitempty"`
+
+	// networkGeneration is the generation of the PodNetwork that the paths follow from.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	NetworkGeneration int64 `json:"networkGeneration,omitempty"`
 
 	// exceptions are the first few blocks whose path is not the one asked for, or not
 	// the one that Auto prefers, or does not carry all packets.
@@ -208,6 +226,46 @@ type Finding struct {
 	// +kubebuilder:validation:items:MaxLength=43
 	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="each of cidrs must be a CIDR like 192.168.0.0/16"
 	CIDRs []string `json:"cidrs,omitempty"`
+}
+
+// NodeNetworkSummary is the rest of a status in the form in which kubectl prints it.
+//
+// +kubebuilder:validation:MinProperties=1
+type NodeNetworkSummary struct {
+	// problem is the reason of the worst condition; empty where nothing is wrong.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Problem string `json:"problem,omitempty"`
+
+	// message is the message of the worst condition.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+
+	// blocks are the blocks that the node holds, and those that its pods use, separated by commas.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Blocks string `json:"blocks,omitempty"`
+
+	// ipv4 are the IPv4 addresses that pods have, of those that they can have, such as 7/252.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	IPv4 string `json:"ipv4,omitempty"`
+
+	// ipv6 are the IPv6 addresses that pods have, of those that they can have, such as 7/2^64.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	IPv6 string `json:"ipv6,omitempty"`
 }
 
 // NodeNetworkStatus is what a node's agent found and did.
@@ -293,6 +351,11 @@ type NodeNetworkStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	Findings []Finding `json:"findings,omitempty"`
 
+	// summary is what kubectl prints of all this.
+	//
+	// +optional
+	Summary NodeNetworkSummary `json:"summary,omitempty,omitzero"`
+
 	// agentVersion is the version of the agent that wrote this status.
 	//
 	// +optional
@@ -302,7 +365,8 @@ type NodeNetworkStatus struct {
 }
 
 // NodeNetwork is what the agent of the node of the same name reports. Its status
-// is written by that agent alone, and no agent watches it.
+// is written by that agent, and no agent watches it. The manager writes into it that
+// the agent does not respond.
 //
 // +genclient
 // +genclient:nonNamespaced
@@ -310,19 +374,21 @@ type NodeNetworkStatus struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=nnet,categories=podnet
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].reason`
 // +kubebuilder:printcolumn:name="Proven",type=string,JSONPath=`.status.conditions[?(@.type=="PathsProven")].status`
 // +kubebuilder:printcolumn:name="Served",type=string,JSONPath=`.status.conditions[?(@.type=="AddressesServed")].status`
 // +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
-// +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.blocks[*].cidr`
-// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`
-// +kubebuilder:printcolumn:name="IPv4Used",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv4")].used`,priority=1
-// +kubebuilder:printcolumn:name="IPv4Total",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv4")].total`,priority=1
-// +kubebuilder:printcolumn:name="IPv6Used",type=integer,JSONPath=`.status.addresses[?(@.family=="IPv6")].used`,priority=1
+// +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.summary.blocks`
+// +kubebuilder:printcolumn:name="IPv4",type=string,JSONPath=`.status.summary.ipv4`
+// +kubebuilder:printcolumn:name="IPv6",type=string,JSONPath=`.status.summary.ipv6`
 // +kubebuilder:printcolumn:name="Routed",type=integer,JSONPath=`.status.paths.routed`
 // +kubebuilder:printcolumn:name="Overlay",type=integer,JSONPath=`.status.paths.overlay`
-// +kubebuilder:printcolumn:name="Down",type=integer,JSONPath=`.status.paths.down`,priority=1
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].message`,priority=1
+// +kubebuilder:printcolumn:name="Down",type=integer,JSONPath=`.status.paths.down`
+// +kubebuilder:printcolumn:name="Problem",type=string,JSONPath=`.status.summary.problem`
+// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods`,priority=1
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.status.interface`,priority=1
+// +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.status.mtu`,priority=1
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.agentVersion`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.summary.message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type NodeNetwork struct {
 	metav1.TypeMeta `json:",inline"`

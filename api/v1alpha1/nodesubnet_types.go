@@ -108,6 +108,13 @@ type NodeSubnetSpec struct {
 	// +kubebuilder:validation:items:MaxLength=39
 	// +kubebuilder:validation:items:XValidation:rule="isIP(self)",message="each of nodeAddresses must be an IP address"
 	NodeAddresses []string `json:"nodeAddresses,omitempty"`
+
+	// agentNotResponding says that the node's agent has stopped reporting. Then the
+	// agents of other nodes, whose probes it does not answer, hold that against this
+	// node and not against their own.
+	//
+	// +optional
+	AgentNotResponding *bool `json:"agentNotResponding,omitempty"`
 }
 
 // MaxNodeAddresses is how many nodeAddresses a NodeSubnet may have.
@@ -126,8 +133,10 @@ const MaxNodeAddresses = 32
 // +kubebuilder:selectablefield:JSONPath=`.spec.network`
 // +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`
-// +kubebuilder:printcolumn:name="Endpoints",type=string,JSONPath=`.spec.endpoints`
+// +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=`.spec.endpoints[0]`
+// +kubebuilder:printcolumn:name="Endpoint2",type=string,JSONPath=`.spec.endpoints[1]`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.spec.state`
+// +kubebuilder:printcolumn:name="AgentNotResponding",type=boolean,JSONPath=`.spec.agentNotResponding`,priority=1
 // +kubebuilder:printcolumn:name="Network",type=string,JSONPath=`.spec.network`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).ip().family() == 6 || self.metadata.name == self.spec.cidr.replace('/', '-')",message="the name of a NodeSubnet must be its cidr with - for /, such as 10.244.3.0-24: the name is what keeps a block from being given out twice"

@@ -353,11 +353,59 @@ type RangeStatus struct {
 	Remaining []NodePods `json:"remaining,omitempty"`
 }
 
+// PodNetworkSummary is the rest of a status in the form in which kubectl prints it.
+// What it says of ranges is in their order, separated by commas.
+//
+// +kubebuilder:validation:MinProperties=1
+type PodNetworkSummary struct {
+	// problem is the reason of the worst condition; empty where nothing is wrong.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Problem string `json:"problem,omitempty"`
+
+	// message is the message of the worst condition, its first 1,024 bytes.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+
+	// ranges are the ranges; those that are Draining are marked.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Ranges string `json:"ranges,omitempty"`
+
+	// blocks are the blocks of each range that are allocated, of those that it has, such as 3/256.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Blocks string `json:"blocks,omitempty"`
+
+	// addresses are the addresses of each range that pods have, of those that it has, such as 40/64512 or 40/2^80.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Addresses string `json:"addresses,omitempty"`
+
+	// nodes are the nodes whose agent has programmed the network, of those that there are, such as 3/3.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	Nodes string `json:"nodes,omitempty"`
+}
+
 // PodNetworkStatus says what the network is.
 //
 // +kubebuilder:validation:MinProperties=1
 type PodNetworkStatus struct {
-	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
+	// conditions are Accepted, Ready, Converged, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
 	// EndpointsRefused.
 	//
 	// +optional
@@ -389,10 +437,15 @@ type PodNetworkStatus struct {
 	// +optional
 	NodesTotal *int32 `json:"nodesTotal,omitempty"`
 
-	// nodesReady is the number of nodes whose agent has programmed the network.
+	// nodesReady is the number of nodes whose agent has programmed the network, and responds.
 	//
 	// +optional
 	NodesReady *int32 `json:"nodesReady,omitempty"`
+
+	// summary is what kubectl prints of all this.
+	//
+	// +optional
+	Summary PodNetworkSummary `json:"summary,omitempty,omitzero"`
 }
 
 // PodNetwork is one flat network of pods. This version serves one, named default.
@@ -402,13 +455,18 @@ type PodNetworkStatus struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=pnet,categories=podnet
-// +kubebuilder:printcolumn:name="Ranges",type=string,JSONPath=`.spec.ranges[*].cidr`
+// +kubebuilder:printcolumn:name="Ranges",type=string,JSONPath=`.status.summary.ranges`
+// +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.summary.blocks`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.routeMode`
-// +kubebuilder:printcolumn:name="Attachment",type=string,JSONPath=`.spec.attachment`
-// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodesTotal`
-// +kubebuilder:printcolumn:name="NodesReady",type=integer,JSONPath=`.status.nodesReady`
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.summary.nodes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Converged",type=string,JSONPath=`.status.conditions[?(@.type=="Converged")].status`
+// +kubebuilder:printcolumn:name="Exhausted",type=string,JSONPath=`.status.conditions[?(@.type=="Exhausted")].status`
+// +kubebuilder:printcolumn:name="Problem",type=string,JSONPath=`.status.summary.problem`
+// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.status.summary.addresses`,priority=1
+// +kubebuilder:printcolumn:name="Attachment",type=string,JSONPath=`.spec.attachment`,priority=1
+// +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.spec.mtu`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.summary.message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="oldSelf.spec.ranges.all(o, self.spec.ranges.exists(n, n.cidr == o.cidr) || (has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)))",messageExpression="oldSelf.spec.ranges.map(o, !self.spec.ranges.exists(n, n.cidr == o.cidr) && !(has(o.state) && o.state == 'Draining' && has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated) && s.blocksAllocated == 0)), 'range ' + o.cidr + ' cannot be removed: ' + (!has(o.state) || o.state != 'Draining' ? 'it is Active. Set its state to Draining first, and wait until its status says that no block of it is allocated' : has(oldSelf.status) && has(oldSelf.status.ranges) && oldSelf.status.ranges.exists(s, s.cidr == o.cidr && has(s.state) && s.state == 'Draining' && has(s.blocksAllocated)) ? 'nodes hold blocks of it. End the pods that have addresses of it, and wait: status.ranges counts the blocks and names nodes' : 'its status does not say yet that it drains. Wait for the manager'))[0]",message="a range can be removed only when it is Draining and its status says that no block of it is allocated: set its state to Draining first and wait"
 // +kubebuilder:validation:XValidation:rule="self.spec.ranges.all(n, oldSelf.spec.ranges.all(o, n.cidr != o.cidr || (has(n.nodePrefixLength) ? (has(o.nodePrefixLength) && n.nodePrefixLength == o.nodePrefixLength) : !has(o.nodePrefixLength))))",message="nodePrefixLength of a range never changes: add another range and drain this one"

@@ -114,6 +114,9 @@ type RouteModeStatus struct {
 // +kubebuilder:printcolumn:name="NodesConverged",type=integer,JSONPath=`.status.nodesConverged`
 // +kubebuilder:printcolumn:name="Converged",type=string,JSONPath=`.status.conditions[?(@.type=="Converged")].status`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Overridden",type=string,JSONPath=`.status.conditions[?(@.type=="Overridden")].status`
+// +kubebuilder:printcolumn:name="Proof",type=string,JSONPath=`.spec.proof`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Converged")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type RouteMode struct {
 	metav1.TypeMeta `json:",inline"`

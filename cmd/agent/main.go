@@ -10,12 +10,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap/zapcore"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cri"
+	"github.com/podnet/podnet/internal/logs"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/version"
 )
@@ -34,6 +33,7 @@ func run() error {
 // options are the agent's flags.
 type options struct {
 	node          string
+	namespace     string
 	nodeIPs       []string
 	nodeInterface string
 	nodeCIDRs     []string
@@ -45,7 +45,7 @@ type options struct {
 	metrics       string
 	probes        string
 	fullInterval  time.Duration
-	logLevel      string
+	logs          logs.Options
 }
 
 func command() *cobra.Command {
@@ -58,11 +58,11 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 		Version:       version.Version,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			level, err := zapcore.ParseLevel(o.logLevel)
+			logger, err := o.logs.New()
 			if err != nil {
-				return fmt.Errorf("--log-level: %w", err)
+				return err
 			}
-			ctrl.SetLogger(zap.New(zap.Level(level)))
+			ctrl.SetLogger(logger)
 			endpoints, err := o.endpoints()
 			if err != nil {
 				return err
@@ -72,6 +72,7 @@ func command() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node's Node object (default $NODE_NAME)")
+	f.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "podnet's own namespace, in which the agent renews a Lease; empty: it renews none (default $POD_NAMESPACE)")
 	f.StringSliceVar(&o.nodeIPs, "node-ips", split(os.Getenv("HOST_IPS")), "addresses that Kubernetes knows this node by at first; the agent follows its Node (default $HOST_IPS)")
 	f.StringVar(&o.nodeInterface, "node-interface", "", "regular expression for the interface whose addresses other nodes shall use; empty: that of --node-ips")
 	f.StringSliceVar(&o.nodeCIDRs, "node-cidr", nil, "networks out of which this node's address shall be chosen; for each family given, only these")
@@ -81,10 +82,10 @@ func command() *cobra.Command {
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the runtime's folder for CNI configuration")
 	f.StringVar(&o.criEndpoint, "runtime-endpoint", "", "socket on the node by which the container runtime is asked which pods there are; none: it is not asked "+
 		"(default the first that exists of "+strings.Join(cri.Sockets, ", ")+")")
-	f.StringVar(&o.metrics, "metrics-bind-address", "0", "address for metrics, such as 127.0.0.1:19083; 0 turns them off")
+	f.StringVar(&o.metrics, "metrics-bind-address", ":19083", "address on which metrics are served by HTTPS to who may read them; 0 turns them off")
 	f.StringVar(&o.probes, "health-probe-bind-address", "127.0.0.1:19082", "address for /healthz and /readyz; 0 turns them off")
 	f.DurationVar(&o.fullInterval, "full-interval", 30*time.Second, "time between passes over the whole of the node when nothing changes")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	o.logs.Define(f)
 	return cmd
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -10,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/status"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
@@ -17,13 +20,15 @@ import (
 // a large node. Those that come then are in the log and in the metrics alone.
 const noteQueue = 256
 
-// note is a warning that is to be recorded as an Event. client-go takes it for a repetition of one
+// note is what is to be recorded as an Event. client-go takes it for a repetition of one
 // of the last minutes that has the same reason, action and related object: then that
 // one is counted, and the text is lost. So what is to be told of each of several objects
 // has them as related objects.
 type note struct {
 	// reason and action are as in events.k8s.io.
 	reason, action, text string
+	// normal says that all is as it should be; else the Event is a warning.
+	normal bool
 	// regarding is what the note is about; nil for the node's NodeNetwork.
 	regarding *corev1.ObjectReference
 	// related is what it is about besides; it may be nil.
@@ -80,7 +85,11 @@ func (n *notes) record(ctx context.Context, what note) error {
 	if what.related != nil {
 		related = what.related
 	}
-	n.recorder.Eventf(regarding, related, corev1.EventTypeWarning, what.reason, what.action, "%s", what.text)
+	kind := corev1.EventTypeWarning
+	if what.normal {
+		kind = corev1.EventTypeNormal
+	}
+	n.recorder.Eventf(regarding, related, kind, what.reason, what.action, "%s", what.text)
 	return nil
 }
 
@@ -90,7 +99,24 @@ func podReference(namespace, name, uid string) *corev1.ObjectReference {
 }
 
 // driftRepaired is the note on what others had changed in the kernel. Drift that goes
-// on becomes one Event, whose series counts.
-func driftRepaired(text string) note {
-	return note{reason: "DriftRepaired", action: "RepairDrift", text: text}
+// on in the same way becomes one Event, whose series counts.
+func (n *notes) driftRepaired(text string) note {
+	return note{reason: "DriftRepaired", action: "RepairDrift", text: text, related: n.told(text)}
+}
+
+// pathChanged is the note on paths that changed.
+func (n *notes) pathChanged(text string, changes []status.PathChange) note {
+	return note{
+		reason: "PathChanged", action: "ChangePath", text: text, normal: !status.Divergent(changes), related: n.told(text),
+	}
+}
+
+// told is a related object by which notes with different texts are told apart: client-go
+// would else count the later ones, and lose what they say.
+func (n *notes) told(text string) *corev1.ObjectReference {
+	sum := fnv.New64a()
+	_, _ = sum.Write([]byte(text)) // It never fails (hash.Hash).
+	return &corev1.ObjectReference{
+		APIVersion: podnetv1alpha1.GroupVersion.String(), Kind: "NodeNetwork", Name: n.node, FieldPath: fmt.Sprintf("note/%x", sum.Sum64()),
+	}
 }

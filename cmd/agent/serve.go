@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,17 +15,21 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/connrotation"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/podnet/podnet/agent/admission"
 	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/heartbeat"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
 	"github.com/podnet/podnet/agent/policy"
@@ -63,7 +68,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Node: o.node, Version: version.Version, Restored: src.Renew,
 	})
 	events := newNotes(mgr.GetAPIReader(), recorder, o.node)
-	drifts := status.NewDrifts(func(text string) { events.add(driftRepaired(text)) })
+	drifts := status.NewDrifts(func(text string, _ []diff.Repair) { events.add(events.driftRepaired(text)) })
+	changes := status.NewPathChanges(func(text string, first []status.PathChange) { events.add(events.pathChanged(text, first)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
 	var server *cni.Server
@@ -98,6 +104,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
 		Repaired:     drifts.Add,
+		PathsChanged: changes.Add,
 		FullInterval: o.fullInterval,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
@@ -110,7 +117,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
-	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, syncer.Watch, paths.Run,
+	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, syncer.Watch, paths.Run, beating(mgr, o, syncer),
 		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), syncer.Run), after(src.Synced(), guard.Run),
 		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
 		func(ctx context.Context) error { return hear(ctx, src, syncer) },
@@ -130,11 +137,25 @@ func newEnforcer(o options, src *source.Source, k *kernel.Kernel, book *cni.Book
 		Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval,
 		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
 	})
-	if err := metrics.Registry.Register(enforcer); err != nil {
-		return nil, fmt.Errorf("register the metrics of network policy: %w", err)
+	if err := errors.Join(metrics.Registry.Register(enforcer), metrics.Registry.Register(version.Metric("agent"))); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	src.WatchPolicies(enforcer.Trigger)
 	return enforcer, nil
+}
+
+// beating renews the Lease that shows that the agent is alive.
+func beating(mgr manager.Manager, o options, syncer *sync.Syncer) manager.RunnableFunc {
+	if o.namespace == "" {
+		return func(ctx context.Context) error {
+			log.FromContext(ctx).Info("renewing no Lease, as --namespace does not say where: the manager goes by the node's kubelet")
+			return nil
+		}
+	}
+	return heartbeat.New(heartbeat.Config{
+		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Clock: clock.RealClock{},
+		Namespace: o.namespace, Node: o.node, Removed: syncer.Removed,
+	}).Run
 }
 
 // hear keeps the source up to date until ctx ends.
@@ -234,8 +255,14 @@ func newManager(o options) (manager.Manager, *connrotation.Dialer, error) {
 		}
 	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme:                 scheme,
-		Metrics:                metricsserver.Options{BindAddress: o.metrics},
+		Scheme: scheme,
+		Metrics: metricsserver.Options{
+			BindAddress:    o.metrics,
+			SecureServing:  true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			// HTTP/2 lets a client reset streams faster than a server can end them (CVE-2023-44487).
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }},
+		},
 		HealthProbeBindAddress: o.probes,
 	})
 	if err != nil {

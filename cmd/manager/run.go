@@ -6,26 +6,31 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/podnet/podnet/controllers"
 	"github.com/podnet/podnet/internal/restored"
+	"github.com/podnet/podnet/internal/version"
 )
 
 // runOptions are the flags of the manager itself.
 type runOptions struct {
 	leaderElect             bool
 	leaderElectionNamespace string
+	namespace               string
 	metricsAddress          string
 	probeAddress            string
 }
@@ -47,6 +52,7 @@ func runCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&o.leaderElect, "leader-elect", false, "work only while holding the lease, so that several managers can run")
 	flags.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "namespace of the lease; empty means that of the pod")
+	flags.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "podnet's own namespace, in which agents renew Leases (default $POD_NAMESPACE)")
 	flags.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "address on which metrics are served by HTTPS to who may read them; 0 turns them off")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", "127.0.0.1:8081", "address of /healthz and /readyz; 0 turns them off")
 	return cmd
@@ -54,11 +60,15 @@ func runCommand() *cobra.Command {
 
 func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) error {
 	warmup := true
+	// Nobody here reads who wrote which field, and it is a large part of an object.
+	cached := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	if o.namespace != "" {
+		cached.ByObject = map[client.Object]cache.ByObject{&coordinationv1.Lease{}: controllers.LeaseCache(o.namespace)}
+	}
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: controllers.Scheme(),
 		Client: client.Options{Cache: controllers.CacheOptions()},
-		// Nobody here reads who wrote which field, and it is a large part of an object.
-		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:  cached,
 		// A standby keeps its caches warm and can take over at once.
 		Controller:                    config.Controller{EnableWarmup: &warmup},
 		LeaderElection:                o.leaderElect,
@@ -77,8 +87,11 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 	if err != nil {
 		return fmt.Errorf("making the manager: %w", err)
 	}
-	if err := controllers.Setup(ctx, mgr); err != nil {
+	if err := controllers.Setup(ctx, mgr, o.namespace); err != nil {
 		return fmt.Errorf("setting up the controllers: %w", err)
+	}
+	if err := metrics.Registry.Register(version.Metric("manager")); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
 	}
 	// Its caches would never be right again: a new process has new ones.
 	guard := &restored.Watcher{Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Interval: restoredInterval}

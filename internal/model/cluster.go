@@ -88,6 +88,8 @@ type Network struct {
 	Exhausted [2]bool
 	// Denied says how packets that network policy denies are told of.
 	Denied DeniedPackets
+	// Generation counts the changes of the object's spec.
+	Generation int64
 }
 
 // Block is a NodeSubnet: a block of pod addresses held by a node.
@@ -109,6 +111,8 @@ type Block struct {
 	Created time.Time
 	// Generation counts the changes of the object's spec.
 	Generation int64
+	// AgentSilent says that the agent of the node that holds the block does not respond.
+	AgentSilent bool
 	// Vanished says that the object is gone although it was never released: the
 	// block is served for a while, so that whoever holds it can have it back.
 	Vanished bool

@@ -46,9 +46,9 @@ type Proof struct {
 	// Answers says that the last few probes have all come back. A path that failed may
 	// have to be steady for longer before it is proven again.
 	Answers bool
-	// Silent says that no probe has come back for a minute, and New that the path is known
-	// for less than that and was never proven.
-	Silent, New bool
+	// Unheard says that no probe has come back for some seconds, Silent that none has for a
+	// minute, and New that the path is known for less than that and was never proven.
+	Unheard, Silent, New bool
 	// MTU is the largest packet in bytes that comes back; 0 where that is as large
 	// as the interface carries, or not known.
 	MTU int
@@ -91,6 +91,8 @@ type PathChoice struct {
 	PathQuestion
 	Node  string
 	Block netip.Prefix
+	// NodeSilent says that the other node's agent does not respond.
+	NodeSilent bool
 	// Cell is the prefix by which the kernel notes that this node sends to the block.
 	Cell netip.Prefix
 	// RouteMode is the name of the RouteMode that asks; empty where the PodNetwork does.

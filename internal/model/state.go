@@ -315,6 +315,8 @@ type Plan struct {
 	State State
 	// Paths are the paths to all blocks of other nodes, sorted by block.
 	Paths []PathChoice
+	// NetworkGeneration is the generation of the PodNetwork that the plan follows from.
+	NetworkGeneration int64
 	// RouteModes are those that are in force, the strongest first.
 	RouteModes []RouteMode
 	// Problems in the order of their discovery.

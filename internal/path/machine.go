@@ -14,8 +14,10 @@ const (
 	// path's probes of the same moment come back, before it has failed. What keeps the
 	// other node from answering at all is no failure of a path.
 	missesToFail = 3
-	// silence is how long no round has come back before that is said, and youth how long
-	// it is no news that a path is not proven yet.
+	// lull is how long no round has come back before that is counted: an agent that
+	// is restarted is back by then. silence is how long before it is said of a node, and youth
+	// how long it is no news that a path is not proven yet.
+	lull    = 10 * time.Second
 	silence = time.Minute
 	youth   = time.Minute
 	// freshness is how long after an answer a path may take over.
@@ -287,6 +289,7 @@ func (m Machine) Evidence(now time.Time) model.Evidence {
 		if t.answered.After(heard) {
 			heard = t.answered
 		}
+		p.Unheard = t.missed >= doubtful && now.Sub(heard) >= lull
 		p.Silent = t.missed > 0 && now.Sub(heard) >= silence
 		p.New = !t.proved && (t.since.IsZero() || now.Sub(t.since) < youth)
 		p.Corrupted = t.bare >= missesToFail
@@ -309,7 +312,8 @@ func Weakest(all []model.Evidence) model.Evidence {
 				w.Standing = p.Standing
 			}
 			w.Fresh, w.Answers = w.Fresh && p.Fresh, w.Answers && p.Answers
-			w.Silent, w.New, w.Corrupted = w.Silent || p.Silent, w.New || p.New, w.Corrupted || p.Corrupted
+			w.Unheard, w.Silent = w.Unheard || p.Unheard, w.Silent || p.Silent
+			w.New, w.Corrupted = w.New || p.New, w.Corrupted || p.Corrupted
 			if w.MTU == 0 || p.MTU > 0 && p.MTU < w.MTU {
 				w.MTU = p.MTU
 			}

@@ -92,6 +92,26 @@ func TestSilenceIsSaidAfterAMinute(t *testing.T) {
 	}
 }
 
+// Who is restarted is back within some seconds; who is away for longer counts at once, long before it is said of its node.
+func TestBlockThatDoesNotAnswerIsUnheardWithinSeconds(t *testing.T) {
+	w := quiet(t)
+	unheard := func() bool { return w.machine.Evidence(w.now).Proofs[model.RoutedWay].Unheard }
+	w.answering = false
+	w.run(lull - time.Second)
+	if unheard() {
+		t.Error("an agent that is restarted counts as down")
+	}
+	w.run(3 * time.Second)
+	if !unheard() || w.machine.Evidence(w.now).Proofs[model.RoutedWay].Silent {
+		t.Errorf("after %s: %+v", lull, w.machine.Evidence(w.now))
+	}
+	w.answering = true
+	w.run(5 * time.Second)
+	if unheard() {
+		t.Error("the other node is back")
+	}
+}
+
 // Loss by chance takes packets from no path, and seldom an MTU.
 func TestRandomLossChangesNothing(t *testing.T) {
 	w := quiet(t)

@@ -40,7 +40,7 @@ func Build(c model.Cluster) model.Plan {
 	}
 	v.judge(paths)
 	return model.Plan{
-		State: s, Paths: paths, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe,
+		State: s, Paths: paths, NetworkGeneration: c.Network.Generation, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe,
 	}
 }
 

@@ -123,7 +123,7 @@ type ways struct {
 
 // choose chooses the path to a block.
 func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
-	c := model.PathChoice{PathQuestion: q, Node: w.block.Node, Block: w.block.CIDR}
+	c := model.PathChoice{PathQuestion: q, Node: w.block.Node, Block: w.block.CIDR, NodeSilent: w.block.AgentSilent}
 	if q.Possible()[model.RoutedWay] {
 		c.Limits[model.RoutedWay], c.Hops[model.RoutedWay] = v.mtu, fmt.Sprintf("%s by %s", w.hop.via, w.hop.link)
 	}

@@ -126,10 +126,10 @@ var _ = Describe("A block", func() {
 	It("is not given away by a manager whose watch lags", func(ctx context.Context) {
 		Expect(api.Create(ctx, podNetwork(blockRange("10.244.0.0/16", 24)))).To(Succeed())
 		startManager(func(o *ctrl.Options) {
-			o.Cache.ByObject = map[client.Object]cache.ByObject{&podnetv1alpha1.NodeSubnet{}: {Transform: func(object any) (any, error) {
+			o.Cache.ByObject[&podnetv1alpha1.NodeSubnet{}] = cache.ByObject{Transform: func(object any) (any, error) {
 				time.Sleep(150 * time.Millisecond)
 				return object, nil
-			}}}
+			}}
 		})
 		makeNode(ctx, "first", nil, "192.0.2.1")
 		Eventually(blocksOf).WithArguments(ctx, "first").Should(ConsistOf("10.244.0.0/24"))

@@ -8,12 +8,14 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	managerconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -36,6 +38,7 @@ func startManager(change ...func(*ctrl.Options)) (stop func()) {
 	options := ctrl.Options{
 		Scheme:  controllers.Scheme(),
 		Client:  client.Options{Cache: controllers.CacheOptions()},
+		Cache:   cache.Options{ByObject: map[client.Object]cache.ByObject{&coordinationv1.Lease{}: controllers.LeaseCache(namespace)}},
 		Metrics: metricsserver.Options{BindAddress: "0"},
 		// Several managers run in this process, one after the other and at once.
 		Controller: managerconfig.Controller{SkipNameValidation: ptr.To(true)},
@@ -45,7 +48,7 @@ func startManager(change ...func(*ctrl.Options)) (stop func()) {
 	}
 	mgr, err := ctrl.NewManager(as, options)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.Setup(ctx, mgr)).To(Succeed())
+	Expect(controllers.Setup(ctx, mgr, namespace)).To(Succeed())
 	ended, reported := make(chan error, 1), make(chan struct{})
 	go func() { ended <- mgr.Start(ctx) }()
 	go func() {

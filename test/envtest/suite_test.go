@@ -9,7 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	rbacv1 "k8s.io/api/rbac/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -33,10 +33,10 @@ var (
 )
 
 const (
-	// managerRole is the ClusterRole that is generated from the controllers' markers.
-	managerRole = "podnet-manager"
-	// managerUser holds that role and no other.
-	managerUser = "system:serviceaccount:podnet-system:podnet-manager"
+	// namespace is podnet's own.
+	namespace = "podnet-system"
+	// managerUser holds the roles that the manifests give the manager and no others.
+	managerUser = "system:serviceaccount:" + namespace + ":podnet-manager"
 )
 
 func TestEnvtest(t *testing.T) {
@@ -81,11 +81,8 @@ var _ = BeforeSuite(func(ctx context.Context) {
 func prepare(ctx context.Context) {
 	GinkgoHelper()
 	applyManifests(ctx, filepath.Join("admission", "*.yaml"))
+	Expect(api.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})).To(Succeed())
 	applyManifests(ctx, filepath.Join("rbac", "role.yaml"))
 	applyManifests(ctx, filepath.Join("rbac", "agent_role.yaml"))
-	Expect(api.Create(ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: managerRole},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: managerRole},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: managerUser}},
-	})).To(Succeed())
+	applyManifests(ctx, filepath.Join("rbac", "manager_bindings.yaml"))
 }

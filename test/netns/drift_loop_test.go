@@ -71,7 +71,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 		}
 		l.probes = paths.Netns()
 	}
-	drifts := status.NewDrifts(func(note string) { l.events <- note })
+	drifts := status.NewDrifts(func(note string, _ []diff.Repair) { l.events <- note })
 	subscribed := make(chan struct{})
 	cfg := agentsync.Config{
 		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,

@@ -35,6 +35,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NodeNetworkApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetworkStatus"):
 		return &apiv1alpha1.NodeNetworkStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodeNetworkSummary"):
+		return &apiv1alpha1.NodeNetworkSummaryApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodePods"):
 		return &apiv1alpha1.NodePodsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeSubnet"):
@@ -53,6 +55,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodNetworkSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodNetworkStatus"):
 		return &apiv1alpha1.PodNetworkStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodNetworkSummary"):
+		return &apiv1alpha1.PodNetworkSummaryApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Policy"):
 		return &apiv1alpha1.PolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Range"):

@@ -76,3 +76,36 @@ of containerd, CRI-O, k3s and RKE2. */}}
 - /run/k3s/containerd
 {{- end }}
 {{- end }}
+
+{{/* The port of the agents' metrics; empty where they are turned off. */}}
+{{- define "podnet.agentMetricsPort" -}}
+{{- if ne .Values.agent.metricsBindAddress "0" -}}
+{{- regexFind "[0-9]+$" .Values.agent.metricsBindAddress -}}
+{{- end -}}
+{{- end }}
+
+{{/* A ServiceMonitor for the Service of a component. Call with a dict of root and component. */}}
+{{- define "podnet.serviceMonitor" -}}
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata:
+  name: podnet-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "podnet.labels" . | nindent 4 }}
+    {{- with .root.Values.serviceMonitor.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "podnet.selectorLabels" . | nindent 6 }}
+  endpoints:
+    - port: metrics
+      scheme: https
+      interval: {{ .root.Values.serviceMonitor.interval }}
+      # It makes its certificate itself, and asks the API server whether the token may read /metrics.
+      tlsConfig:
+        insecureSkipVerify: true
+      bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- end }}

@@ -204,6 +204,27 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: summary
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.NodeNetworkSummary
+- name: com.github.podnet.podnet.api.v1alpha1.NodeNetworkSummary
+  map:
+    fields:
+    - name: blocks
+      type:
+        scalar: string
+    - name: ipv4
+      type:
+        scalar: string
+    - name: ipv6
+      type:
+        scalar: string
+    - name: message
+      type:
+        scalar: string
+    - name: problem
+      type:
+        scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.NodePods
   map:
     fields:
@@ -231,6 +252,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.podnet.podnet.api.v1alpha1.NodeSubnetSpec
   map:
     fields:
+    - name: agentNotResponding
+      type:
+        scalar: boolean
     - name: cidr
       type:
         scalar: string
@@ -285,6 +309,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cidr
       type:
         scalar: string
+    - name: diverging
+      type:
+        scalar: boolean
     - name: message
       type:
         scalar: string
@@ -302,6 +329,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.podnet.podnet.api.v1alpha1.PathsStatus
   map:
     fields:
+    - name: diverging
+      type:
+        scalar: numeric
     - name: down
       type:
         scalar: numeric
@@ -311,6 +341,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.podnet.podnet.api.v1alpha1.PathException
           elementRelationship: atomic
+    - name: networkGeneration
+      type:
+        scalar: numeric
     - name: overlay
       type:
         scalar: numeric
@@ -411,6 +444,30 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - cidr
     - name: rollCall
+      type:
+        scalar: string
+    - name: summary
+      type:
+        namedType: com.github.podnet.podnet.api.v1alpha1.PodNetworkSummary
+- name: com.github.podnet.podnet.api.v1alpha1.PodNetworkSummary
+  map:
+    fields:
+    - name: addresses
+      type:
+        scalar: string
+    - name: blocks
+      type:
+        scalar: string
+    - name: message
+      type:
+        scalar: string
+    - name: nodes
+      type:
+        scalar: string
+    - name: problem
+      type:
+        scalar: string
+    - name: ranges
       type:
         scalar: string
 - name: com.github.podnet.podnet.api.v1alpha1.Policy

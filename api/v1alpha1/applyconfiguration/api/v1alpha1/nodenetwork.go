@@ -18,7 +18,8 @@ import (
 // with apply.
 //
 // NodeNetwork is what the agent of the node of the same name reports. Its status
-// is written by that agent alone, and no agent watches it.
+// is written by that agent, and no agent watches it. The manager writes into it that
+// the agent does not respond.
 type NodeNetworkApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is the object's metadata.

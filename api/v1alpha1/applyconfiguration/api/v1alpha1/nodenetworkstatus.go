@@ -39,6 +39,8 @@ type NodeNetworkStatusApplyConfiguration struct {
 	RouteModes []RouteModePathsApplyConfiguration `json:"routeModes,omitempty"`
 	// findings are the things on the node that are, or may come, in the way.
 	Findings []FindingApplyConfiguration `json:"findings,omitempty"`
+	// summary is what kubectl prints of all this.
+	Summary *NodeNetworkSummaryApplyConfiguration `json:"summary,omitempty"`
 	// agentVersion is the version of the agent that wrote this status.
 	AgentVersion *string `json:"agentVersion,omitempty"`
 }
@@ -161,6 +163,14 @@ func (b *NodeNetworkStatusApplyConfiguration) WithFindings(values ...*FindingApp
 		}
 		b.Findings = append(b.Findings, *values[i])
 	}
+	return b
+}
+
+// WithSummary sets the Summary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Summary field is set to the value of the last call.
+func (b *NodeNetworkStatusApplyConfiguration) WithSummary(value *NodeNetworkSummaryApplyConfiguration) *NodeNetworkStatusApplyConfiguration {
+	b.Summary = value
 	return b
 }
 

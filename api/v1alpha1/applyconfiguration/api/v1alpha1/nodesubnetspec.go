@@ -35,6 +35,10 @@ type NodeSubnetSpecApplyConfiguration struct {
 	// nodeAddresses are the addresses that the node's status has and endpoints has
 	// not, where a policy selects nodes; of more than 32 the lowest.
 	NodeAddresses []string `json:"nodeAddresses,omitempty"`
+	// agentNotResponding says that the node's agent has stopped reporting. Then the
+	// agents of other nodes, whose probes it does not answer, hold that against this
+	// node and not against their own.
+	AgentNotResponding *bool `json:"agentNotResponding,omitempty"`
 }
 
 // NodeSubnetSpecApplyConfiguration constructs a declarative configuration of the NodeSubnetSpec type for use with
@@ -114,5 +118,13 @@ func (b *NodeSubnetSpecApplyConfiguration) WithNodeAddresses(values ...string) *
 	for i := range values {
 		b.NodeAddresses = append(b.NodeAddresses, values[i])
 	}
+	return b
+}
+
+// WithAgentNotResponding sets the AgentNotResponding field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AgentNotResponding field is set to the value of the last call.
+func (b *NodeSubnetSpecApplyConfiguration) WithAgentNotResponding(value bool) *NodeSubnetSpecApplyConfiguration {
+	b.AgentNotResponding = &value
 	return b
 }

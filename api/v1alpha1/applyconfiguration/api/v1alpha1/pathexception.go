@@ -18,6 +18,8 @@ type PathExceptionApplyConfiguration struct {
 	RouteMode *string `json:"routeMode,omitempty"`
 	// path is the path in force: routed, overlay or down.
 	Path *string `json:"path,omitempty"`
+	// diverging says that the path is not the one asked for.
+	Diverging *bool `json:"diverging,omitempty"`
 	// message says why the path is not the one asked for, or not the one that Auto
 	// prefers, or what is wrong with it.
 	Message *string `json:"message,omitempty"`
@@ -58,6 +60,14 @@ func (b *PathExceptionApplyConfiguration) WithRouteMode(value string) *PathExcep
 // If called multiple times, the Path field is set to the value of the last call.
 func (b *PathExceptionApplyConfiguration) WithPath(value string) *PathExceptionApplyConfiguration {
 	b.Path = &value
+	return b
+}
+
+// WithDiverging sets the Diverging field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Diverging field is set to the value of the last call.
+func (b *PathExceptionApplyConfiguration) WithDiverging(value bool) *PathExceptionApplyConfiguration {
+	b.Diverging = &value
 	return b
 }
 

@@ -14,10 +14,16 @@ type PathsStatusApplyConfiguration struct {
 	Routed *int32 `json:"routed,omitempty"`
 	// overlay is the number of blocks reached through the tunnel.
 	Overlay *int32 `json:"overlay,omitempty"`
-	// down is the number of blocks that cannot be reached.
+	// down is the number of blocks that cannot be reached: there is no path to them, or no
+	// probe has come back by any for ten seconds. They are not among routed and overlay.
 	Down *int32 `json:"down,omitempty"`
 	// proven is the number of blocks by whose path in force probes come back.
 	Proven *int32 `json:"proven,omitempty"`
+	// diverging is the number of blocks whose path is not the one that the PodNetwork, or
+	// a RouteMode, asks for.
+	Diverging *int32 `json:"diverging,omitempty"`
+	// networkGeneration is the generation of the PodNetwork that the paths follow from.
+	NetworkGeneration *int64 `json:"networkGeneration,omitempty"`
 	// exceptions are the first few blocks whose path is not the one asked for, or not
 	// the one that Auto prefers, or does not carry all packets.
 	Exceptions []PathExceptionApplyConfiguration `json:"exceptions,omitempty"`
@@ -58,6 +64,22 @@ func (b *PathsStatusApplyConfiguration) WithDown(value int32) *PathsStatusApplyC
 // If called multiple times, the Proven field is set to the value of the last call.
 func (b *PathsStatusApplyConfiguration) WithProven(value int32) *PathsStatusApplyConfiguration {
 	b.Proven = &value
+	return b
+}
+
+// WithDiverging sets the Diverging field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Diverging field is set to the value of the last call.
+func (b *PathsStatusApplyConfiguration) WithDiverging(value int32) *PathsStatusApplyConfiguration {
+	b.Diverging = &value
+	return b
+}
+
+// WithNetworkGeneration sets the NetworkGeneration field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NetworkGeneration field is set to the value of the last call.
+func (b *PathsStatusApplyConfiguration) WithNetworkGeneration(value int64) *PathsStatusApplyConfiguration {
+	b.NetworkGeneration = &value
 	return b
 }
 

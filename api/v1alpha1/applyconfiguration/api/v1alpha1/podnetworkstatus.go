@@ -14,7 +14,7 @@ import (
 //
 // PodNetworkStatus says what the network is.
 type PodNetworkStatusApplyConfiguration struct {
-	// conditions are Accepted, Ready, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
+	// conditions are Accepted, Ready, Converged, Allocating, Exhausted, RunningLow, SubnetsConflict, RangesOverlap and
 	// EndpointsRefused.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// ranges says how much of each range is in use.
@@ -26,8 +26,10 @@ type PodNetworkStatusApplyConfiguration struct {
 	RollCall *string `json:"rollCall,omitempty"`
 	// nodesTotal is the number of nodes of the cluster.
 	NodesTotal *int32 `json:"nodesTotal,omitempty"`
-	// nodesReady is the number of nodes whose agent has programmed the network.
+	// nodesReady is the number of nodes whose agent has programmed the network, and responds.
 	NodesReady *int32 `json:"nodesReady,omitempty"`
+	// summary is what kubectl prints of all this.
+	Summary *PodNetworkSummaryApplyConfiguration `json:"summary,omitempty"`
 }
 
 // PodNetworkStatusApplyConfiguration constructs a declarative configuration of the PodNetworkStatus type for use with
@@ -83,5 +85,13 @@ func (b *PodNetworkStatusApplyConfiguration) WithNodesTotal(value int32) *PodNet
 // If called multiple times, the NodesReady field is set to the value of the last call.
 func (b *PodNetworkStatusApplyConfiguration) WithNodesReady(value int32) *PodNetworkStatusApplyConfiguration {
 	b.NodesReady = &value
+	return b
+}
+
+// WithSummary sets the Summary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Summary field is set to the value of the last call.
+func (b *PodNetworkStatusApplyConfiguration) WithSummary(value *PodNetworkSummaryApplyConfiguration) *PodNetworkStatusApplyConfiguration {
+	b.Summary = value
 	return b
 }

@@ -15,7 +15,7 @@ func TestNoteNamesTheFirstRepairsAndCountsTheOthers(t *testing.T) {
 		repairs = append(repairs, diff.Repair{Kind: "route", Found: fmt.Sprintf("route %d was missing", i)})
 	}
 	notes := make(chan string, 2)
-	d := NewDrifts(func(note string) { notes <- note })
+	d := NewDrifts(func(note string, _ []diff.Repair) { notes <- note })
 	d.Add(repairs[:5])
 	d.Add(repairs[5:])
 	ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +35,9 @@ func TestNoteNamesTheFirstRepairsAndCountsTheOthers(t *testing.T) {
 }
 
 func TestLongNoteIsCut(t *testing.T) {
-	if got := driftNote([]diff.Repair{{Found: strings.Repeat("ä", 2000)}}, 0); len(got) > maxNote+4 || !strings.HasSuffix(got, "ä….") {
+	d := NewDrifts(nil)
+	d.Add([]diff.Repair{{Found: strings.Repeat("ä", 2000)}})
+	if got, _ := d.take(); len(got) > maxNote+3 || !strings.HasSuffix(got, "ä…") {
 		t.Errorf("%d bytes: %q", len(got), got[len(got)-10:])
 	}
 }

@@ -1,0 +1,61 @@
+package controllers
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+)
+
+// converged says whether the paths of all nodes are as the PodNetwork and the RouteModes
+// ask. Of a node that carries no pods, or whose agent does not respond, it says nothing:
+// that it is so is another condition.
+func (v *view) converged() metav1.Condition {
+	var pending, diverging []string
+	why := ""
+	for i := range v.nodes {
+		node := &v.nodes[i]
+		report := v.reports[node.Name]
+		if report == nil || !ownedBy(report, node) || !carriesPods(report) {
+			continue
+		}
+		paths := report.Status.Paths
+		switch {
+		case paths.Diverging == nil:
+			// An agent of the version before does not say it.
+		case paths.NetworkGeneration != v.network.Generation:
+			pending = append(pending, node.Name)
+		case *paths.Diverging > 0:
+			if why == "" {
+				why = fmt.Sprintf("%s: %s", node.Name, firstDivergence(report))
+			}
+			diverging = append(diverging, node.Name)
+		}
+	}
+	c := metav1.Condition{
+		Type: podnetv1alpha1.ConditionConverged, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonConverged,
+		Message: "All paths are as they are asked for.",
+	}
+	switch {
+	case len(diverging) > 0:
+		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesDiverge
+		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s",
+			len(diverging), len(v.nodes), some(diverging), why))
+	case len(pending) > 0:
+		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesPending
+		c.Message = fmt.Sprintf("The agents of %d of %d nodes have not put the present PodNetwork in force yet: %s.",
+			len(pending), len(v.nodes), some(pending))
+	}
+	return c
+}
+
+// firstDivergence says of the first paths of a node that are not as asked what they are and why.
+func firstDivergence(report *podnetv1alpha1.NodeNetwork) string {
+	for _, e := range report.Status.Paths.Exceptions {
+		if e.Diverging {
+			return fmt.Sprintf("to %s of node %s: %s", e.CIDR, e.Node, e.Message)
+		}
+	}
+	return "its NodeNetwork says which."
+}
