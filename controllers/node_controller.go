@@ -158,7 +158,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 			r.waiting.Store(node.Name, nil)
 		}
 		allocateErr = r.setNetworkUnavailable(ctx, node, report, outcome)
-		r.announce(network, node, outcome)
+		r.announce(ctx, network, node, outcome)
 		if outcome.shortage != "" {
 			// The news of a block that became free may be here before the ledger's.
 			return ctrl.Result{RequeueAfter: shortageInterval}, errors.Join(reportErr, allocateErr)
@@ -182,13 +182,14 @@ func carries(node *corev1.Node) bool {
 	return system == "" || system == string(corev1.Linux)
 }
 
-// announce tells users by Events what came out of an allocation.
-func (r *NodeReconciler) announce(network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation) {
+// announce tells, by Events and in the log, what came out of an allocation.
+func (r *NodeReconciler) announce(ctx context.Context, network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation) {
 	if len(outcome.created) > 0 {
 		names := make([]string, len(outcome.created))
 		for i, block := range outcome.created {
 			names[i] = block.String()
 		}
+		ctrl.LoggerFrom(ctx).Info("A node got blocks", "node", node.Name, "blocks", names)
 		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, actionAllocate,
 			"Node %s got pod addresses: %s.", node.Name, strings.Join(names, ", "))
 	}

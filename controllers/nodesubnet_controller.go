@@ -148,6 +148,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		if err := r.release(ctx, subnet); err != nil {
 			return ctrl.Result{}, err
 		}
+		ctrl.LoggerFrom(ctx).Info("A node gave back a block", "node", node.Name, "block", subnet.Spec.CIDR)
 		r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockReleased, actionServe,
 			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
 		return ctrl.Result{}, nil

@@ -27,6 +27,11 @@ const FieldOwner = podnetv1alpha1.AgentFieldOwner
 // does not become a burst of writes to the API server.
 const writeInterval = time.Second
 
+// pathsInterval is, for each path of the node, the least time between two writes of which
+// the later tells only of other paths: a node that fails is news on all others at once. At
+// 5,000 nodes that is 10 s.
+const pathsInterval = 2 * time.Millisecond
+
 // readInterval is the time after which the object is read again although there is
 // nothing new to say.
 const readInterval = 30 * time.Second
@@ -56,6 +61,8 @@ type Writer struct {
 	object *podnetv1alpha1.NodeNetwork
 	said   map[string]string
 	waited map[string]time.Time
+	// written is when the status was last written.
+	written time.Time
 }
 
 // NewWriter returns a Writer; set its fields before Run.
@@ -144,6 +151,9 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); same(&st, w.known) || same(&st, w.told) {
 			w.tell(st.Conditions, time.Now())
 			return nil
+		} else if sameButPaths(&st, w.known) && time.Since(w.written) < time.Duration(len(r.Plan.Paths))*pathsInterval {
+			// One of the next reports tells of it: there is one with every pass.
+			return nil
 		}
 	}
 	var nn podnetv1alpha1.NodeNetwork
@@ -178,13 +188,25 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if err := errors.Join(err, runtime.DefaultUnstructuredConverter.FromUnstructured(written, w.attempted)); err != nil {
 		return fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
 	}
-	w.known, w.told = w.attempted, &st
+	w.known, w.told, w.written = w.attempted, &st, time.Now()
 	w.tell(st.Conditions, time.Now())
 	return nil
 }
 
 func same(a, b *podnetv1alpha1.NodeNetworkStatus) bool {
 	return b != nil && equality.Semantic.DeepEqual(*a, *b)
+}
+
+// sameButPaths reports whether two statuses differ in nothing but what they say of paths.
+func sameButPaths(a, b *podnetv1alpha1.NodeNetworkStatus) bool {
+	without := func(st *podnetv1alpha1.NodeNetworkStatus) *podnetv1alpha1.NodeNetworkStatus {
+		st = st.DeepCopy()
+		st.Paths, st.RouteModes, st.Summary = podnetv1alpha1.PathsStatus{}, nil, podnetv1alpha1.NodeNetworkSummary{}
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionPathsProven)
+		meta.RemoveStatusCondition(&st.Conditions, podnetv1alpha1.ConditionPathMTUReduced)
+		return st
+	}
+	return equality.Semantic.DeepEqual(without(a), without(b))
 }
 
 // wrote reports whether a status is what was written, apart from what the manager writes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/model"
 )
 
 func TestWriterNoticesThatItsStatusWasPutBack(t *testing.T) {
@@ -102,4 +104,36 @@ func TestReportNeverBlocks(*testing.T) {
 		w.Report(Report{})
 		w.again(Report{})
 	}
+}
+
+// All nodes see at once that one fails: in a large cluster they do not all tell of it at once.
+func TestOtherPathsAreWrittenLessOften(t *testing.T) {
+	g := gomega.NewWithT(t)
+	scheme := runtime.NewScheme()
+	g.Expect(podnetv1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
+	object := &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+	api := fake.NewClientBuilder().WithScheme(scheme).WithObjects(object).WithStatusSubresource(object).Build()
+	w := NewWriter(Writer{Reader: api, Client: api, Recorder: events.NewFakeRecorder(10), Node: "a", Version: "v"})
+	down := func() int32 {
+		g.Expect(api.Get(t.Context(), client.ObjectKey{Name: "a"}, object)).To(gomega.Succeed())
+		return *object.Status.Paths.Down
+	}
+	report := func(paths int, last model.Path) Report {
+		choices := make([]model.PathChoice, paths)
+		for i := range choices {
+			choices[i].Path = model.PathOverlay
+		}
+		choices[paths-1].Path = last
+		return Report{Plan: model.Plan{Paths: choices}}
+	}
+	for paths, want := range map[int]int32{1: 1, 20_000: 0} {
+		g.Expect(w.write(t.Context(), report(paths, model.PathOverlay), true)).To(gomega.Succeed())
+		w.written = time.Now().Add(-pathsInterval)
+		g.Expect(w.write(t.Context(), report(paths, model.PathDown), false)).To(gomega.Succeed())
+		g.Expect(down()).To(gomega.Equal(want), "of %d", paths)
+	}
+	r := report(20_000, model.PathDown)
+	r.Waiting = [2]int64{1, 0}
+	g.Expect(w.write(t.Context(), r, false)).To(gomega.Succeed())
+	g.Expect(down()).To(gomega.BeEquivalentTo(1), "what else is new does not wait")
 }
