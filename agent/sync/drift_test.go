@@ -10,6 +10,7 @@ import (
 	"github.com/onsi/gomega"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/diff/difftest"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -187,4 +188,36 @@ func BenchmarkSightingOfManyPeers(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		n.see(diff.Sighting{Object: state.Routes[i%len(state.Routes)]})
 	}
+}
+
+// prober is the attachment of the probes, of whose paths nothing is known.
+type prober struct{}
+
+func (prober) Netns() string                                                     { return "/proc/1/fd/3" }
+func (prober) Listen(model.Pod, string) error                                    { return nil }
+func (prober) Aim([]model.PathChoice)                                            {}
+func (prober) Evidence(context.Context) (map[netip.Prefix]model.Evidence, error) { return nil, nil }
+
+// With a block go the probes' address of it and its elements of the firewall: that is
+// podnet's own doing.
+func TestReleaseOfABlockIsNoDrift(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
+	n.snapshot.Blocks = append(n.snapshot.Blocks, block("10.244.9.0/24", "a", "192.0.2.1"))
+	var repairs []diff.Repair
+	s := n.syncer()
+	s.cfg.Paths = prober{}
+	s.cfg.Repaired = func(r []diff.Repair) { repairs = append(repairs, r...) }
+	for range 3 {
+		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	}
+	last := &n.snapshot.Blocks[len(n.snapshot.Blocks)-1]
+	for _, state := range []model.BlockState{model.BlockDraining, model.BlockReleased} {
+		last.State = state
+		n.ops = 0
+		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	}
+	g.Expect(n.ops).NotTo(gomega.BeZero())
+	g.Expect(repairs).To(gomega.BeEmpty())
 }
