@@ -74,18 +74,20 @@ func rankOf(c metav1.Condition) int {
 	switch {
 	case c.Type == podnetv1alpha1.ConditionProgrammed && !isTrue:
 		return 0
-	case c.Type == podnetv1alpha1.ConditionPathsProven && !isTrue && c.Reason == podnetv1alpha1.ReasonPathDown:
+	case c.Type == podnetv1alpha1.ConditionAddressesServed && !isTrue:
 		return 1
-	case c.Type == podnetv1alpha1.ConditionProgrammed && c.Reason == podnetv1alpha1.ReasonDegraded:
+	case c.Type == podnetv1alpha1.ConditionPathsProven && !isTrue && c.Reason == podnetv1alpha1.ReasonPathDown:
 		return 2
-	case c.Type == podnetv1alpha1.ConditionPathsProven && !isTrue:
+	case c.Type == podnetv1alpha1.ConditionProgrammed && c.Reason == podnetv1alpha1.ReasonDegraded:
 		return 3
-	case c.Type == podnetv1alpha1.ConditionPathsProven && c.Reason == podnetv1alpha1.ReasonOtherPath:
+	case c.Type == podnetv1alpha1.ConditionPathsProven && !isTrue:
 		return 4
-	case c.Type == podnetv1alpha1.ConditionClear && !isTrue:
+	case c.Type == podnetv1alpha1.ConditionPathsProven && c.Reason == podnetv1alpha1.ReasonOtherPath:
 		return 5
-	case c.Type == podnetv1alpha1.ConditionPathMTUReduced && isTrue:
+	case c.Type == podnetv1alpha1.ConditionClear && !isTrue:
 		return 6
+	case c.Type == podnetv1alpha1.ConditionPathMTUReduced && isTrue:
+		return 7
 	case c.Type == podnetv1alpha1.ConditionProgrammed:
 		// Where nothing is bad, what is said is that the node is as it shall be.
 		return good

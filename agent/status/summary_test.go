@@ -27,6 +27,7 @@ func TestSummaryTellsOfTheWorstCondition(t *testing.T) {
 		clear      = condition(podnetv1alpha1.ConditionClear, metav1.ConditionTrue, podnetv1alpha1.ReasonNothingFound)
 		found      = condition(podnetv1alpha1.ConditionClear, metav1.ConditionFalse, podnetv1alpha1.ReasonFindings)
 		reduced    = condition(podnetv1alpha1.ConditionPathMTUReduced, metav1.ConditionTrue, podnetv1alpha1.ReasonSmallerPathMTU)
+		lost       = condition(podnetv1alpha1.ConditionAddressesServed, metav1.ConditionFalse, "Unserved")
 		full       = condition(podnetv1alpha1.ConditionPathMTUReduced, metav1.ConditionFalse, podnetv1alpha1.ReasonFullMTU)
 	)
 	for _, c := range []struct {
@@ -39,7 +40,8 @@ func TestSummaryTellsOfTheWorstCondition(t *testing.T) {
 		{[]metav1.Condition{found, other, programmed, full}, "OtherPath", "OtherPath."},
 		{[]metav1.Condition{found, other, degraded, full}, "Degraded", "Degraded."},
 		{[]metav1.Condition{found, down, degraded, full}, "PathDown", "PathDown."},
-		{[]metav1.Condition{found, down, refused, full}, "KernelError", "KernelError."},
+		{[]metav1.Condition{found, down, degraded, lost}, "Unserved", "Unserved."},
+		{[]metav1.Condition{found, down, refused, lost}, "KernelError", "KernelError."},
 	} {
 		g := gomega.NewWithT(t)
 		s := summary(podnetv1alpha1.NodeNetworkStatus{Conditions: c.conditions})
