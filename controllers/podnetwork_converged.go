@@ -12,7 +12,7 @@ import (
 // ask. Of a node that carries no pods, or whose agent does not respond, it says nothing:
 // that it is so is another condition.
 func (v *view) converged() metav1.Condition {
-	var pending, diverging []string
+	var diverging []string
 	why := ""
 	for i := range v.nodes {
 		node := &v.nodes[i]
@@ -25,7 +25,8 @@ func (v *view) converged() metav1.Condition {
 		case paths.Diverging == nil:
 			// An agent of the version before does not say it.
 		case paths.NetworkGeneration != v.network.Generation:
-			pending = append(pending, node.Name)
+			// It follows from another PodNetwork than the present one: what is so of this one
+			// the agent says in a moment.
 		case *paths.Diverging > 0:
 			if why == "" {
 				why = fmt.Sprintf("%s: %s", node.Name, firstDivergence(report))
@@ -37,15 +38,10 @@ func (v *view) converged() metav1.Condition {
 		Type: podnetv1alpha1.ConditionConverged, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonConverged,
 		Message: "All paths are as they are asked for.",
 	}
-	switch {
-	case len(diverging) > 0:
+	if len(diverging) > 0 {
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesDiverge
 		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s",
 			len(diverging), len(v.nodes), some(diverging), why))
-	case len(pending) > 0:
-		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesPending
-		c.Message = fmt.Sprintf("The agents of %d of %d nodes have not put the present PodNetwork in force yet: %s.",
-			len(pending), len(v.nodes), some(pending))
 	}
 	return c
 }

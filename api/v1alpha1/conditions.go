@@ -26,7 +26,7 @@ const (
 	ReasonConverged = "Converged"
 	// ReasonNodesDiverge: some are not; the message counts the nodes and says why for the first few.
 	ReasonNodesDiverge = "NodesDiverge"
-	// ReasonNodesPending: agents have not put the present object in force yet; the message names the first few nodes.
+	// ReasonNodesPending: agents have not put the present RouteMode in force yet; the message names the first few nodes.
 	ReasonNodesPending = "NodesPending"
 
 	// ConditionOverridden says, on a RouteMode, whether another one decides for pairs of nodes that it selects too.
