@@ -106,6 +106,12 @@ func (c *helmCluster) makeNetwork(ctx context.Context) string {
 	GinkgoHelper()
 	out := gbytes.NewBuffer()
 	var job *batchv1.Job
+	var rights []client.Object
+	defer func() {
+		for _, object := range rights {
+			Expect(c.Delete(ctx, object)).To(Succeed())
+		}
+	}()
 	for _, object := range objects(c.must(ctx, "get", "hooks", "podnet")) {
 		if object.GetName() != firstnetwork.FieldOwner {
 			continue
@@ -117,7 +123,7 @@ func (c *helmCluster) makeNetwork(ctx context.Context) string {
 			continue
 		}
 		Expect(c.Create(ctx, object)).To(Succeed())
-		defer func() { Expect(c.Delete(ctx, object)).To(Succeed()) }()
+		rights = append(rights, object)
 	}
 	Expect(job).NotTo(BeNil(), "the release has no hook that makes the network")
 	container := job.Spec.Template.Spec.Containers[0]
