@@ -215,16 +215,16 @@ func Fragments(packet []byte, first int) [2][]byte {
 	var out [2][]byte
 	for i := range out {
 		offset, more := 0, 1
-		header, body := 20, []byte(nil)
+		size := 20
 		if packet[0]>>4 == 6 {
-			header = 40
+			size = 40
 		}
-		body = packet[header : header+first]
+		body := packet[size : size+first]
 		if i == 1 {
-			offset, more, body = first/8, 0, packet[header+first:]
+			offset, more, body = first/8, 0, packet[size+first:]
 		}
-		h := slices.Clone(packet[:header])
-		if header == 20 {
+		h := slices.Clone(packet[:size])
+		if size == 20 {
 			binary.BigEndian.PutUint16(h[2:], uint16(20+len(body)))
 			binary.BigEndian.PutUint16(h[4:], id)
 			binary.BigEndian.PutUint16(h[6:], uint16(more<<13|offset))
