@@ -24,7 +24,7 @@ import (
 // beating is a cluster whose agents renew Leases or do not.
 type beating struct {
 	*gomega.WithT
-	ctx   context.Context
+	t     *testing.T
 	api   client.Client
 	clock *clocktesting.FakeClock
 	looks *Heartbeats
@@ -34,7 +34,7 @@ type beating struct {
 }
 
 func newBeating(t *testing.T, nodes ...string) *beating {
-	b := &beating{WithT: gomega.NewWithT(t), ctx: t.Context(), clock: clocktesting.NewFakeClock(time.Unix(1_700_000_000, 0)), said: events.NewFakeRecorder(20)}
+	b := &beating{WithT: gomega.NewWithT(t), t: t, clock: clocktesting.NewFakeClock(time.Unix(1_700_000_000, 0)), said: events.NewFakeRecorder(20)}
 	builder := fake.NewClientBuilder().WithScheme(Scheme()).WithStatusSubresource(&podnetv1alpha1.NodeNetwork{})
 	for _, name := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: "of-node"}}
@@ -64,12 +64,12 @@ func newBeating(t *testing.T, nodes ...string) *beating {
 func (b *beating) beat(nodes ...string) {
 	for _, name := range nodes {
 		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "podnet-system", Name: name}}
-		b.Expect(client.IgnoreNotFound(b.api.Get(b.ctx, client.ObjectKeyFromObject(lease), lease))).To(gomega.Succeed())
+		b.Expect(client.IgnoreNotFound(b.api.Get(b.t.Context(), client.ObjectKeyFromObject(lease), lease))).To(gomega.Succeed())
 		lease.Spec.RenewTime = ptr.To(metav1.NewMicroTime(b.clock.Now()))
 		if lease.ResourceVersion == "" {
-			b.Expect(b.api.Create(b.ctx, lease)).To(gomega.Succeed())
+			b.Expect(b.api.Create(b.t.Context(), lease)).To(gomega.Succeed())
 		} else {
-			b.Expect(b.api.Update(b.ctx, lease)).To(gomega.Succeed())
+			b.Expect(b.api.Update(b.t.Context(), lease)).To(gomega.Succeed())
 		}
 	}
 }
@@ -79,17 +79,17 @@ func (b *beating) pass(d time.Duration, nodes ...string) {
 	for end := b.clock.Now().Add(d); b.clock.Now().Before(end); {
 		b.clock.Step(heartbeatsInterval)
 		if b.away {
-			b.Expect(b.looks.look(b.ctx)).NotTo(gomega.Succeed())
+			b.Expect(b.looks.look(b.t.Context())).NotTo(gomega.Succeed())
 			continue
 		}
 		b.beat(nodes...)
-		b.Expect(b.looks.look(b.ctx)).To(gomega.Succeed())
+		b.Expect(b.looks.look(b.t.Context())).To(gomega.Succeed())
 	}
 }
 
 func (b *beating) report(node string) *podnetv1alpha1.NodeNetwork {
 	report := &podnetv1alpha1.NodeNetwork{}
-	b.Expect(b.api.Get(b.ctx, client.ObjectKey{Name: node}, report)).To(gomega.Succeed())
+	b.Expect(b.api.Get(b.t.Context(), client.ObjectKey{Name: node}, report)).To(gomega.Succeed())
 	return report
 }
 
@@ -151,9 +151,9 @@ func TestAgentWithoutLeaseGoesByItsKubelet(t *testing.T) {
 	b.pass(5 * time.Minute)
 	b.Expect(b.silent("a")).To(gomega.BeEmpty(), "an agent of the version before has no Lease")
 	node := &corev1.Node{}
-	b.Expect(b.api.Get(b.ctx, client.ObjectKey{Name: "a"}, node)).To(gomega.Succeed())
+	b.Expect(b.api.Get(b.t.Context(), client.ObjectKey{Name: "a"}, node)).To(gomega.Succeed())
 	node.Status.Conditions[0].Status = corev1.ConditionUnknown
-	b.Expect(b.api.Status().Update(b.ctx, node)).To(gomega.Succeed())
+	b.Expect(b.api.Status().Update(b.t.Context(), node)).To(gomega.Succeed())
 	b.pass(heartbeatsInterval)
 	b.Expect(b.silent("a")).To(gomega.ConsistOf("a"))
 	b.Expect(b.report("a").Status.Summary.Message).To(gomega.ContainSubstring("the node is down or cut off"))
@@ -164,7 +164,7 @@ func TestRenewalThatTheCacheHasNotSeenCounts(t *testing.T) {
 	b := newBeating(t, "a")
 	b.pass(time.Minute, "a")
 	stale := &coordinationv1.LeaseList{}
-	b.Expect(b.api.List(b.ctx, stale)).To(gomega.Succeed())
+	b.Expect(b.api.List(b.t.Context(), stale)).To(gomega.Succeed())
 	b.looks.Client = interceptor.NewClient(b.api.(client.WithWatch), interceptor.Funcs{List: func(
 		ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption,
 	) error {

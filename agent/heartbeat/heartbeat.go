@@ -62,8 +62,8 @@ func (h *Heart) Run(ctx context.Context) error {
 		delay := wait.Jitter(time.Duration((1-spread)*float64(podnetv1alpha1.HeartbeatInterval)), 2*spread)
 		done, err := h.beat(ctx)
 		switch {
-		case done || ctx.Err() != nil:
-			return nil
+		case done, ctx.Err() != nil:
+			return nil //nolint:nilerr // What failed because the agent ends is no error.
 		case err != nil:
 			log.FromContext(ctx).Info("cannot renew this node's Lease yet, trying again", "reason", err.Error())
 			delay = retry

@@ -24,7 +24,7 @@ func TestSummaryTellsOfTheWorstCondition(t *testing.T) {
 		proven     = condition(podnetv1alpha1.ConditionPathsProven, metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven)
 		down       = condition(podnetv1alpha1.ConditionPathsProven, metav1.ConditionFalse, podnetv1alpha1.ReasonPathDown)
 		other      = condition(podnetv1alpha1.ConditionPathsProven, metav1.ConditionTrue, podnetv1alpha1.ReasonOtherPath)
-		clear      = condition(podnetv1alpha1.ConditionClear, metav1.ConditionTrue, podnetv1alpha1.ReasonNothingFound)
+		nothing    = condition(podnetv1alpha1.ConditionClear, metav1.ConditionTrue, podnetv1alpha1.ReasonNothingFound)
 		found      = condition(podnetv1alpha1.ConditionClear, metav1.ConditionFalse, podnetv1alpha1.ReasonFindings)
 		reduced    = condition(podnetv1alpha1.ConditionPathMTUReduced, metav1.ConditionTrue, podnetv1alpha1.ReasonSmallerPathMTU)
 		lost       = condition(podnetv1alpha1.ConditionAddressesServed, metav1.ConditionFalse, "Unserved")
@@ -34,8 +34,8 @@ func TestSummaryTellsOfTheWorstCondition(t *testing.T) {
 		conditions       []metav1.Condition
 		problem, message string
 	}{
-		{[]metav1.Condition{clear, proven, programmed, full}, "", "Programmed."},
-		{[]metav1.Condition{clear, proven, programmed, reduced}, "SmallerPathMTU", "SmallerPathMTU."},
+		{[]metav1.Condition{nothing, proven, programmed, full}, "", "Programmed."},
+		{[]metav1.Condition{nothing, proven, programmed, reduced}, "SmallerPathMTU", "SmallerPathMTU."},
 		{[]metav1.Condition{found, proven, programmed, reduced}, "Findings", "Findings."},
 		{[]metav1.Condition{found, other, programmed, full}, "OtherPath", "OtherPath."},
 		{[]metav1.Condition{found, other, degraded, full}, "Degraded", "Degraded."},

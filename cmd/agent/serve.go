@@ -114,7 +114,6 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, syncer.Watch, paths.Run, beating(mgr, o, syncer),
