@@ -66,11 +66,11 @@ func (r *NodeSubnetReconciler) bereaved(
 // nothing for it to report on yet.
 func (r *NodeSubnetReconciler) reportOf(ctx context.Context, node *corev1.Node) (*podnetv1alpha1.NodeNetwork, error) {
 	report := &podnetv1alpha1.NodeNetwork{}
-	err := r.Get(ctx, client.ObjectKeyFromObject(node), report)
-	if client.IgnoreNotFound(err) != nil {
+	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
-	if err != nil || !ownedBy(report, node) {
+	// One that was not found is nobody's.
+	if !ownedBy(report, node) {
 		return nil, nil
 	}
 	return report, nil

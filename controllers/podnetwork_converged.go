@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
@@ -49,7 +50,7 @@ func (v *view) converged() metav1.Condition {
 // firstDivergence says of the first paths of a node that are not as asked what they are and why.
 func firstDivergence(report *podnetv1alpha1.NodeNetwork) string {
 	for _, e := range report.Status.Paths.Exceptions {
-		if e.Diverging {
+		if ptr.Deref(e.Diverging, false) {
 			return fmt.Sprintf("to %s of node %s: %s", e.CIDR, e.Node, e.Message)
 		}
 	}

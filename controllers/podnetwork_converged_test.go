@@ -33,7 +33,7 @@ func diverging(paths map[string]int32) *view {
 		if paths[node.Name] > 0 {
 			report.Status.Paths.Exceptions = []podnetv1alpha1.PathException{
 				{Node: "x", CIDR: "10.244.8.0/24", Message: "Auto took another."},
-				{Node: "b1", CIDR: "10.244.9.0/24", Diverging: true, Message: "The overlay is taken."},
+				{Node: "b1", CIDR: "10.244.9.0/24", Diverging: ptr.To(true), Message: "The overlay is taken."},
 			}
 		}
 		v.reports[node.Name] = report

@@ -224,7 +224,7 @@ func ruleText(ctx context.Context, in dropper, handle uint64) (string, error) {
 	lines := strings.Split(string(out), "\n")
 	i := slices.IndexFunc(lines, func(line string) bool { return strings.HasSuffix(line, suffix) })
 	if err != nil || i < 0 {
-		return fmt.Sprintf("with handle %d", handle), nil
+		return fmt.Sprintf("with handle %d", handle), nil //nolint:nilerr // The chain may be gone already.
 	}
 	text := counted.ReplaceAllString(strings.TrimSpace(strings.TrimSuffix(lines[i], suffix)), "counter")
 	if len(text) > maxRuleText {

@@ -40,7 +40,7 @@ func paths(r Report) podnetv1alpha1.PathsStatus {
 		}
 		if message != "" && len(out.Exceptions) < maxExceptions {
 			out.Exceptions = append(out.Exceptions, podnetv1alpha1.PathException{
-				Node: p.Node, CIDR: p.Block.String(), RouteMode: p.RouteMode, Path: string(p.Path), Diverging: p.Diverges, Message: clip(message),
+				Node: p.Node, CIDR: p.Block.String(), RouteMode: p.RouteMode, Path: string(p.Path), Diverging: &p.Diverges, Message: clip(message),
 			})
 		}
 	}

@@ -111,7 +111,7 @@ type PathException struct {
 	// diverging says that the path is not the one asked for.
 	//
 	// +optional
-	Diverging bool `json:"diverging,omitempty"`
+	Diverging *bool `json:"diverging,omitempty"`
 
 	// message says why the path is not the one asked for, or not the one that Auto
 	// prefers, or what is wrong with it.

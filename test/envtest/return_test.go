@@ -20,7 +20,7 @@ var _ = Describe("A node that is deleted and made again", func() {
 
 	const cidr4, cidr6 = "10.244.0.0/24", "fd00:a:244::/64"
 	// start makes a node with a block of each family, and lets its agent report pods in them.
-	start := func(ctx context.Context, quarantineSeconds int32, pods int64) (*corev1.Node, *fakeAgent) {
+	start := func(ctx context.Context, quarantineSeconds int32, pods int64) *corev1.Node {
 		GinkgoHelper()
 		n := podNetwork(blockRange("10.244.0.0/16", 24), blockRange("fd00:a:244::/48", 64))
 		n.Spec.BlockQuarantineSeconds = &quarantineSeconds
@@ -38,7 +38,7 @@ var _ = Describe("A node that is deleted and made again", func() {
 				g.Expect(nn.Status.Blocks).To(ContainElement(And(HaveField("CIDR", cidr), HaveField("AddressesUsed", HaveValue(Equal(pods))))))
 			}).Should(Succeed())
 		}
-		return node, agent
+		return node
 	}
 	again := func(ctx context.Context) *corev1.Node { return makeNode(ctx, "node", nil, "192.0.2.7", "2001:db8::7") }
 	expectTakenBack := func(ctx context.Context, node *corev1.Node) {
@@ -52,7 +52,7 @@ var _ = Describe("A node that is deleted and made again", func() {
 	}
 
 	It("has the blocks that its pods use, whose routes nobody withdraws meanwhile", func(ctx context.Context) {
-		node, _ := start(ctx, podnetv1alpha1.DefaultBlockQuarantineSeconds, 3)
+		node := start(ctx, podnetv1alpha1.DefaultBlockQuarantineSeconds, 3)
 		changes, err := api.Watch(ctx, &podnetv1alpha1.NodeSubnetList{})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(api.Delete(ctx, node)).To(Succeed())
@@ -72,7 +72,7 @@ var _ = Describe("A node that is deleted and made again", func() {
 	})
 
 	It("has them also where they rest already", func(ctx context.Context) {
-		node, _ := start(ctx, 6, 3)
+		node := start(ctx, 6, 3)
 		Expect(api.Delete(ctx, node)).To(Succeed())
 		for _, cidr := range []string{cidr4, cidr6} {
 			Eventually(subnetOf).WithArguments(ctx, cidr).Should(HaveField("Spec.State", podnetv1alpha1.SubnetReleased))
@@ -82,7 +82,7 @@ var _ = Describe("A node that is deleted and made again", func() {
 	})
 
 	It("has others where no pod has outlived it", func(ctx context.Context) {
-		node, _ := start(ctx, podnetv1alpha1.DefaultBlockQuarantineSeconds, 0)
+		node := start(ctx, podnetv1alpha1.DefaultBlockQuarantineSeconds, 0)
 		Expect(api.Delete(ctx, node)).To(Succeed())
 		again(ctx)
 		for _, cidr := range []string{cidr4, cidr6} {

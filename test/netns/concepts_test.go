@@ -99,7 +99,7 @@ func (n *node) names(t *testing.T, before map[string]string, sockets []string) [
 		}
 		for line := range strings.Lines(n.Run(t, "ip", family, "-N", "rule", "show")) {
 			rule := ruleLine.FindStringSubmatch(line)
-			if rule == nil || rule[1] == "0" || len(rule[1]) > 3 {
+			if len(rule) < 2 || rule[1] == "0" || len(rule[1]) > 3 {
 				// The kernel's own.
 				continue
 			}
@@ -146,7 +146,7 @@ func (n *node) parameters(t *testing.T) map[string]string {
 			err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 				// Links come and go. An IPv6 link's MTU is the link's.
 				if err != nil || entry.IsDir() || filepath.Base(path) == "mtu" {
-					return nil
+					return nil //nolint:nilerr // What has gone is none of the node's any more.
 				}
 				if text, err := os.ReadFile(path); err == nil {
 					values[path] = string(text)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,21 +76,20 @@ func (n *node) watch(t *testing.T, seen chan<- diff.Sighting) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	began := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(began) })
 	go func() {
 		done <- n.Try(func() error {
-			first := true
 			return n.kernel.Watch(ctx, func() []model.Sysctl { return nil }, func(s diff.Sighting) {
-				if first {
-					first = false
-					close(began)
-				}
+				begin()
 				seen <- s
 			})
 		})
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 	<-began
 }
