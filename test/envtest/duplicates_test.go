@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -22,28 +23,39 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// forgetful is a client that knows of no NodeSubnet of a node the first few times
-// that it lists them.
+// forgetful is a client that knows of no NodeSubnet of a node before it has given it
+// too many.
 type forgetful struct {
 	client.Client
-	mu    sync.Mutex
-	times map[string]int
+	mu sync.Mutex
+	// given counts the blocks that were given to each node, by the selector of its blocks.
+	given map[string]int
 }
 
-const forgotten = 6
+// tooMany is the number of blocks that a node gets before its blocks are remembered.
+const tooMany = 2
 
 func (f *forgetful) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
 	o := (&client.ListOptions{}).ApplyOptions(options)
 	if _, is := list.(*podnetv1alpha1.NodeSubnetList); is && o.FieldSelector != nil {
 		f.mu.Lock()
-		f.times[o.FieldSelector.String()]++
-		times := f.times[o.FieldSelector.String()]
+		given := f.given[o.FieldSelector.String()]
 		f.mu.Unlock()
-		if times <= forgotten {
+		if given < tooMany {
 			return nil
 		}
 	}
 	return f.Client.List(ctx, list, options...)
+}
+
+func (f *forgetful) Create(ctx context.Context, object client.Object, options ...client.CreateOption) error {
+	err := f.Client.Create(ctx, object, options...)
+	if subnet, is := object.(*podnetv1alpha1.NodeSubnet); is && err == nil {
+		f.mu.Lock()
+		f.given[fields.OneTermEqualSelector("spec.node", subnet.Spec.Node).String()]++
+		f.mu.Unlock()
+	}
+	return err
 }
 
 var _ = Describe("A block", func() {
@@ -165,7 +177,7 @@ var _ = Describe("A block", func() {
 		startManager(func(o *ctrl.Options) {
 			o.NewClient = func(config *rest.Config, options client.Options) (client.Client, error) {
 				c, err := client.New(config, options)
-				return &forgetful{Client: c, times: map[string]int{}}, err
+				return &forgetful{Client: c, given: map[string]int{}}, err
 			}
 		})
 		Eventually(func() int { return len(holders(ctx)) }).Should(BeNumerically(">", len(before)))

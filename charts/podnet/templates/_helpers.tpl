@@ -65,7 +65,7 @@ imagePullSecrets:
 {{/* The folders of a node in which its container runtime may have its socket: that of the one that is named, or else those
 of containerd, CRI-O, k3s and RKE2. */}}
 {{- define "podnet.runtimeFolders" -}}
-{{- $socket := trimPrefix "unix://" .Values.agent.runtimeSocket -}}
+{{- $socket := trimPrefix "unix://" (.Values.agent.runtimeSocket | default "") -}}
 {{- if eq $socket "none" -}}
 []
 {{- else if $socket -}}
