@@ -51,8 +51,8 @@ func LeaseCache(namespace string) cache.ByObject {
 }
 
 // Heartbeats writes into the NodeNetworks of agents that do not respond that they do
-// not. Of an agent that has no Lease, as those of podnet's version before have none, it
-// goes by whether the node's kubelet responds.
+// not. Of an agent that has no Lease, or none that it renews, as those of podnet's version
+// before do not, it goes by whether the node's kubelet responds.
 type Heartbeats struct {
 	client.Client
 	// Live reads from the API server.
@@ -66,12 +66,26 @@ type Heartbeats struct {
 	// heard holds the last renewal of each Lease, and when the manager heard of it: by its
 	// own clock, as those of nodes may be wrong.
 	heard map[string]renewal
+	// wrote holds the last write of each agent that was seen.
+	wrote map[string]write
 	// since is since when the manager can have heard of renewals, and looked when it
 	// looked last.
 	since, looked time.Time
 }
 
-type renewal struct{ renewed, heard time.Time }
+type renewal struct {
+	renewed, heard time.Time
+	// unused says that the agent wrote its status long after the last renewal: it lives
+	// without renewing its Lease.
+	unused bool
+}
+
+// write is an agent's status as of some version, and when the manager saw that the agent
+// wrote it: never where it was there at the first look.
+type write struct {
+	version string
+	seen    time.Time
+}
 
 // Start implements manager.Runnable. Only a manager that leads runs it.
 func (h *Heartbeats) Start(ctx context.Context) error {
@@ -118,6 +132,7 @@ func (h *Heartbeats) look(ctx context.Context) error {
 	for i := range nodes.Items {
 		byName[nodes.Items[i].Name] = &nodes.Items[i]
 	}
+	h.read(reports.Items, now)
 	var failed error
 	for i := range reports.Items {
 		report := &reports.Items[i]
@@ -153,12 +168,38 @@ func (h *Heartbeats) listen(ctx context.Context, now time.Time) error {
 			is.renewed = lease.Spec.RenewTime.Time
 		}
 		if was, known := h.heard[lease.Name]; known && was.renewed.Equal(is.renewed) {
-			is.heard = was.heard
+			is.heard, is.unused = was.heard, was.unused
 		}
 		heard[lease.Name] = is
 	}
 	h.heard = heard
 	return nil
+}
+
+// read takes note of what agents wrote: who writes lives. An agent that writes although its
+// Lease has been old for long is of the version before, or cannot renew it: from then on its
+// Lease says nothing, until it is renewed.
+func (h *Heartbeats) read(reports []podnetv1alpha1.NodeNetwork, now time.Time) {
+	wrote := make(map[string]write, len(reports))
+	for i := range reports {
+		report := &reports[i]
+		was, known := h.wrote[report.Name]
+		is := write{version: report.ResourceVersion, seen: was.seen}
+		if known && was.version != is.version && expectsHeartbeat(report) { // What is not the manager's own mark.
+			is.seen = now
+			if last, has := h.heard[report.Name]; has && h.old(last, now) {
+				last.unused = true
+				h.heard[report.Name] = last
+			}
+		}
+		wrote[report.Name] = is
+	}
+	h.wrote = wrote
+}
+
+// old reports whether a Lease should have been renewed long ago.
+func (h *Heartbeats) old(last renewal, now time.Time) bool {
+	return now.Sub(later(last.heard, h.since)) > podnetv1alpha1.HeartbeatPatience
 }
 
 // expectsHeartbeat reports whether a status is an agent's that is to be alive.
@@ -178,14 +219,18 @@ func responds(report *podnetv1alpha1.NodeNetwork) bool {
 func (h *Heartbeats) silence(node *corev1.Node, now time.Time) string {
 	kubelet := nodeReady(node)
 	last, known := h.heard[node.Name]
+	known = known && !last.unused
+	wrote := h.wrote[node.Name].seen
 	switch {
-	case known && now.Sub(later(last.heard, h.since)) > podnetv1alpha1.HeartbeatPatience:
+	case now.Sub(wrote) <= podnetv1alpha1.HeartbeatPatience:
+		return ""
+	case known && h.old(last, now):
 	case !known && kubelet.Status == corev1.ConditionUnknown:
 		last.renewed = kubelet.LastHeartbeatTime.Time
 	default:
 		return ""
 	}
-	since := last.renewed.UTC().Format(time.RFC3339)
+	since := later(last.renewed, wrote).UTC().Format(time.RFC3339)
 	if kubelet.Status == corev1.ConditionUnknown {
 		return fmt.Sprintf("The agent of this node has not responded since %s, and its kubelet does not either: the node is down or cut off."+
 			" Look at node %s itself.", since, node.Name)

@@ -159,6 +159,53 @@ func TestAgentWithoutLeaseGoesByItsKubelet(t *testing.T) {
 	b.Expect(b.report("a").Status.Summary.Message).To(gomega.ContainSubstring("the node is down or cut off"))
 }
 
+// write writes the status of a node as its agent does.
+func (b *beating) write(node string) {
+	report := b.report(node)
+	for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionPathsProven} {
+		apimeta.SetStatusCondition(&report.Status.Conditions, metav1.Condition{
+			Type: kind, Status: metav1.ConditionTrue, Reason: kind, Message: "Written at " + b.clock.Now().String(),
+		})
+	}
+	b.Expect(b.api.Status().Update(b.t.Context(), report)).To(gomega.Succeed())
+}
+
+// The agent was taken back to a version without Leases, or may not renew its own.
+func TestAgentThatWritesLivesThoughItsLeaseIsOld(t *testing.T) {
+	b := newBeating(t, "a", "b")
+	b.pass(time.Minute, "a", "b")
+	b.pass(podnetv1alpha1.HeartbeatPatience)
+	b.write("a")
+	b.pass(heartbeatsInterval)
+	b.Expect(b.silent("a", "b")).To(gomega.ConsistOf("b"), "a has just written")
+	// b's agent takes back what the manager said of it.
+	b.write("b")
+	b.pass(30 * time.Minute)
+	b.Expect(b.silent("a", "b")).To(gomega.BeEmpty(), "they live, and their Leases do not say so")
+	b.Expect(b.said.Events).To(gomega.HaveLen(1))
+
+	// Once renewed, a Lease says again whether its agent lives.
+	b.pass(heartbeatsInterval, "a", "b")
+	b.pass(podnetv1alpha1.HeartbeatPatience+heartbeatsInterval, "b")
+	b.Expect(b.silent("a", "b")).To(gomega.ConsistOf("a"))
+	b.pass(30*time.Minute, "b")
+	b.Expect(b.silent("a", "b")).To(gomega.ConsistOf("a"), "the manager's own mark is no sign of life")
+}
+
+func TestWriteCountsAsLongAsARenewal(t *testing.T) {
+	b := newBeating(t, "a")
+	b.pass(time.Minute, "a")
+	b.pass(podnetv1alpha1.HeartbeatPatience / 2)
+	b.write("a")
+	b.pass(heartbeatsInterval)
+	last := b.clock.Now().UTC().Format(time.RFC3339)
+	b.pass(podnetv1alpha1.HeartbeatPatience)
+	b.Expect(b.silent("a")).To(gomega.BeEmpty())
+	b.pass(heartbeatsInterval)
+	b.Expect(b.silent("a")).To(gomega.ConsistOf("a"))
+	b.Expect(b.report("a").Status.Summary.Message).To(gomega.ContainSubstring("since " + last))
+}
+
 // The cache may lag: what the API server says of the Lease counts.
 func TestRenewalThatTheCacheHasNotSeenCounts(t *testing.T) {
 	b := newBeating(t, "a")
