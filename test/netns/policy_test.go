@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/kernel"
@@ -397,21 +400,15 @@ func newFlow(t *testing.T, client, server *pod, network string, to netip.Addr) *
 		f.client = dial(t, client, network, listener.Addr().String())
 		f.server = <-accepted
 	} else {
-		// A first socket finds out the client's port, and the connected one has its place then.
-		var first *net.UDPConn
+		var socket *net.UDPConn
 		server.Do(t, func() error {
 			var err error
-			first, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 0)))
+			socket, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 0)))
 			return err
 		})
-		f.client = dial(t, client, network, first.LocalAddr().String())
-		local := first.LocalAddr().(*net.UDPAddr)
-		first.Close()
-		server.Do(t, func() error {
-			var err error
-			f.server, err = net.DialUDP("udp", local, f.client.LocalAddr().(*net.UDPAddr))
-			return err
-		})
+		f.client = dial(t, client, network, socket.LocalAddr().String())
+		connect(t, socket, f.client.LocalAddr().(*net.UDPAddr).AddrPort())
+		f.server = socket
 	}
 	t.Cleanup(func() { f.client.Close(); f.server.Close() })
 	// Who sends the first datagram opens the connection.
@@ -419,6 +416,26 @@ func newFlow(t *testing.T, client, server *pod, network string, to netip.Addr) *
 		t.Fatalf("nothing passes: %s", f.name)
 	}
 	return f
+}
+
+// connect connects a bound socket. To close it and bind another would race with commands
+// that are just being started, which hold copies of all sockets for a moment.
+func connect(t *testing.T, socket *net.UDPConn, to netip.AddrPort) {
+	t.Helper()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := to.Addr().Unmap()
+	var peer unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: addr.As16()}
+	if addr.Is4() {
+		peer = &unix.SockaddrInet4{Port: int(to.Port()), Addr: addr.As4()}
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.Connect(int(fd), peer) })
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func dial(t *testing.T, from *pod, network, to string) net.Conn {
