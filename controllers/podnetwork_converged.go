@@ -14,7 +14,9 @@ import (
 // that it is so is another condition.
 func (v *view) converged() metav1.Condition {
 	var diverging []string
-	why := ""
+	// first is the node whose divergence is told: one and the same each time, whatever
+	// order the nodes come in.
+	first := ""
 	for i := range v.nodes {
 		node := &v.nodes[i]
 		report := v.reports[node.Name]
@@ -29,8 +31,8 @@ func (v *view) converged() metav1.Condition {
 			// It follows from another PodNetwork than the present one: what is so of this one
 			// the agent says in a moment.
 		case *paths.Diverging > 0:
-			if why == "" {
-				why = fmt.Sprintf("%s: %s", node.Name, firstDivergence(report))
+			if first == "" || node.Name < first {
+				first = node.Name
 			}
 			diverging = append(diverging, node.Name)
 		}
@@ -41,8 +43,8 @@ func (v *view) converged() metav1.Condition {
 	}
 	if len(diverging) > 0 {
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesDiverge
-		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s",
-			len(diverging), len(v.nodes), some(diverging), why))
+		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s: %s",
+			len(diverging), len(v.nodes), some(diverging), first, firstDivergence(v.reports[first])))
 	}
 	return c
 }

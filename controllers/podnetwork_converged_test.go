@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/onsi/gomega"
@@ -67,6 +68,15 @@ func TestNetworkConvergesWhenAllPathsAreAsAsked(t *testing.T) {
 	g.Expect(ready).To(gomega.BeEquivalentTo(2))
 	g.Expect(notReady).To(gomega.BeEmpty())
 	g.Expect(v.ready(notReady, silent).Message).To(gomega.Equal("The agents of 1 of 3 nodes do not respond: a2. Look at these nodes, and at their agents."))
+}
+
+func TestDivergenceIsToldOfTheSameNodeWhateverOrderTheyComeIn(t *testing.T) {
+	g := gomega.NewWithT(t)
+	v := diverging(map[string]int32{"a1": 0, "a2": 2, "b1": 1})
+	for range 2 {
+		g.Expect(v.converged().Message).To(gomega.HaveSuffix(": a2, b1. a2: to 10.244.9.0/24 of node b1: The overlay is taken."))
+		slices.Reverse(v.nodes)
+	}
 }
 
 func TestSummaryOfTheNetworkSaysWhatIsWorst(t *testing.T) {
