@@ -173,7 +173,9 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	}
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
-		v.claimed = append(v.claimed, r.RollCall.owed(&reports.Items[i], census{network, ranges, v.taken, v.byNode})...)
+	}
+	for _, owed := range rollOf(nodes.Items, reports.Items).owedBy(census{network, ranges, v.taken, v.byNode}, r.RollCall) {
+		v.claimed = append(v.claimed, owed...)
 	}
 	v.sortNodes(r.Clock.Now())
 	return network, v, nil

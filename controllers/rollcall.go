@@ -174,11 +174,15 @@ func readRoll(ctx context.Context, reader client.Reader) (roll, error) {
 			return roll{}, fmt.Errorf("listing who is to answer the roll call: %w", err)
 		}
 	}
-	out := roll{nodes: make(map[string]*corev1.Node, len(nodes.Items)), reports: reports.Items}
-	for i := range nodes.Items {
-		out.nodes[nodes.Items[i].Name] = &nodes.Items[i]
+	return rollOf(nodes.Items, reports.Items), nil
+}
+
+func rollOf(nodes []corev1.Node, reports []podnetv1alpha1.NodeNetwork) roll {
+	out := roll{nodes: make(map[string]*corev1.Node, len(nodes)), reports: reports}
+	for i := range nodes {
+		out.nodes[nodes[i].Name] = &nodes[i]
 	}
-	return out, nil
+	return out
 }
 
 // silent are the nodes that have still to answer a call.
@@ -204,6 +208,11 @@ func (r roll) owed(ctx context.Context, reader client.Reader, call *RollCall) (m
 	if err != nil {
 		return nil, err
 	}
+	return r.owedBy(objects, call), nil
+}
+
+// owedBy are the blocks that are still to be made nodes' again as the objects are, by node.
+func (r roll) owedBy(objects census, call *RollCall) map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
 	for i := range r.reports {
 		report := &r.reports[i]
@@ -215,7 +224,7 @@ func (r roll) owed(ctx context.Context, reader client.Reader, call *RollCall) (m
 			out[report.Name] = owed
 		}
 	}
-	return out, nil
+	return out
 }
 
 // complete reports whether all have answered who are waited for, and takes note of

@@ -169,3 +169,35 @@ func TestLedgerPicksForOneNodeAtATime(t *testing.T) {
 		t.Errorf("picked %v of what was given back", picked)
 	}
 }
+
+// A block counts as allocated while its node is still to get it back, and only then: an answer
+// that nobody will ever deal with would keep it from being free for ever.
+func TestBlockThatNobodyWillGetBackIsFree(t *testing.T) {
+	for name, c := range map[string]struct {
+		change    func(*corev1.Node)
+		allocated int64
+	}{
+		"its node gets it back":         {func(*corev1.Node) {}, 1},
+		"podnet does not serve Windows": {func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelOSStable: "windows"} }, 0},
+		"the report is a former node's": {func(n *corev1.Node) { n.UID = "another" }, 0},
+		"the node is being deleted": {func(n *corev1.Node) {
+			n.DeletionTimestamp, n.Finalizers = ptr.To(metav1.Now()), []string{"example.com/waits"}
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := &RollCall{Clock: clock.RealClock{}}
+			objects := answering("node", call.ID(), podnetv1alpha1.BlockStatus{
+				CIDR: "10.244.3.0/24", State: podnetv1alpha1.SubnetActive, AddressesUsed: ptr.To[int64](1),
+			})
+			c.change(objects[0].(*corev1.Node))
+			r := &PodNetworkReconciler{Client: reader(t, objects...), Allocation: &sync.RWMutex{}, RollCall: call, Clock: clock.RealClock{}}
+			_, v, err := r.look(t.Context(), podnetv1alpha1.DefaultPodNetwork)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := *v.rangeStatus(v.ranges[0]).BlocksAllocated; n != c.allocated {
+				t.Errorf("%d blocks are allocated, and %d should be", n, c.allocated)
+			}
+		})
+	}
+}
