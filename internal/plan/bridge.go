@@ -26,6 +26,9 @@ func bridgeTable() model.Table {
 		source  = " iifname . ether saddr . ip6 saddr @podsources6"
 		isLocal = " ip6 saddr fe80::/10"
 		advert  = pods + " icmpv6 type nd-neighbor-advert"
+		// Listener reports may come from whoever has no address (RFC 3590, RFC 3810 5.2.13).
+		reports = "mld-listener-report, mld2-listener-report"
+		groups  = "ip6 daddr ff02::/16"
 	)
 	t.Chains = []model.Chain{
 		chain("prerouting", "filter", "prerouting", "-300", []string{
@@ -41,7 +44,8 @@ func bridgeTable() model.Table {
 			pods + " ip6 saddr != fe80::/10" + source + " accept",
 			// Link-local and unspecified sources are for neighbour discovery, and for nothing else.
 			pods + isLocal + source + " meta l4proto ipv6-icmp accept",
-			pods + " iifname . ether saddr @podmacs ip6 saddr :: meta l4proto ipv6-icmp accept",
+			// Who has no address yet asks whether anybody has it, and says to what it listens.
+			pods + " iifname . ether saddr @podmacs ip6 saddr :: " + groups + " icmpv6 type { nd-neighbor-solicit, " + reports + " } accept",
 			pods + " drop",
 		}),
 		// Ports send back what came by them (hairpin), for pods that reach themselves through
@@ -49,6 +53,14 @@ func bridgeTable() model.Table {
 		// virtual machine has the pod's MAC, that the machine is outside.
 		chain("forward", "filter", "forward", "-300", []string{
 			toPods + " meta pkttype { broadcast, multicast } oifname . ether saddr @podmacs drop",
+			// A frame that is for one pod has to have one of that pod's addresses: rules above
+			// IP, policies among them, go by the address, and the MAC says who gets it.
+			toPods + " meta pkttype { broadcast, multicast } accept",
+			toPods + " ether type arp accept",
+			toPods + " oifname . ether daddr . ip daddr @podsources4 accept",
+			toPods + " oifname . ether daddr . ip6 daddr @podsources6 accept",
+			toPods + " " + groups + " icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, " + reports + " } accept",
+			toPods + " drop",
 		}),
 		chain("input", "filter", "input", "-300", []string{pods + " ether daddr " + reserved + " drop"}),
 	}

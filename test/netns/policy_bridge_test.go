@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/test/netns/topology"
 )
 
 // Pods of a bridge have addresses that mean something on it alone, and policies hold for
@@ -58,6 +60,61 @@ func TestAddressesOfTheBridgeAloneAreNoWayAround(t *testing.T) {
 	if !connects(a.Namespace, "tcp", b.Addrs[1], port, patience) {
 		t.Error("what the policy allows is not reached")
 	}
+	c.noWayByMAC(t, a, b)
+}
+
+// noWayByMAC checks that what has the MAC of another pod, and an address that is not that
+// pod's, does not come to it: policies go by addresses.
+func (c *policed) noWayByMAC(t *testing.T, a, b *pod) {
+	t.Helper()
+	elsewhere := netip.MustParseAddr("8.8.8.8")
+	policy := func(app string, kind model.PolicyType) model.NetworkPolicy {
+		return model.NetworkPolicy{
+			Namespace: "red", Name: app, Pods: model.Selector{{Key: "app", Operator: model.In, Values: []string{app}}}, Types: []model.PolicyType{kind},
+		}
+	}
+	noIngress, oneEgress := policy("b", model.PolicyIngress), policy("a", model.PolicyEgress)
+	oneEgress.Egress = []model.PolicyRule{{Peers: []model.PolicyPeer{{Block: &model.IPBlock{CIDR: netip.PrefixFrom(elsewhere, 32)}}}}}
+	datagram := func(to netip.Addr) []byte { return topology.Datagram(a.addr(to.Is4()), to, sinkPort, []byte("around")) }
+	for _, x := range []struct {
+		what   string
+		policy *model.NetworkPolicy
+		packet []byte
+	}{
+		{"a datagram to all systems", &noIngress, datagram(netip.MustParseAddr("224.0.0.1"))},
+		{"a datagram to all", &noIngress, datagram(netip.MustParseAddr("255.255.255.255"))},
+		{"a datagram to all of the block", &noIngress, datagram(lastOf(a.Blocks[0]))},
+		{"a datagram to all nodes of IPv6", &noIngress, datagram(netip.MustParseAddr("ff02::1"))},
+		{"a ping from nobody", &oneEgress, topology.EchoRequest(netip.IPv6Unspecified(), b.addr(false), []byte("around"))},
+		{"a datagram to elsewhere", &oneEgress, datagram(elsewhere)},
+	} {
+		c.objects.NetworkPolicies = []model.NetworkPolicy{*x.policy}
+		c.enforce(t)
+		protocol := packetProtocol(x.packet[0]>>4 == 4)
+		comes := func() bool {
+			t.Helper()
+			frames := b.NewFrames(t, "eth0", protocol)
+			a.SendFrame(t, "eth0", topology.Frame(b.PodMAC, a.PodMAC, protocol, x.packet))
+			return frames.Heard(func(frame []byte) bool { return bytes.Contains(frame, []byte("around")) })
+		}
+		if comes() {
+			t.Errorf("%s comes to the pod whose MAC it has", x.what)
+		}
+		a.node.withoutFirewall(t, func() {
+			if !comes() {
+				t.Errorf("without the firewall %s does not come, so this shows nothing", x.what)
+			}
+		})
+	}
+}
+
+// lastOf is the last address of a block of IPv4, to which a subnet's broadcasts go.
+func lastOf(block netip.Prefix) netip.Addr {
+	last := block.Addr().As4()
+	for i := block.Bits(); i < 32; i++ {
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(last)
 }
 
 // listen listens in a pod for datagrams from another. It returns what sends one, and says

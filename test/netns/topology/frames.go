@@ -49,8 +49,12 @@ func RouterAdvertisement(mac [6]byte, from, to netip.Addr) []byte {
 	return icmpv6(from, to, slices.Concat([]byte{134, 0, 0, 0, 64, 0, 0x07, 0x08}, make([]byte, 8), []byte{1, 1}, mac[:]))
 }
 
-// icmpv6 is a whole IP packet that came by no router, with a message of neighbour
-// discovery in it.
+// EchoRequest is a ping of IPv6 (RFC 4443, section 4.1), with an even number of bytes in it.
+func EchoRequest(from, to netip.Addr, payload []byte) []byte {
+	return icmpv6(from, to, slices.Concat([]byte{128, 0, 0, 0, 0, 7, 0, 1}, payload))
+}
+
+// icmpv6 is a whole IP packet that came by no router, with a message of ICMPv6 in it.
 func icmpv6(from, to netip.Addr, message []byte) []byte {
 	length := binary.BigEndian.AppendUint32(nil, uint32(len(message)))
 	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), length, []byte{0, 0, 0, unix.IPPROTO_ICMPV6}, message)
