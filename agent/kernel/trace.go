@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -26,6 +27,10 @@ const traceTable = "podnet-trace"
 
 // traceWait is how long messages on a packet are waited for, each.
 const traceWait = 200 * time.Millisecond
+
+// traceTime is how long messages are read in all: whoever else has packets traced on the
+// node keeps them coming.
+const traceTime = 2 * time.Second
 
 // dropper is what drops a packet. It has no table where no table of nftables does.
 type dropper struct {
@@ -140,14 +145,21 @@ func (k *Kernel) removeTrace(ctx context.Context) error {
 	return nil
 }
 
+// traces is a socket that receives what the kernel tells of packets.
+type traces interface {
+	Receive() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink, error)
+}
+
 // readTrace reads what the kernel told of a packet from an address to itself until it was
 // dropped, or says no more.
-func readTrace(ctx context.Context, socket *nl.NetlinkSocket, addr netip.Addr) (dropper, error) {
+func readTrace(ctx context.Context, socket traces, addr netip.Addr) (dropper, error) {
+	ctx, cancel := context.WithTimeout(ctx, traceTime)
+	defer cancel()
 	// The first message of each base chain holds the packet's header. In others it is known
 	// by a number, which changes on its way, as do its addresses where they are translated.
 	ends := slices.Concat(addr.AsSlice(), addr.AsSlice())
 	ids := map[uint32]bool{}
-	for {
+	for ctx.Err() == nil {
 		messages, from, err := socket.Receive()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			return dropper{}, nil
@@ -175,6 +187,7 @@ func readTrace(ctx context.Context, socket *nl.NetlinkSocket, addr netip.Addr) (
 			}
 		}
 	}
+	return dropper{}, fmt.Errorf("traces of other packets on this node do not end: %w", ctx.Err())
 }
 
 // isDrop reports whether a message says that the packet is dropped.
