@@ -54,7 +54,8 @@ type Search struct {
 }
 
 // Findings returns what is, or may come, in the network's way. It changes nothing, but
-// that it has nftables trace a packet of its own which the node does not forward.
+// that it has nftables trace a packet of its own which the node does not forward. Where
+// some of it cannot be looked for it returns the rest with the error, and nil where none can.
 func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error) {
 	p, err := newPass()
 	if err != nil {
@@ -65,7 +66,8 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 	if err != nil {
 		return nil, err
 	}
-	var all []model.Finding
+	all := []model.Finding{}
+	var errs []error
 	for _, look := range []func() ([]model.Finding, error){
 		func() ([]model.Finding, error) {
 			if s.Probe == nil {
@@ -84,11 +86,11 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 	} {
 		found, err := look()
 		if err != nil {
-			return nil, fmt.Errorf("look for what is in the way: %w", err)
+			errs = append(errs, fmt.Errorf("look for what is in the way: %w", err))
 		}
 		all = append(all, found...)
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 func finding(kind, format string, args ...any) model.Finding {

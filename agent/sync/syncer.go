@@ -66,7 +66,8 @@ type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
 	Host(ctx context.Context) (model.Host, []model.Problem, error)
 	// Findings returns what is in the network's way, given its ranges, the node's own
-	// blocks and the attachment of the probes, nil where that is not in force.
+	// blocks and the attachment of the probes, nil where that is not in force. With an
+	// error it returns those that it found all the same, and nil where it could not look at all.
 	Findings(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) ([]model.Finding, error)
 	// Remove takes everything that podnet made off the node.
 	Remove(ctx context.Context) error
@@ -389,11 +390,13 @@ func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Bl
 	}
 	findings, err := s.cfg.Node.Findings(ctx, ranges, own, probe)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "cannot look for what is in the network's way")
-		return s.findings
+		log.FromContext(ctx).Error(err, "cannot look for all that may be in the network's way")
 	}
-	s.findings, s.looked = findings, time.Now()
-	return findings
+	s.looked = time.Now()
+	if err == nil || findings != nil {
+		s.findings = findings
+	}
+	return s.findings
 }
 
 // remove takes podnet off the node. After that the agent does nothing more until

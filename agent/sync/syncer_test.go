@@ -33,6 +33,10 @@ type node struct {
 	ops     int
 	usage   map[netip.Prefix]int64
 	waiting [2]int64
+	// findings and blind are what a search returns, and searches how many there were.
+	findings []model.Finding
+	blind    error
+	searches int
 }
 
 func newNode() *node {
@@ -101,7 +105,8 @@ func (n *node) Host(context.Context) (model.Host, []model.Problem, error) {
 }
 
 func (n *node) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
-	return nil, nil
+	n.searches++
+	return n.findings, n.blind
 }
 
 func (n *node) Remove(context.Context) error {
@@ -443,5 +448,27 @@ func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestSearchThatFailsInPartTellsTheRestAndWaitsForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		n := newNode()
+		n.findings, n.blind = []model.Finding{{Type: "ForeignRoute"}}, errors.New("no socket")
+		s := n.syncer()
+		for range 3 {
+			g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+			g.Expect(n.reports[len(n.reports)-1].Findings).To(gomega.Equal(n.findings))
+		}
+		g.Expect(n.searches).To(gomega.Equal(1))
+
+		// What was found stays where nothing can be looked at.
+		time.Sleep(lookInterval)
+		found := n.findings
+		n.findings = nil
+		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+		g.Expect(n.searches).To(gomega.Equal(2))
+		g.Expect(n.reports[len(n.reports)-1].Findings).To(gomega.Equal(found))
 	})
 }

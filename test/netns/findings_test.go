@@ -137,3 +137,17 @@ func TestFindings(t *testing.T) {
 		})
 	}
 }
+
+func TestSearchThatFailsDoesNotHideWhatOthersFind(t *testing.T) {
+	c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeOverlay, families: dual})
+	n := c.nodes[0]
+	n.Script(t, "ip link add cni0 type bridge")
+	n.Do(t, func() error {
+		probe := model.Pod{Netns: filepath.Join(t.TempDir(), "gone"), Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.2")}}
+		found, err := n.kernel.Findings(context.Background(), kernel.Search{Probe: &probe})
+		if err == nil || len(found) != 1 || found[0].Type != kernel.FindingOtherNetwork {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		return nil
+	})
+}
