@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -370,14 +371,17 @@ func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err
 	return slices.ContainsFunc(left, essential), failed
 }
 
-// essential says whether pods cannot do without an operation.
+// essential reports whether pods cannot do without an operation. The address of one pod's
+// link, which may be going, is none of the others' business.
 func essential(op diff.Op) bool {
 	if op.Verb != diff.Put {
 		return false
 	}
-	switch op.Object.(type) {
-	case model.Table, diff.Elements, model.Rule, model.Link, model.Address:
+	switch o := op.Object.(type) {
+	case model.Table, diff.Elements, model.Rule, model.Link:
 		return true
+	case model.Address:
+		return !strings.HasPrefix(o.Link, model.PodLinkPrefix) || o.Link == model.BridgeLink
 	default:
 		return false
 	}

@@ -243,6 +243,19 @@ func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoBlock))
 }
 
+func TestPodWhoseLinkVanishedKeepsNoOthersWaiting(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := newNode()
+	gone := pod()
+	gone.HostLink, gone.Addrs = "podndeadbeef", []netip.Addr{netip.MustParseAddr("fd00:10:244:1::2")}
+	n.pods = []model.Pod{gone}
+	s := n.syncer()
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	g.Expect(n.reports[0].Refused).To(gomega.BeTrue())
+	_, err := s.Serving()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+}
+
 func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
