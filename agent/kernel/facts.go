@@ -176,7 +176,9 @@ func (k *Kernel) acceptRA(links []model.HostLink) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if there && accept == "1" && forwarding == "0" && l.Name != "lo" {
+		// What earlier versions wrote for all links went for later ones as well.
+		changed := l.Name == "default" && previous[ipv6Conf("all", "forwarding")] == "0"
+		if there && accept == "1" && (forwarding == "0" || changed) && l.Name != "lo" {
 			names = append(names, l.Name)
 		}
 	}

@@ -2,7 +2,10 @@ package netns
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -140,6 +143,38 @@ func TestInterfaceThatComesLaterTakesRouterAdvertisements(t *testing.T) {
 	gomega.NewWithT(t).Eventually(func() string {
 		return n.Run(t, "ip", "-6", "route", "show", "default", "dev", "eth1")
 	}, 10*time.Second, 20*time.Millisecond).Should(gomega.ContainSubstring(from.String()))
+}
+
+func TestLaterInterfacesTakeRouterAdvertisementsAfterAnUpgradeToo(t *testing.T) {
+	c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeOverlay, families: dual})
+	n := c.nodes[0]
+	// An earlier version left the parameter as it was, and turned forwarding on.
+	file := filepath.Join(n.stateDir, "sysctls.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var previous map[string]string
+	if err := json.Unmarshal(text, &previous); err != nil {
+		t.Fatal(err)
+	}
+	const key = "net/ipv6/conf/default/accept_ra"
+	if previous[key] != "1" {
+		t.Fatalf("the values from before are %v", previous)
+	}
+	delete(previous, key)
+	if text, err = json.Marshal(previous); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Sysctl(t, key, "1")
+	n.restart(t)
+	n.sync(t)
+	if got := n.ReadSysctl(t, key); got != "2" {
+		t.Errorf("%s is %s, want 2", key, got)
+	}
 }
 
 func TestNodeWithoutIPv6(t *testing.T) {
