@@ -36,8 +36,8 @@ type view struct {
 	waits   time.Duration
 	byNode  map[string][]podnetv1alpha1.NodeSubnet
 	reports map[string]*podnetv1alpha1.NodeNetwork
-	// used are the addresses that pods have, by block.
-	used map[string]int64
+	// used are the addresses that pods have of the blocks that their nodes hold.
+	used map[nodeBlock]int64
 	// claimed are the blocks in use whose objects are gone and will be made again.
 	claimed []netip.Prefix
 	// missing are the nodes that have still to answer the roll call.

@@ -34,7 +34,7 @@ func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
 			continue
 		}
 		allocated++
-		used := v.used[s.Spec.CIDR]
+		used := v.used[nodeBlock{s.Spec.Node, s.Spec.CIDR}]
 		pods[s.Spec.Node] += used
 		if s.Spec.State == podnetv1alpha1.SubnetActive {
 			freeInBlocks = ipam.Sum(freeInBlocks, max(ipam.AddressCount(cidr)-used, 0))
@@ -78,12 +78,16 @@ func remaining(pods map[string]int64) []podnetv1alpha1.NodePods {
 	return out[:min(len(out), mostRemaining)]
 }
 
-// usedAddresses sums up what the agents say of their blocks.
-func usedAddresses(reports []podnetv1alpha1.NodeNetwork) map[string]int64 {
-	used := map[string]int64{}
+// nodeBlock is a block as a node's agent knows it.
+type nodeBlock struct{ node, cidr string }
+
+// usedAddresses is what the agents say of blocks. What one says counts for the blocks that
+// its own node holds: of those of others it has nothing to tell.
+func usedAddresses(reports []podnetv1alpha1.NodeNetwork) map[nodeBlock]int64 {
+	used := map[nodeBlock]int64{}
 	for i := range reports {
 		for _, b := range reports[i].Status.Blocks {
-			used[b.CIDR] += countOf(b.AddressesUsed)
+			used[nodeBlock{reports[i].Name, b.CIDR}] = countOf(b.AddressesUsed)
 		}
 	}
 	return used
