@@ -3,12 +3,14 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,23 +22,43 @@ import (
 // eventEndpointRefused is the reason of the Event about an address that is not published.
 const eventEndpointRefused = "EndpointRefused"
 
-// claimant is a node that says others shall send to an address.
+// claimant is a node that an address may belong to.
 type claimant struct {
-	node *corev1.Node
-	// published says that its NodeSubnets name the address.
-	published bool
+	node string
+	// came is when the Node was made.
+	came metav1.Time
+	// claims says that others shall send to the address for it now, named that its status names the address.
+	claims, named bool
+	// since is when the oldest of its NodeSubnets was made that name the address, nil where none does.
+	since *metav1.Time
 }
 
-// elder reports whether of two claimants of an address it is this one's: the one keeps it
-// for which it is published, else the older node.
+// rank orders claimants: that one is first for which the address is published, then one
+// whose status names it.
+func (c claimant) rank() int {
+	switch {
+	case c.since != nil:
+		return 2
+	case c.named:
+		return 1
+	}
+	return 0
+}
+
+// elder reports whether of two claimants of an address it is this one's. Of several for which
+// it is published the block decides, not the Node, which may have been made anew.
 func (c claimant) elder(than claimant) bool {
-	if c.published != than.published {
-		return c.published
+	if c.rank() != than.rank() {
+		return c.rank() > than.rank()
 	}
-	if !c.node.CreationTimestamp.Equal(&than.node.CreationTimestamp) {
-		return c.node.CreationTimestamp.Before(&than.node.CreationTimestamp)
+	since, other := &c.came, &than.came
+	if c.since != nil {
+		since, other = c.since, than.since
 	}
-	return c.node.Name < than.node.Name
+	if !since.Equal(other) {
+		return since.Before(other)
+	}
+	return c.node < than.node
 }
 
 // registry decides which addresses of nodes others are told to send to. What a node says of
@@ -45,7 +67,7 @@ func (c claimant) elder(than claimant) bool {
 type registry struct {
 	ranges   []netip.Prefix
 	services []ipam.Claim
-	// claimants returns the nodes that say an address is theirs now.
+	// claimants returns the nodes that an address may belong to.
 	claimants func(address string) ([]claimant, error)
 }
 
@@ -74,14 +96,18 @@ func (g registry) judge(node *corev1.Node, address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	self := claimant{node: node}
-	if i := slices.IndexFunc(all, func(c claimant) bool { return c.node.Name == node.Name }); i >= 0 {
+	self := claimant{node: node.Name, came: node.CreationTimestamp}
+	if i := slices.IndexFunc(all, func(c claimant) bool { return c.node == node.Name }); i >= 0 {
 		self = all[i]
 	}
 	for _, other := range all {
-		if other.node.Name != node.Name && other.elder(self) {
-			return fmt.Sprintf("Node %s has it, and keeps it until it gives it up", other.node.Name), nil
+		if other.node == node.Name || !other.elder(self) {
+			continue
 		}
+		if !other.claims && other.since == nil {
+			return fmt.Sprintf("it is an address of Node %s, whose status names it", other.node), nil
+		}
+		return fmt.Sprintf("Node %s has it, and keeps it until it gives it up", other.node), nil
 	}
 	return "", nil
 }
@@ -100,7 +126,7 @@ func (g registry) publish(node *corev1.Node, claimed, before []string) (endpoint
 			continue
 		}
 		refused = append(refused, refusal{node.Name, address, why})
-		former := slices.IndexFunc(before, func(b string) bool { return strings.Contains(b, ":") == strings.Contains(address, ":") })
+		former := slices.IndexFunc(before, func(b string) bool { return sameFamily(b, address) })
 		if former < 0 || before[former] == address {
 			continue
 		}
@@ -108,7 +134,8 @@ func (g registry) publish(node *corev1.Node, claimed, before []string) (endpoint
 		if err != nil {
 			return nil, nil, err
 		}
-		if addr, err := netip.ParseAddr(before[former]); err == nil && len(all) == 0 && ipam.Foreign(addr, g.ranges, g.services) == "" {
+		taken := slices.ContainsFunc(all, func(c claimant) bool { return c.node != node.Name && (c.claims || c.since != nil) })
+		if addr, err := netip.ParseAddr(before[former]); err == nil && !taken && ipam.Foreign(addr, g.ranges, g.services) == "" {
 			endpoints = append(endpoints, before[former])
 		}
 	}
@@ -126,12 +153,48 @@ func claimedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []s
 	return internalIPs(node)
 }
 
-// publishes reports whether one of a node's NodeSubnets names an address. Those that were
-// released are of a node that has gone.
-func publishes(node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet, address string) bool {
-	return slices.ContainsFunc(subnets, func(s podnetv1alpha1.NodeSubnet) bool {
-		return s.Spec.Node == node.Name && s.Spec.State != podnetv1alpha1.SubnetReleased && slices.Contains(s.Spec.Endpoints, address)
-	})
+// sameFamily reports whether two addresses are of one family.
+func sameFamily(a, b string) bool {
+	return strings.Contains(a, ":") == strings.Contains(b, ":")
+}
+
+// publishedSince returns when the oldest of a node's NodeSubnets was made that name an address,
+// nil where none does. Those that were released are of a node that has gone.
+func publishedSince(subnets []podnetv1alpha1.NodeSubnet, address string) *metav1.Time {
+	var oldest *metav1.Time
+	for i := range subnets {
+		s := &subnets[i]
+		if s.Spec.State == podnetv1alpha1.SubnetReleased || !slices.Contains(s.Spec.Endpoints, address) {
+			continue
+		}
+		if oldest == nil || s.CreationTimestamp.Before(oldest) {
+			oldest = &s.CreationTimestamp
+		}
+	}
+	return oldest
+}
+
+// claimantOf returns what a node has to do with an address, and whether it has. An address is
+// published for it also while its Node is not there, or its agent's report: the node may be
+// there all the same, and its blocks are. It ends when the node claims another of the family.
+func claimantOf(
+	name string, node *corev1.Node, report *podnetv1alpha1.NodeNetwork, subnets []podnetv1alpha1.NodeSubnet, address string,
+) (claimant, bool) {
+	c := claimant{node: name}
+	var claimed []string
+	if node != nil {
+		c.came = node.CreationTimestamp
+		c.named = slices.Contains(statusAddresses(node), address)
+		claimed = claimedEndpoints(node, report)
+		c.claims = slices.Contains(claimed, address)
+	} else if report != nil {
+		claimed = oneOfEachFamily(report.Status.Endpoints)
+	}
+	claimsAnother := slices.ContainsFunc(claimed, func(other string) bool { return other != address && sameFamily(other, address) })
+	if !claimsAnother {
+		c.since = publishedSince(subnets, address)
+	}
+	return c, c.claims || c.named || c.since != nil
 }
 
 // registryOf returns the registry of a cluster, which is read as it is needed.
@@ -150,7 +213,7 @@ func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alph
 	return g, nil
 }
 
-// claimantsOf finds the nodes that claim an address.
+// claimantsOf finds the nodes that an address may belong to.
 func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]claimant, error) {
 	names, err := namesWith(ctx, reader, address)
 	if err != nil {
@@ -159,35 +222,36 @@ func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]c
 	var out []claimant
 	for _, name := range names {
 		node, report, subnets := &corev1.Node{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.NodeSubnetList{}
-		if err := reader.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
-			if client.IgnoreNotFound(err) != nil {
-				return nil, fmt.Errorf("reading Node %s: %w", name, err)
-			}
-			continue // What it said dies with it.
+		if err := reader.Get(ctx, client.ObjectKey{Name: name}, node); apierrors.IsNotFound(err) {
+			node = nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading Node %s: %w", name, err)
 		}
 		if err := reader.Get(ctx, client.ObjectKey{Name: name}, report); client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("reading NodeNetwork %s: %w", name, err)
 		}
-		if !slices.Contains(claimedEndpoints(node, report), address) {
-			continue
-		}
 		if err := reader.List(ctx, subnets, client.MatchingFields{nodeField: name}, client.UnsafeDisableDeepCopy); err != nil {
 			return nil, fmt.Errorf("listing the blocks of Node %s: %w", name, err)
 		}
-		out = append(out, claimant{node, publishes(node, subnets.Items, address)})
+		if c, found := claimantOf(name, node, report, subnets.Items, address); found {
+			out = append(out, c)
+		}
 	}
 	return out, nil
 }
 
-// namesWith returns the names of nodes that may claim an address, sorted: the agents' reports
-// and the Nodes name it.
+// namesWith returns the names of nodes that an address may belong to, sorted: the agents' reports,
+// the Nodes and the NodeSubnets name it.
 func namesWith(ctx context.Context, reader client.Reader, address string) ([]string, error) {
-	reports, nodes := &podnetv1alpha1.NodeNetworkList{}, &corev1.NodeList{}
+	reports, nodes, subnets := &podnetv1alpha1.NodeNetworkList{}, &corev1.NodeList{}, &podnetv1alpha1.NodeSubnetList{}
 	if err := reader.List(ctx, reports, client.MatchingFields{endpointField: address}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing the NodeNetworks with endpoint %s: %w", address, err)
 	}
-	if err := reader.List(ctx, nodes, client.MatchingFields{internalIPField: address}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := reader.List(ctx, nodes, client.MatchingFields{addressField: address}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing the Nodes with address %s: %w", address, err)
+	}
+	if err := reader.List(ctx, subnets, client.MatchingFields{publishedField: address}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing the NodeSubnets with endpoint %s: %w", address, err)
 	}
 	var names []string
 	for i := range reports.Items {
@@ -195,6 +259,9 @@ func namesWith(ctx context.Context, reader client.Reader, address string) ([]str
 	}
 	for i := range nodes.Items {
 		names = append(names, nodes.Items[i].Name)
+	}
+	for i := range subnets.Items {
+		names = append(names, subnets.Items[i].Spec.Node)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
@@ -217,13 +284,16 @@ func serviceClaims(services []networkingv1.ServiceCIDR) []ipam.Claim {
 // of those that claim an address which the object names: it may be theirs now.
 func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Object) []ctrl.Request {
 	var addresses []string
+	name := o.GetName()
 	switch o := o.(type) {
 	case *corev1.Node:
-		addresses = internalIPs(o)
+		addresses = statusAddresses(o)
 	case *podnetv1alpha1.NodeNetwork:
 		addresses = oneOfEachFamily(o.Status.Endpoints)
+	case *podnetv1alpha1.NodeSubnet:
+		name, addresses = o.Spec.Node, o.Spec.Endpoints
 	}
-	names := []string{o.GetName()}
+	names := []string{name}
 	for _, address := range addresses {
 		with, err := namesWith(ctx, r, address)
 		if err != nil {
@@ -239,15 +309,38 @@ func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Objec
 	return requests
 }
 
-// refusedEndpoints says which nodes claim addresses that others are not told.
-func (v *view) refusedEndpoints() metav1.Condition {
-	byAddress := map[string][]claimant{}
+// claimants returns the nodes that addresses may belong to, by address.
+func (v *view) claimants() map[string][]claimant {
+	nodes, names := map[string]*corev1.Node{}, slices.Collect(maps.Keys(v.byNode))
 	for i := range v.everyNode {
 		node := &v.everyNode[i]
-		for _, address := range claimedEndpoints(node, v.reports[node.Name]) {
-			byAddress[address] = append(byAddress[address], claimant{node, publishes(node, v.byNode[node.Name], address)})
+		nodes[node.Name] = node
+		names = append(names, node.Name)
+	}
+	slices.Sort(names)
+	out := map[string][]claimant{}
+	for _, name := range slices.Compact(names) {
+		node, report := nodes[name], v.reports[name]
+		var addresses []string
+		if node != nil {
+			addresses = append(statusAddresses(node), claimedEndpoints(node, report)...)
+		}
+		for _, s := range v.byNode[name] {
+			addresses = append(addresses, s.Spec.Endpoints...)
+		}
+		slices.Sort(addresses)
+		for _, address := range slices.Compact(addresses) {
+			if c, found := claimantOf(name, node, report, v.byNode[name], address); found {
+				out[address] = append(out[address], c)
+			}
 		}
 	}
+	return out
+}
+
+// refusedEndpoints says which nodes claim addresses that others are not told.
+func (v *view) refusedEndpoints() metav1.Condition {
+	byAddress := v.claimants()
 	g := registry{
 		ranges: v.ranges.cidrs(), services: serviceClaims(v.services),
 		claimants: func(address string) ([]claimant, error) { return byAddress[address], nil },

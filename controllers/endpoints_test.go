@@ -189,12 +189,103 @@ func TestAddressGoesOverWhenItsOwnerGivesItUp(t *testing.T) {
 
 	c.say("a", "192.0.2.1")
 	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.3"}), "it is the younger node's now")
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+
+	node := &corev1.Node{}
+	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "b"}, node)).To(gomega.Succeed())
 	c.Expect(c.api.Delete(t.Context(), node)).To(gomega.Succeed())
-	report := &podnetv1alpha1.NodeNetwork{}
-	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "b"}, report)).To(gomega.Succeed())
-	c.look(c.keeper.withClaimants(t.Context(), report))
-	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}), "a node that goes gives its addresses up")
+	c.look(c.keeper.withClaimants(t.Context(), node))
+	block := &podnetv1alpha1.NodeSubnet{}
+	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "10.244.1.0-24"}, block)).To(gomega.Succeed())
+	block.Spec.State = podnetv1alpha1.SubnetReleased
+	c.Expect(c.api.Update(t.Context(), block)).To(gomega.Succeed())
+	c.look(c.keeper.withClaimants(t.Context(), block))
+	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}), "it is free when the block of a node that went is released")
+}
+
+// Whoever waits for an address does not get it while the owner's Node is made anew, which
+// makes it the younger of the two.
+func TestAddressStaysWhileItsNodeIsGone(t *testing.T) {
+	for name, reportStays := range map[string]bool{"with its report": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newClaiming(t, "waiting", "owner")
+			c.say("owner", "192.0.2.1", "2001:db8::1")
+			c.say("waiting", "192.0.2.1", "2001:db8::1")
+			node, report := &corev1.Node{}, &podnetv1alpha1.NodeNetwork{}
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "owner"}, node)).To(gomega.Succeed())
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "owner"}, report)).To(gomega.Succeed())
+			c.Expect(c.api.Delete(t.Context(), node)).To(gomega.Succeed())
+			if !reportStays {
+				c.Expect(c.api.Delete(t.Context(), report)).To(gomega.Succeed())
+			}
+			c.look(c.keeper.subnets(t.Context()))
+			c.Expect(c.published("waiting")).To(gomega.BeEmpty())
+			c.Expect(c.condition()).To(gomega.HaveField("Message", gomega.ContainSubstring("Node owner has it")))
+
+			again := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "owner", UID: "another", CreationTimestamp: metav1.NewTime(time.Unix(1_800_000_000, 0))}}
+			c.Expect(c.api.Create(t.Context(), again)).To(gomega.Succeed())
+			again.Status.Addresses = []corev1.NodeAddress{internal("192.0.2.1"), internal("2001:db8::1")}
+			c.Expect(c.api.Status().Update(t.Context(), again)).To(gomega.Succeed())
+			c.look(c.keeper.withClaimants(t.Context(), again))
+			c.Expect(c.published("owner")).To(gomega.Equal([]string{"192.0.2.1", "2001:db8::1"}))
+			c.Expect(c.published("waiting")).To(gomega.BeEmpty())
+		})
+	}
+}
+
+// Blocks that somebody else wrote may name one address for two nodes.
+func TestOldestBlockDecidesBetweenTwoThatHaveAnAddress(t *testing.T) {
+	made := func(at int64, node string) podnetv1alpha1.NodeSubnet {
+		return podnetv1alpha1.NodeSubnet{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(time.Unix(at, 0))},
+			Spec:       podnetv1alpha1.NodeSubnetSpec{Node: node, State: podnetv1alpha1.SubnetActive, Endpoints: []string{"192.0.2.1"}},
+		}
+	}
+	node := func(name string, came int64) *corev1.Node {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(time.Unix(came, 0))},
+			Status:     corev1.NodeStatus{Addresses: []corev1.NodeAddress{internal("192.0.2.1")}},
+		}
+	}
+	g := gomega.NewWithT(t)
+	young, _ := claimantOf("young", node("young", 900), nil, []podnetv1alpha1.NodeSubnet{made(300, "young"), made(100, "young")}, "192.0.2.1")
+	old, _ := claimantOf("old", node("old", 50), nil, []podnetv1alpha1.NodeSubnet{made(200, "old")}, "192.0.2.1")
+	g.Expect(young.elder(old)).To(gomega.BeTrue())
+	g.Expect(old.elder(young)).To(gomega.BeFalse())
+}
+
+// A node has addresses that it does not choose as its endpoint; they are its all the same.
+func TestAddressOfAnotherNodeIsRefusedThoughItIsNotItsEndpoint(t *testing.T) {
+	for name, address := range map[string]string{"the first": "192.168.1.2", "another": "192.168.2.2", "of the other family": "2001:db8:1::2"} {
+		t.Run(name, func(t *testing.T) {
+			c := newClaiming(t, "robber", "owner")
+			owner := &corev1.Node{}
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "owner"}, owner)).To(gomega.Succeed())
+			owner.Status.Addresses = []corev1.NodeAddress{
+				internal("192.168.1.2"), internal("192.168.2.2"), {Type: corev1.NodeExternalIP, Address: "2001:DB8:1::2"},
+			}
+			c.Expect(c.api.Status().Update(t.Context(), owner)).To(gomega.Succeed())
+			c.say("owner", "10.1.0.2")
+			c.say("robber", address)
+			c.Expect(c.published("owner")).To(gomega.Equal([]string{"10.1.0.2"}))
+			c.Expect(c.published("robber")).To(gomega.BeEmpty())
+			c.Expect(c.condition()).To(gomega.HaveField("Message", gomega.ContainSubstring("it is an address of Node owner, whose status names it")))
+
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "owner"}, owner)).To(gomega.Succeed())
+			before := owner.DeepCopy()
+			owner.Status.Addresses = nil
+			c.Expect(c.api.Status().Update(t.Context(), owner)).To(gomega.Succeed())
+			c.look(append(c.keeper.withClaimants(t.Context(), before), c.keeper.withClaimants(t.Context(), owner)...))
+			c.Expect(c.published("robber")).To(gomega.Equal([]string{address}), "whoever waits for it is looked at")
+
+			owner.Status.Addresses = before.Status.Addresses
+			c.Expect(c.api.Status().Update(t.Context(), owner)).To(gomega.Succeed())
+			c.look(c.keeper.withClaimants(t.Context(), owner))
+			c.Expect(c.published("robber")).To(gomega.Equal([]string{address}), "what is published stays")
+			known, err := registryOf(t.Context(), c.api, nil)
+			c.Expect(err).NotTo(gomega.HaveOccurred())
+			c.Expect(otherAddresses(owner, []string{"10.1.0.2"}, known)).To(gomega.ContainElement(address), "and it is the owner's as well")
+		})
+	}
 }
 
 // Two nodes swap addresses, in any order of what their agents say: in the end each has

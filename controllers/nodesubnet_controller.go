@@ -53,20 +53,13 @@ type NodeSubnetReconciler struct {
 func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.idle, r.unused, r.gone, r.agentless = idleness{}, idleness{}, idleness{}, idleness{}
 	ofNode := handler.EnqueueRequestsFromMapFunc(r.withClaimants)
-	siblings := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []ctrl.Request {
-		s, ok := o.(*podnetv1alpha1.NodeSubnet)
-		if !ok {
-			return nil
-		}
-		return r.subnets(ctx, client.MatchingFields{nodeField: s.Spec.Node})
-	})
 	all := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []ctrl.Request {
 		return r.subnets(ctx)
 	})
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("nodesubnet").
 		For(&podnetv1alpha1.NodeSubnet{}).
-		Watches(&podnetv1alpha1.NodeSubnet{}, siblings, builder.WithPredicates(specChanged())).
+		Watches(&podnetv1alpha1.NodeSubnet{}, ofNode, builder.WithPredicates(specChanged())).
 		Watches(&corev1.Node{}, ofNode, builder.WithPredicates(nodeChanged())).
 		Watches(&podnetv1alpha1.NodeNetwork{}, ofNode, builder.WithPredicates(usageChanged())).
 		Watches(&podnetv1alpha1.RouteMode{}, all, builder.WithPredicates(specChanged())).
@@ -233,9 +226,7 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	}
 	want.Spec.NodeLabels, want.Spec.NodeAddresses = labelsOf(node, keys), nil
 	if policiesSelect {
-		if want.Spec.NodeAddresses, err = otherAddresses(node, want.Spec.Endpoints, known); err != nil {
-			return err
-		}
+		want.Spec.NodeAddresses = otherAddresses(node, want.Spec.Endpoints, known)
 	}
 	want.Spec.State = podnetv1alpha1.SubnetActive
 	if fate == ipam.Drain {

@@ -60,30 +60,35 @@ func labelsOf(node *corev1.Node, keys []string) map[string]string {
 	return out
 }
 
-// otherAddresses returns the addresses of the node's status, of whatever type, that are
-// no endpoints, sorted, each in the form that all compare by. Those that no node can have, or
-// that are the endpoints of others, are left out.
-func otherAddresses(node *corev1.Node, endpoints []string, known registry) ([]string, error) {
+// statusAddresses returns the addresses of the node's status, of whatever type, sorted, each in
+// the form that all compare by.
+func statusAddresses(node *corev1.Node) []string {
 	var addrs []netip.Addr
 	for _, a := range node.Status.Addresses {
 		// A name is an address too.
-		addr, err := netip.ParseAddr(a.Address)
-		if err == nil && addr.Zone() == "" && !slices.Contains(endpoints, addr.Unmap().String()) {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && addr.Zone() == "" {
 			addrs = append(addrs, addr.Unmap())
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	var out []string
 	for _, a := range slices.Compact(addrs) {
-		why, err := known.judge(node, a.String())
-		if err != nil {
-			return nil, err
-		}
-		if why == "" {
-			out = append(out, a.String())
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// otherAddresses returns the addresses of the node's status that are no endpoints of it, without those
+// that no node can have. One that another node has too stays: it may what both may.
+func otherAddresses(node *corev1.Node, endpoints []string, known registry) []string {
+	var out []string
+	for _, a := range statusAddresses(node) {
+		addr, err := netip.ParseAddr(a)
+		if err == nil && !slices.Contains(endpoints, a) && ipam.Foreign(addr, known.ranges, known.services) == "" {
+			out = append(out, a)
 		}
 	}
-	return out[:min(len(out), podnetv1alpha1.MaxNodeAddresses)], nil
+	return out[:min(len(out), podnetv1alpha1.MaxNodeAddresses)]
 }
 
 // policyKeysOf returns the keys of labels that the policies select nodes by as peers,

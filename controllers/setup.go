@@ -26,12 +26,13 @@ import (
 // FieldOwner is the name under which the manager writes fields.
 const FieldOwner = "podnet-manager"
 
-// Fields by which objects are found: NodeSubnets by their node, and NodeNetworks and Nodes
-// by the addresses that they claim.
+// Fields by which objects are found: NodeSubnets by their node and the endpoints that they
+// publish, NodeNetworks by those that they claim, and Nodes by their addresses.
 const (
-	nodeField       = "spec.node"
-	endpointField   = "status.endpoints"
-	internalIPField = "status.internalIPs"
+	nodeField      = "spec.node"
+	publishedField = "spec.endpoints"
+	endpointField  = "status.endpoints"
+	addressField   = "status.addresses"
 )
 
 // index says which values of a field an object of a kind has.
@@ -48,15 +49,21 @@ var indices = []index{
 		}
 		return nil
 	}},
+	{&podnetv1alpha1.NodeSubnet{}, publishedField, func(o client.Object) []string {
+		if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
+			return s.Spec.Endpoints
+		}
+		return nil
+	}},
 	{&podnetv1alpha1.NodeNetwork{}, endpointField, func(o client.Object) []string {
 		if n, ok := o.(*podnetv1alpha1.NodeNetwork); ok {
 			return oneOfEachFamily(n.Status.Endpoints)
 		}
 		return nil
 	}},
-	{&corev1.Node{}, internalIPField, func(o client.Object) []string {
+	{&corev1.Node{}, addressField, func(o client.Object) []string {
 		if n, ok := o.(*corev1.Node); ok {
-			return internalIPs(n)
+			return statusAddresses(n)
 		}
 		return nil
 	}},
