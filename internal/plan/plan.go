@@ -26,7 +26,9 @@ func Build(c model.Cluster) model.Plan {
 			Message: "There is no PodNetwork named default.",
 		}}}
 	}
+	c, refused := refuseEndpoints(c)
 	v := newView(c)
+	v.problems = append(refused, v.problems...)
 	var s model.State
 	v.links(&s)
 	v.ownRoutes(&s)
@@ -81,7 +83,6 @@ type view struct {
 
 func newView(c model.Cluster) *view {
 	v := &view{network: *c.Network, host: c.Host, pods: c.Pods, underlay: newUnderlay(c.Host.Routes), evidence: c.Evidence}
-	c = v.refuseEndpoints(c)
 	served, problems := serve(c)
 	v.problems = append(v.problems, problems...)
 	var less, fewer *model.Problem

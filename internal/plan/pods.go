@@ -16,7 +16,7 @@ import (
 // but sets with these elements. Build uses the same for every pod of c, so what
 // a CNI ADD makes is what the next pass wants.
 func PodParts(c model.Cluster, p model.Pod) model.State {
-	s := podParts(served(c, p), hostPortsOf(append(slices.Clone(c.Pods), p)))
+	s := podParts(served(refuseOwn(c), p), hostPortsOf(append(slices.Clone(c.Pods), p)))
 	s.Sort()
 	return s
 }
@@ -24,6 +24,7 @@ func PodParts(c model.Cluster, p model.Pod) model.State {
 // Displaced returns what of other pods' parts goes when one more is attached: the
 // elements of the host ports that it takes over.
 func Displaced(c model.Cluster, p model.Pod) model.State {
+	c = refuseOwn(c)
 	others := slices.DeleteFunc(slices.Clone(c.Pods), func(o model.Pod) bool { return attachmentOf(o) == attachmentOf(p) })
 	before, after := hostPortsOf(others), hostPortsOf(append(others, p))
 	inet := newPartial(tableInet)

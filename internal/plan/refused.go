@@ -9,21 +9,52 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+// refusal tells addresses that cannot be a node's.
+type refusal struct {
+	ranges   []netip.Prefix
+	underlay underlay
+	// why are the reasons for what was asked about, empty where an address can be a node's.
+	why map[netip.Addr]string
+}
+
+func newRefusal(c model.Cluster) *refusal {
+	return &refusal{ranges: c.Network.Ranges, underlay: newUnderlay(c.Host.Routes), why: map[netip.Addr]string{}}
+}
+
+// of reports whether an address cannot be a node's.
+func (r *refusal) of(a netip.Addr) bool {
+	reason, judged := r.why[a]
+	if !judged {
+		reason = r.foreign(a)
+		r.why[a] = reason
+	}
+	return reason != ""
+}
+
+// host returns this node without those of its endpoints and addresses that cannot be a node's.
+func (r *refusal) host(h model.Host) model.Host {
+	refused := func(e model.Endpoint) bool { return r.of(e.Addr) }
+	h.Endpoints = slices.DeleteFunc(slices.Clone(h.Endpoints), refused)
+	h.Addresses = slices.DeleteFunc(slices.Clone(h.Addresses), refused)
+	return h
+}
+
+// refuseOwn returns the cluster without those of this node's endpoints that cannot be a
+// node's.
+func refuseOwn(c model.Cluster) model.Cluster {
+	c.Host = newRefusal(c).host(c.Host)
+	return c
+}
+
 // refuseEndpoints returns the cluster without those endpoints, former ones and this
 // node's included, that cannot be a node's: packets would be sent there, and tunnelled ones taken from
 // there. The manager publishes none such; what it is told a moment later, or a NodeSubnet
 // that somebody else wrote, must do no harm either, and the kernel refuses some of them,
-// and with them all that is done in the same pass.
-func (v *view) refuseEndpoints(c model.Cluster) model.Cluster {
-	why := map[netip.Addr]string{}
-	refused := func(a netip.Addr) bool {
-		reason, judged := why[a]
-		if !judged {
-			reason = v.foreign(a)
-			why[a] = reason
-		}
-		return reason != ""
-	}
+// and with them all that is done in the same pass. It comes before all else, so that each
+// part of the plan sees the same.
+func refuseEndpoints(c model.Cluster) (model.Cluster, []model.Problem) {
+	r := newRefusal(c)
+	refused := r.of
 	type claim struct {
 		node string
 		addr netip.Addr
@@ -47,32 +78,33 @@ func (v *view) refuseEndpoints(c model.Cluster) model.Cluster {
 			claims = append(claims, claim{c.Host.Node, e.Addr})
 		}
 	}
-	c.Host.Endpoints = slices.DeleteFunc(slices.Clone(c.Host.Endpoints), func(e model.Endpoint) bool { return refused(e.Addr) })
+	c.Host = r.host(c.Host)
 	c.Former = slices.DeleteFunc(slices.Clone(c.Former), func(e model.FormerEndpoint) bool { return refused(e.Addr) })
 	texts := make([]string, 0, len(claims))
 	for _, x := range claims {
 		texts = append(texts, fmt.Sprintf("Endpoint %s of node %s is not used: %s. Correct what its agent or its Node says "+
-			"(agent.nodeInterface, agent.nodeCIDRs, the kubelet's --node-ip).", x.addr, x.node, why[x.addr]))
+			"(agent.nodeInterface, agent.nodeCIDRs, the kubelet's --node-ip).", x.addr, x.node, r.why[x.addr]))
 	}
 	texts = sorted(texts)
+	var problems []model.Problem
 	for _, text := range texts[:min(len(texts), namedConflicts)] {
-		v.problem(degraded("%s", text))
+		problems = append(problems, degraded("%s", text))
 	}
 	if more := len(texts) - namedConflicts; more > 0 {
-		v.problem(degraded("%d more endpoints of nodes are not used.", more))
+		problems = append(problems, degraded("%d more endpoints of nodes are not used.", more))
 	}
-	return c
+	return c, problems
 }
 
 // foreign says why an address cannot be a node's endpoint, in a clause; empty where it can.
-func (v *view) foreign(a netip.Addr) string {
-	if why := ipam.Foreign(a, v.network.Ranges, nil); why != "" {
+func (r *refusal) foreign(a netip.Addr) string {
+	if why := ipam.Foreign(a, r.ranges, nil); why != "" {
 		return why
 	}
 	if a.Zone() != "" {
 		return "it has a zone"
 	}
-	hops := v.underlay.lookup(a)
+	hops := r.underlay.lookup(a)
 	if len(hops) > 0 && a.Is4() && !hops[0].Via.IsValid() && isBroadcast(hops[0].Dst, a) {
 		return fmt.Sprintf("it is a broadcast address of the network %s", hops[0].Dst.Masked())
 	}

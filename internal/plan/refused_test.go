@@ -68,3 +68,29 @@ func TestOwnEndpointThatIsAPodsIsNotUsed(t *testing.T) {
 	expectElements(t, p.State, "inet", "endpoints4", "192.0.2.1", "192.0.2.2", "192.0.2.3")
 	expectElements(t, p.State, "inet", "ownendpoints4", "192.0.2.1")
 }
+
+func TestNodeWhoseOnlyEndpointIsRefusedHasNone(t *testing.T) {
+	c := cluster()
+	c.Host.Endpoints = []model.Endpoint{{Addr: addr("10.244.2.7"), Link: "tunnel9", MTU: 1000}}
+	c.Host.Addresses = slices.Clone(c.Host.Endpoints)
+	x := pod("x", 2)
+	c.Pods = []model.Pod{x}
+	p := Build(c)
+	if found := expectProblem(t, p.Problems, model.ReasonNoEndpoint, "no address"); !found.Fatal {
+		t.Error("pods come all the same")
+	}
+	// A pod's address is none that the node's ports are at.
+	expectElements(t, p.State, "inet", "nodeaddresses4", "10.244.0.0")
+	if p.MTU != defaultMTU {
+		t.Errorf("pods have an MTU of %d", p.MTU)
+	}
+	for _, s := range p.State.Sysctls {
+		if strings.Contains(s.Key, "tunnel9") {
+			t.Errorf("%s is set", s.Key)
+		}
+	}
+	c.Pods = nil
+	if part := PodParts(c, x); len(part.Routes) != 2 {
+		t.Errorf("one pod's parts have the routes %v", part.Routes)
+	}
+}
