@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,13 @@ func knowsBlocks(r Report) bool {
 	return !r.Removed && !slices.ContainsFunc(r.Problems, func(p model.Problem) bool { return p.Reason == model.ReasonNoNetwork })
 }
 
+// isForeign reports whether the node does not hold a block. Of families that it cannot serve
+// this is not known, nor would other addresses help the pods.
+func isForeign(r Report, block netip.Prefix) bool {
+	return !r.Plan.Withheld[model.FamilyIndex(block.Addr())] &&
+		!slices.ContainsFunc(r.Plan.Blocks, func(b model.Block) bool { return b.CIDR == block })
+}
+
 // unserved counts the addresses, by family, that pods have of blocks that the node
 // does not hold: other nodes send packets to them elsewhere, or nowhere.
 func unserved(r Report) [2]int64 {
@@ -23,7 +31,7 @@ func unserved(r Report) [2]int64 {
 		return n
 	}
 	for block, used := range r.Used {
-		if !slices.ContainsFunc(r.Plan.Blocks, func(b model.Block) bool { return b.CIDR == block }) {
+		if isForeign(r, block) {
 			n[model.FamilyIndex(block.Addr())] += used
 		}
 	}
@@ -43,7 +51,7 @@ func addressesServed(r Report) metav1.Condition {
 	pods := listing{}
 	for _, p := range r.Pods {
 		for i, block := range p.Blocks {
-			if !slices.ContainsFunc(r.Plan.Blocks, func(b model.Block) bool { return b.CIDR == block }) {
+			if isForeign(r, block) {
 				pods.add(fmt.Sprintf("%s/%s (%s)", p.Namespace, p.Name, p.Addrs[i]))
 			}
 		}

@@ -38,6 +38,11 @@ func TestAddressesOfBlocksThatTheNodeDoesNotHoldAreTold(t *testing.T) {
 		gomega.HaveField("Message", gomega.And(gomega.HavePrefix("2 addresses of pods"),
 			gomega.ContainSubstring("blue/lost (10.244.9.7)"), gomega.ContainSubstring("blue/lost (fd00::7)"), gomega.Not(gomega.ContainSubstring("here"))))))
 
+	// Deleting pods helps nobody while the node cannot serve IPv6 at all.
+	withheld := r
+	withheld.Plan.Withheld[1] = true
+	g.Expect(is(withheld).Message).To(gomega.And(gomega.HavePrefix("1 addresses"), gomega.Not(gomega.ContainSubstring("fd00::7"))))
+
 	// A block whose object vanished is served on.
 	r.Plan.Blocks = append(r.Plan.Blocks, model.Block{CIDR: prefix("10.244.9.0/24"), Vanished: true}, model.Block{CIDR: prefix("fd00::/64"), Vanished: true})
 	g.Expect(is(r)).To(gomega.HaveField("Status", metav1.ConditionTrue))

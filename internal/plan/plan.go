@@ -42,8 +42,19 @@ func Build(c model.Cluster) model.Plan {
 	}
 	v.judge(paths)
 	return model.Plan{
-		State: s, Paths: paths, NetworkGeneration: c.Network.Generation, RouteModes: v.modes.sorted, Problems: v.problems, Blocks: v.own, MTU: v.mtu, Probe: v.probe,
+		State: s, Paths: paths, NetworkGeneration: c.Network.Generation, RouteModes: v.modes.sorted, Problems: v.problems,
+		Blocks: v.own, Withheld: v.withheld(), MTU: v.mtu, Probe: v.probe,
 	}
+}
+
+// withheld says of which families the network has ranges that this node cannot serve.
+func (v *view) withheld() [2]bool {
+	var out [2]bool
+	for _, r := range v.network.Ranges {
+		i := model.FamilyIndex(r.Addr())
+		out[i] = !v.active[i]
+	}
+	return out
 }
 
 // view is a cluster as this node sees it: everything that more than one part of

@@ -344,3 +344,18 @@ func TestMissingEndpointOfAFamilyIsAProblemOnlyWherePathsSuffer(t *testing.T) {
 		t.Errorf("path %s", got)
 	}
 }
+
+func TestFamilyThatTheNodeCannotServeIsWithheld(t *testing.T) {
+	c := cluster()
+	if p := Build(c); p.Withheld != [2]bool{} {
+		t.Errorf("withheld are %v", p.Withheld)
+	}
+	c.Host.IPv6 = false
+	if p := Build(c); p.Withheld != [2]bool{false, true} {
+		t.Errorf("without IPv6 withheld are %v", p.Withheld)
+	}
+	c.Network.Ranges = prefixes("10.244.0.0/16")
+	if p := Build(c); p.Withheld != [2]bool{} {
+		t.Errorf("without ranges of IPv6 withheld are %v", p.Withheld)
+	}
+}
