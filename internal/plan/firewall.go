@@ -49,8 +49,8 @@ func (v *view) firewall() []model.Table {
 		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal}),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
 		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
-		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts()),
-		chain("nat-output", "nat", "output", afterServices, v.hostPorts()),
+		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts(false)),
+		chain("nat-output", "nat", "output", afterServices, v.hostPorts(true)),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
 		part(chainRawPods, v.rawPods()),
 		part(chainPodErrors, v.podErrors()),
@@ -215,8 +215,9 @@ func (v *view) toRemote(f family) string {
 // hostPorts leads packets to ports of the node's addresses to pods. A port of
 // one address goes before the same port of all. Local to the kernel are also addresses that
 // are a Service's, such as those that kube-proxy keeps on kube-ipvs0: they are no address
-// of the node.
-func (v *view) hostPorts() []string {
+// of the node. Those of the loopback are for what the node itself sends: a port of 127.0.0.1 is
+// nobody else's, and whoever is on the node's segment can send to that address.
+func (v *view) hostPorts(own bool) []string {
 	var rules []string
 	for i, f := range families {
 		if !v.active[i] {
@@ -224,7 +225,7 @@ func (v *view) hostPorts() []string {
 		}
 		// Packets from ::1 cannot leave the node, whatever the parameters are.
 		matches := []string{fmt.Sprintf("%s daddr @%s%s", f.header, setNodeAddresses, f.digit)}
-		if f.is4 {
+		if own && f.is4 {
 			matches = append(matches, "ip daddr 127.0.0.0/8")
 		}
 		for _, match := range matches {

@@ -167,13 +167,21 @@ func TestHostPortsAreForTheNodesAddresses(t *testing.T) {
 	s := Build(c).State
 	expectElements(t, s, "inet", "nodeaddresses4", "10.244.0.0", "192.0.2.1", "198.51.100.1")
 	expectElements(t, s, "inet", "nodeaddresses6", "2001:db8::1", "2001:db8::9", "fd00:10::")
-	expectChain(t, s, "nat-prerouting",
+	to4 := []string{
 		"ip daddr @nodeaddresses4 dnat ip to ip daddr . meta l4proto . th dport map @hostportsip4",
 		"ip daddr @nodeaddresses4 dnat ip to meta l4proto . th dport map @hostports4",
+	}
+	toLoopback := []string{
 		"ip daddr 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @hostportsip4",
 		"ip daddr 127.0.0.0/8 dnat ip to meta l4proto . th dport map @hostports4",
+	}
+	to6 := []string{
 		"ip6 daddr @nodeaddresses6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @hostportsip6",
-		"ip6 daddr @nodeaddresses6 dnat ip6 to meta l4proto . th dport map @hostports6")
+		"ip6 daddr @nodeaddresses6 dnat ip6 to meta l4proto . th dport map @hostports6",
+	}
+	// Who is on the segment can send to 127.0.0.1.
+	expectChain(t, s, "nat-prerouting", slices.Concat(to4, to6)...)
+	expectChain(t, s, "nat-output", slices.Concat(to4, toLoopback, to6)...)
 }
 
 func TestBridgeTableIsThereForBridgesAlone(t *testing.T) {

@@ -119,6 +119,34 @@ func TestServicesWinOverHostPorts(t *testing.T) {
 	}
 }
 
+// Whoever is on the node's segment can send to 127.0.0.1, where a port is for the node alone.
+func TestHostPortsOfTheLoopbackAreForTheNodeAlone(t *testing.T) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		t.Run(string(attachment), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{attachment: attachment, mode: model.ModeRouted, families: onlyIPv4})
+			n := c.nodes[0]
+			loopback := netip.MustParseAddr("127.0.0.1")
+			p := n.addPod(t,
+				model.HostPort{HostIP: loopback, Host: 9080, Pod: sinkPort, Protocol: "udp"},
+				model.HostPort{Host: 9081, Pod: sinkPort, Protocol: "udp"})
+			sink := p.NewSink(t, sinkPort)
+			outside := c.underlay.AddHost(t, "outside", onlyIPv4)
+			send := func(to netip.Addr, port uint16) {
+				t.Helper()
+				packet := topology.Datagram(outside.Address(true), to, port, []byte("hello"))
+				outside.SendFrame(t, "eth0", topology.Frame(n.MAC(t, "eth0"), outside.MAC(t, "eth0"), topology.EtherIPv4, packet))
+			}
+			for _, port := range []uint16{9080, 9081} {
+				send(loopback, port)
+				heard(t, "from outside to a port of 127.0.0.1", sink, netip.Addr{})
+			}
+			send(n.Address(true), 9081)
+			heard(t, "from outside to a port of all", sink, outside.Address(true))
+		})
+	}
+}
+
 // Addresses of Services that ipvs keeps on a link which is down are local to the kernel.
 func TestHostPortsAreNotForAddressesThatAreNoNodes(t *testing.T) {
 	c := newCluster(t, options{attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})

@@ -109,6 +109,21 @@ func (n *Namespace) SendFrame(t testing.TB, link string, frame []byte) {
 	})
 }
 
+// MAC is the Ethernet address of an interface.
+func (n *Namespace) MAC(t testing.TB, link string) [6]byte {
+	t.Helper()
+	var mac [6]byte
+	n.Do(t, func() error {
+		i, err := net.InterfaceByName(link)
+		if err != nil {
+			return err
+		}
+		copy(mac[:], i.HardwareAddr)
+		return nil
+	})
+	return mac
+}
+
 // Frames are what comes in on an interface.
 type Frames struct {
 	fd int
