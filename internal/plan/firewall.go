@@ -35,6 +35,10 @@ const (
 	chainPodErrors = "pod-errors"
 )
 
+// errorsOfPods leads what pods say of connections to podErrors. A node learns from an error too,
+// such as how large a packet to another node may be.
+const errorsOfPods = "ct state invalid,related meta l4proto { icmp, ipv6-icmp } " + pods + " jump " + chainPodErrors
+
 // kubeProxyMark is the bit with which kube-proxy marks packets that it will
 // masquerade (its default, --iptables-masquerade-bit).
 const kubeProxyMark = 0x4000
@@ -46,7 +50,7 @@ func (v *view) firewall() []model.Table {
 	inet := model.Table{Family: tableInet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []model.Chain{
 		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
 		chain("raw-output", "filter", "output", "raw", []string{v.vxlanPacket() + " jump " + chainVXLANOut}),
-		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal}),
+		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal, errorsOfPods}),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
 		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
 		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts(false)),
@@ -165,7 +169,7 @@ func (v *view) rawPods() []string {
 func (v *view) filterForward() []string {
 	rules := []string{
 		v.overlayPort() + " jump " + chainVXLANForward,
-		"ct state invalid,related meta l4proto { icmp, ipv6-icmp } " + pods + " jump " + chainPodErrors,
+		errorsOfPods,
 	}
 	for i, f := range families {
 		if v.active[i] {

@@ -57,7 +57,7 @@ func TestVXLANIsTakenFromNodesAtOwnEndpointsAlone(t *testing.T) {
 	expectRule(t, s, "raw-prerouting", packet+"jump vxlan-in")
 	expectChain(t, s, "vxlan-in",
 		"ip saddr @endpoints4 ip daddr @ownendpoints4 notrack accept", "ip6 saddr @endpoints6 ip6 daddr @ownendpoints6 notrack accept")
-	expectChain(t, s, "filter-input", "udp dport 8472 jump vxlan-local")
+	expectRule(t, s, "filter-input", "udp dport 8472 jump vxlan-local")
 	expectChain(t, s, "vxlan-local",
 		"@th,96,24 7466 ct state untracked ip saddr @endpoints4 ip daddr @ownendpoints4 return",
 		"@th,96,24 7466 ct state untracked ip6 saddr @endpoints6 ip6 daddr @ownendpoints6 return",
@@ -94,7 +94,9 @@ func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
 	c := cluster()
 	c.Pods = []model.Pod{pod("x", 2)}
 	s := Build(c).State
-	expectRule(t, s, "filter-forward", `ct state invalid,related meta l4proto { icmp, ipv6-icmp } iifname "podn*" jump pod-errors`)
+	for _, chain := range []string{"filter-input", "filter-forward"} {
+		expectRule(t, s, chain, `ct state invalid,related meta l4proto { icmp, ipv6-icmp } iifname "podn*" jump pod-errors`)
+	}
 	expectChain(t, s, "pod-errors",
 		"ip saddr . ct original ip saddr @self4 return", "ip saddr . ct reply ip saddr @self4 return",
 		"ip6 saddr . ct original ip6 saddr @self6 return", "ip6 saddr . ct reply ip6 saddr @self6 return",

@@ -3,6 +3,7 @@ package netns
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
@@ -74,6 +75,53 @@ func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
 				try("the server that may again", server, connection, client, true)
 				c.nodes[1].withoutFirewall(t, func() {
 					try("a pod beside the server without the firewall", neighbour, connection, client, true)
+				})
+			})
+		}
+	}
+}
+
+// A node learns from errors how much its paths carry, the overlay's among them.
+func TestPodsTellTheirNodeOfTheirOwnConnectionsAlone(t *testing.T) {
+	for _, attachment := range []model.Attachment{model.PointToPoint, model.Bridge} {
+		for name, families := range map[string]topology.Families{"IPv4": onlyIPv4, "IPv6": onlyIPv6} {
+			t.Run(string(attachment)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, options{nodes: 2, attachment: attachment, mode: model.ModeRouted, families: families})
+				is4 := families.IPv4
+				n, p := c.nodes[0], c.nodes[0].addPod(t)
+				peer := c.nodes[1].Address(is4)
+				// The kernel learns of the path for who has the port from which the packet came.
+				client := n.NewSink(t, 40000)
+				p.NewSink(t, sinkPort)
+				learns := func(to netip.Addr) bool {
+					t.Helper()
+					// On a bridge the node speaks to pods from its address there.
+					conn, err := n.Dial("udp", to, sinkPort)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					node := netip.MustParseAddrPort(conn.LocalAddr().String()).Addr()
+					p.SendFrame(t, "eth0", p.frame(t, topology.TooBig(p.addr(is4), node, 1300, topology.Datagram(node, to, sinkPort, []byte("hello")))))
+					return strings.Contains(n.Run(t, "ip", "route", "get", to.String()), " mtu 1300")
+				}
+				for _, known := range []bool{false, true} {
+					if known {
+						client.Send(t, peer, sinkPort)
+					}
+					if learns(peer) {
+						t.Errorf("a pod lowers the MTU of the path to another node (to conntrack a connection: %t)", known)
+					}
+				}
+				client.Send(t, p.addr(is4), sinkPort)
+				if !learns(p.addr(is4)) {
+					t.Error("the node does not hear what a pod says of the node's connection with it")
+				}
+				n.withoutFirewall(t, func() {
+					if !learns(peer) {
+						t.Error("without the firewall the pod does not lower the MTU, so this shows nothing")
+					}
 				})
 			})
 		}

@@ -47,6 +47,14 @@ func (s *Sink) Heard(t testing.TB) (netip.Addr, bool) {
 	return from.Addr().Unmap(), err == nil
 }
 
+// Send sends a datagram from the sink's port.
+func (s *Sink) Send(t testing.TB, to netip.Addr, port uint16) {
+	t.Helper()
+	if _, err := s.conn.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(to, port)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // SendFrom sends a datagram with a source of the test's choice, whether or not
 // the namespace has that address (IP_TRANSPARENT).
 func (n *Namespace) SendFrom(from, to netip.Addr, port uint16, payload []byte) error {
@@ -260,19 +268,33 @@ func Fragments(packet []byte, first int) [2][]byte {
 // PortUnreachable is an ICMP error that says of a packet that nobody takes it.
 func PortUnreachable(from, to netip.Addr, packet []byte) []byte {
 	if from.Is4() {
-		icmp := slices.Concat([]byte{3, 3, 0, 0, 0, 0, 0, 0}, packet)
-		if len(icmp)%2 == 1 {
-			icmp = append(icmp, 0)
-		}
-		binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
-		return slices.Concat(header(from, to, unix.IPPROTO_ICMP, len(icmp)), icmp)
+		return icmpError(from, to, []byte{3, 3, 0, 0, 0, 0, 0, 0}, packet)
 	}
-	icmp := slices.Concat([]byte{1, 4, 0, 0, 0, 0, 0, 0}, packet)
+	return icmpError(from, to, []byte{1, 4, 0, 0, 0, 0, 0, 0}, packet)
+}
+
+// TooBig is an ICMP error that says of a packet that the path carries none of its size.
+func TooBig(from, to netip.Addr, mtu uint16, packet []byte) []byte {
+	start := []byte{2, 0, 0, 0, 0, 0}
+	if from.Is4() {
+		start = []byte{3, 4, 0, 0, 0, 0}
+	}
+	return icmpError(from, to, binary.BigEndian.AppendUint16(start, mtu), packet)
+}
+
+// icmpError is a whole IP packet with an ICMP error of these first bytes about a packet.
+func icmpError(from, to netip.Addr, start, packet []byte) []byte {
+	icmp := slices.Concat(start, packet)
 	if len(icmp)%2 == 1 {
 		icmp = append(icmp, 0)
 	}
-	binary.BigEndian.PutUint16(icmp[2:], checksum(slices.Concat(pseudoHeader(from, to, unix.IPPROTO_ICMPV6, len(icmp)), icmp)))
-	return slices.Concat(header(from, to, unix.IPPROTO_ICMPV6, len(icmp)), icmp)
+	protocol, sum := byte(unix.IPPROTO_ICMP), icmp
+	if from.Is6() {
+		protocol = unix.IPPROTO_ICMPV6
+		sum = slices.Concat(pseudoHeader(from, to, protocol, len(icmp)), icmp)
+	}
+	binary.BigEndian.PutUint16(icmp[2:], checksum(sum))
+	return slices.Concat(header(from, to, protocol, len(icmp)), icmp)
 }
 
 // VXLAN puts the header of RFC 7348 before a frame.
