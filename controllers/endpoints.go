@@ -46,7 +46,7 @@ func (c claimant) rank() int {
 }
 
 // elder reports whether of two claimants of an address it is this one's. Of several for which
-// it is published the block decides, not the Node, which may have been made anew.
+// it is published the block decides, not the Node, which may have been recreated.
 func (c claimant) elder(than claimant) bool {
 	if c.rank() != than.rank() {
 		return c.rank() > than.rank()

@@ -202,7 +202,7 @@ func TestAddressGoesOverWhenItsOwnerGivesItUp(t *testing.T) {
 	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}), "it is free when the block of a node that went is released")
 }
 
-// Whoever waits for an address does not get it while the owner's Node is made anew, which
+// Whoever waits for an address does not get it while the owner's Node is recreated, which
 // makes it the younger of the two.
 func TestAddressStaysWhileItsNodeIsGone(t *testing.T) {
 	for name, reportStays := range map[string]bool{"with its report": true, "without": false} {

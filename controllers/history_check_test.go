@@ -290,7 +290,7 @@ func (f final) checkHome(m *machine, p *pod) {
 	}
 }
 
-// checkHoldings looks at what a node holds of a family, and says whether it has no
+// checkHoldings looks at what a node holds of a family, and reports whether it has no
 // address for another pod for a reason.
 func (f final) checkHoldings(m *machine, family int) (blocked bool) {
 	usage := m.book.UsageByBlock(nil)

@@ -132,7 +132,7 @@ func (m *simManager) reconcile(c role, name string) {
 	}
 }
 
-// idle says whether a reconciler can work now: several do on nodes, as far as they
+// idle reports whether a reconciler can work now: several do on nodes, as far as they
 // do not wait for a lock, and one at a time on the rest.
 func (m *simManager) idle(c role) bool {
 	if c != nodeController {

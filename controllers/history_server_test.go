@@ -377,7 +377,7 @@ func (v *watcher) List(_ context.Context, list client.ObjectList, opts ...client
 	return nil
 }
 
-// selected says whether an object has the value of the index that a selector asks for.
+// selected reports whether an object has the value of the index that a selector asks for.
 func selected(selector fields.Selector, o client.Object) bool {
 	return slices.ContainsFunc(indices, func(by index) bool {
 		value, asked := selector.RequiresExactMatch(by.field)

@@ -65,7 +65,7 @@ type demand struct {
 	blocks int
 }
 
-// scarce says whether a tenth or less of the blocks of the ranges is free.
+// scarce reports whether a tenth or less of the blocks of the ranges is free.
 func (l *ledger) scarce(ranges pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

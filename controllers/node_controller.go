@@ -55,7 +55,7 @@ type NodeReconciler struct {
 	Allocation *sync.RWMutex
 	// Ledger knows which blocks are taken.
 	Ledger *ledger
-	// RollCall says whether blocks may be given out.
+	// RollCall reports whether blocks may be given out.
 	RollCall *RollCall
 	Clock    clock.PassiveClock
 
@@ -176,7 +176,7 @@ const pendingInterval = time.Second
 // shortageInterval is how often a node that lacks a block asks whether there is one by now.
 const shortageInterval = 30 * time.Second
 
-// carries says whether podnet's agent can run on a node: not on Windows.
+// carries reports whether podnet's agent can run on a node: not on Windows.
 func carries(node *corev1.Node) bool {
 	system := node.Labels[corev1.LabelOSStable]
 	return system == "" || system == string(corev1.Linux)
@@ -240,7 +240,7 @@ func reported(report *podnetv1alpha1.NodeNetwork) bool {
 	return report != nil && !apiequality.Semantic.DeepEqual(report.Status, podnetv1alpha1.NodeNetworkStatus{})
 }
 
-// ownedBy says whether a NodeNetwork is that of this very node.
+// ownedBy reports whether a NodeNetwork is that of this very node.
 func ownedBy(report *podnetv1alpha1.NodeNetwork, node *corev1.Node) bool {
 	for _, owner := range report.OwnerReferences {
 		if owner.UID == node.UID {
@@ -250,7 +250,7 @@ func ownedBy(report *podnetv1alpha1.NodeNetwork, node *corev1.Node) bool {
 	return false
 }
 
-// carriesPods says whether the agent reports that pods of its node can talk:
+// carriesPods reports whether the agent reports that pods of its node can talk:
 // also where something else that was asked could not be done.
 func carriesPods(report *podnetv1alpha1.NodeNetwork) bool {
 	if report == nil {

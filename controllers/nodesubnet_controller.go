@@ -180,7 +180,7 @@ func (r *NodeSubnetReconciler) holder(ctx context.Context, subnet *podnetv1alpha
 	return live, nil
 }
 
-// refused says whether nobody serves a NodeSubnet that was made by hand, and
+// refused reports whether nobody serves a NodeSubnet that was made by hand, and
 // tells its maker why.
 func (r *NodeSubnetReconciler) refused(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, network *podnetv1alpha1.PodNetwork,

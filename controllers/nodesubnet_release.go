@@ -81,7 +81,7 @@ func (r *NodeSubnetReconciler) rest(
 // inUseInterval is the time between looks at whether pods have left a block.
 const inUseInterval = 10 * time.Second
 
-// inUse says whether pods may have addresses of the block: a node that was deleted
+// inUse reports whether pods may have addresses of the block: a node that was deleted
 // and made again keeps the pods that it runs, and their addresses are not given to
 // others meanwhile. What the agent of a node of that name has not said is not known;
 // and as long as it names a state of the block, it may give addresses of it.

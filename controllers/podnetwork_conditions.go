@@ -180,7 +180,7 @@ func (v *view) shortage(node *corev1.Node) string {
 	return strings.Join(reasons, " ")
 }
 
-// allocating says whether blocks are given out.
+// allocating reports whether blocks are given out.
 func (v *view) allocating() metav1.Condition {
 	if len(v.missing) == 0 {
 		return metav1.Condition{

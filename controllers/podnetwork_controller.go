@@ -121,7 +121,7 @@ func (v *view) again() ctrl.Result {
 	return ctrl.Result{RequeueAfter: v.waits}
 }
 
-// sameButCounts says whether two statuses differ in nothing that anybody acts on.
+// sameButCounts reports whether two statuses differ in nothing that anybody acts on.
 func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
 	type gist struct {
 		state       podnetv1alpha1.RangeState
@@ -137,7 +137,7 @@ func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
 	return a.RollCall == b.RollCall && maps.Equal(gists(a), gists(b)) && sameReasons(a.Conditions, b.Conditions)
 }
 
-// sameReasons says whether conditions differ in their messages at most.
+// sameReasons reports whether conditions differ in their messages at most.
 func sameReasons(a, b []metav1.Condition) bool {
 	gists := func(list []metav1.Condition) map[string]metav1.Condition {
 		out := map[string]metav1.Condition{}

@@ -9,7 +9,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// converged says whether the paths of all nodes are as the PodNetwork and the RouteModes
+// converged reports whether the paths of all nodes are as the PodNetwork and the RouteModes
 // ask. Of a node that carries no pods, or whose agent does not respond, it says nothing:
 // that it is so is another condition.
 func (v *view) converged() metav1.Condition {

@@ -242,7 +242,7 @@ func (b *Book) yieldPorts(key Key) {
 	}
 }
 
-// portsMeet says whether a packet can be for both ports.
+// portsMeet reports whether a packet can be for both ports.
 func portsMeet(a, b model.HostPort) bool {
 	return a.Host == b.Host && a.Protocol == b.Protocol &&
 		(a.HostIP == b.HostIP || !a.HostIP.IsValid() || !b.HostIP.IsValid())

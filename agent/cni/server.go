@@ -44,7 +44,7 @@ type Serving struct {
 	Attachment model.Attachment
 	// MTU is the largest IP packet in bytes that pods may send.
 	MTU int
-	// Growing says whether the node may still get another block of IPv4 and of
+	// Growing reports whether the node may still get another block of IPv4 and of
 	// IPv6: then an ADD that finds all addresses in use waits for it.
 	Growing [2]bool
 	// NotGrowing says, in part of a sentence, why the node gets no other block of

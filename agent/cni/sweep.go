@@ -42,7 +42,7 @@ type leaks struct {
 	// mu is held by the sweep that goes on, and by nothing that anybody waits for.
 	mu sync.Mutex
 	// missing is when each was first missed, by what was recorded when. An
-	// attachment that is made anew is another.
+	// attachment that is recreated is another.
 	missing map[attachment]time.Time
 	// failure is why the runtime could not be asked; empty where it could.
 	failure string

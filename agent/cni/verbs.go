@@ -55,7 +55,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	return newResult(reserved, request.Netns), nil
 }
 
-// sameRequest says whether a recorded attachment is what a pod asks for.
+// sameRequest reports whether a recorded attachment is what a pod asks for.
 func sameRequest(recorded, pod model.Pod) bool {
 	return recorded.Netns == pod.Netns && recorded.Namespace == pod.Namespace && recorded.Name == pod.Name &&
 		slices.Equal(recorded.HostPorts, pod.HostPorts)
@@ -103,7 +103,7 @@ func (s *Server) detach(ctx context.Context, pod model.Pod) error {
 	return s.config.Book.release(pod.HostLink)
 }
 
-// check says whether a pod's attachment is as ADD left it.
+// check reports whether a pod's attachment is as ADD left it.
 func (s *Server) check(ctx context.Context, request protocol.Request) (any, error) {
 	key, err := keyOfRequest(request)
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) 
 	return done{}, nil
 }
 
-// status says whether the node has a network. Runtimes report it as the node's
+// status reports whether the node has a network. Runtimes report it as the node's
 // readiness, and a node that is not ready loses its pods: once pods could be
 // attached, their packets flow whatever keeps new ones waiting, so that from then
 // on ADD alone says what is wrong.

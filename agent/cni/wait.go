@@ -120,7 +120,7 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (m
 	}
 }
 
-// confirm says whether a pod may have its addresses, and gives them back where a
+// confirm reports whether a pod may have its addresses, and gives them back where a
 // block of theirs gives none any more since they were taken. The agent counts a
 // block's addresses after it has stopped giving them, so that an address which is
 // confirmed has been counted, and no block goes to another node while a pod is about

@@ -204,7 +204,7 @@ func TestRepairsAreToldOf(t *testing.T) {
 	}
 }
 
-// A parameter that changes others, or takes something along, is told of alone.
+// A parameter that changes others, or takes something along, is reported alone.
 func TestParameterExplainsWhatFollowsFromIt(t *testing.T) {
 	state := func() model.State {
 		return model.State{

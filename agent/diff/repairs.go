@@ -144,7 +144,7 @@ func (r *repairs) tell(kind, format string, args ...any) {
 	r.out = append(r.out, Repair{Kind: kind, Found: fmt.Sprintf(format, args...)})
 }
 
-// withoutSource says whether a route had to be put because its source was.
+// withoutSource reports whether a route had to be put because its source was.
 func (r *repairs) withoutSource(o model.Route) bool {
 	return slices.ContainsFunc(r.lostAddrs, func(a model.Address) bool { return a.Addr.Addr() == o.Src })
 }

@@ -102,11 +102,11 @@ func (w *Wanted) strange(key any) bool {
 	return !wanted && !w.retired[key]
 }
 
-// Uses says whether anything that is wanted leads by a link that is not podnet's.
+// Uses reports whether anything that is wanted leads by a link that is not podnet's.
 // Where nothing leads anywhere, any link may be the one that is waited for.
 func (w *Wanted) Uses(link string) bool { return w.uses[link] || len(w.uses) == 0 }
 
-// Contradicts says whether a sighting is not as is wanted. What is not podnet's
+// Contradicts reports whether a sighting is not as is wanted. What is not podnet's
 // must not be among them: what is there and not wanted contradicts.
 func (w *Wanted) Contradicts(s Sighting) bool {
 	switch o := s.Object.(type) {

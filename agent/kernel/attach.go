@@ -18,7 +18,7 @@ import (
 
 // Attach makes a pod's link and configures its end inside the pod's namespace.
 // What the node needs for the pod besides, such as its route, is in the plan. A
-// link that an earlier call left half made is made anew.
+// link that an earlier call left half made is recreated.
 func (k *Kernel) Attach(ctx context.Context, pod model.Pod) error {
 	target, err := ns.GetNS(pod.Netns)
 	if err != nil {

@@ -28,13 +28,13 @@ type Facts struct {
 	// Routes are the unicast routes of the main table, one for each next hop whose link
 	// is up.
 	Routes []model.UnderlayRoute
-	// VXLAN says whether the kernel can make VXLAN devices.
+	// VXLAN reports whether the kernel can make VXLAN devices.
 	VXLAN bool
 	// Missing are the modules without which nothing works and that the kernel lacks.
 	Missing []string
-	// BridgeNetfilter says whether br_netfilter is loaded.
+	// BridgeNetfilter reports whether br_netfilter is loaded.
 	BridgeNetfilter bool
-	// IPv6 says whether the kernel has IPv6 and it is not turned off.
+	// IPv6 reports whether the kernel has IPv6 and it is not turned off.
 	IPv6 bool
 	// AcceptRA are the names of the interfaces on which router advertisements are
 	// accepted as long as forwarding is off, or were before podnet turned it on; and
@@ -96,7 +96,7 @@ func hostLink(l netlink.Link, addrs []netlink.Addr, own []model.Route) model.Hos
 	return found
 }
 
-// mayBeEndpoint says whether an address, given the kernel's flags, is one that other
+// mayBeEndpoint reports whether an address, given the kernel's flags, is one that other
 // nodes can send to, and that stays.
 func mayBeEndpoint(a netip.Addr, flags int) bool {
 	if a.IsLoopback() || a.IsLinkLocalUnicast() {
@@ -145,7 +145,7 @@ func gatewayOf(gw net.IP, via netlink.Destination) netip.Addr {
 	return addrOf(gw)
 }
 
-// isUnderlay says whether a route of the main table may lead to other nodes.
+// isUnderlay reports whether a route of the main table may lead to other nodes.
 func isUnderlay(dst netip.Prefix, kind, protocol int) bool {
 	return kind == unix.RTN_UNICAST && protocol != model.RouteProtocol && !dst.Addr().IsLinkLocalUnicast()
 }
@@ -185,7 +185,7 @@ func (k *Kernel) acceptRA(links []model.HostLink) ([]string, error) {
 	return names, nil
 }
 
-// canVXLAN says whether the kernel can make VXLAN devices. That it can is
+// canVXLAN reports whether the kernel can make VXLAN devices. That it can is
 // remembered; that it cannot may change when the module is loaded.
 func (k *Kernel) canVXLAN(p *pass) (bool, error) {
 	k.mu.Lock()

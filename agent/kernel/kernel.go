@@ -73,12 +73,12 @@ func (e *ModuleMissingError) Error() string {
 // Unwrap returns the kernel's answer.
 func (e *ModuleMissingError) Unwrap() error { return e.Err }
 
-// isOwn says whether a link's alias marks it as made by podnet.
+// isOwn reports whether a link's alias marks it as made by podnet.
 func isOwn(alias string) bool {
 	return alias == model.LinkAlias || isPodAlias(alias)
 }
 
-// isPodAlias says whether a link's alias marks it as the host end of a pod's link.
+// isPodAlias reports whether a link's alias marks it as the host end of a pod's link.
 func isPodAlias(alias string) bool {
 	return strings.HasPrefix(alias, model.LinkAlias+" ")
 }

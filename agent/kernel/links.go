@@ -61,14 +61,14 @@ func (p *pass) putLink(want model.Link) error {
 	return p.finishLink(existing, want)
 }
 
-// isUnmarked says whether a link looks like one that podnet was interrupted in
+// isUnmarked reports whether a link looks like one that podnet was interrupted in
 // making: the alias is set by a second message, and the link is down until then.
 func isUnmarked(l netlink.Link, kind model.LinkKind) bool {
 	a := l.Attrs()
 	return a.Alias == "" && a.Flags&net.FlagUp == 0 && l.Type() == string(kind)
 }
 
-// fits says whether a link differs from what is wanted only in what can be changed.
+// fits reports whether a link differs from what is wanted only in what can be changed.
 func fits(l netlink.Link, want model.Link) bool {
 	if l.Type() != string(want.Kind) {
 		return false

@@ -126,7 +126,7 @@ func (p *pass) observeRules() ([]model.Rule, error) {
 	return have, nil
 }
 
-// isOwnRule says whether a rule is one of podnet's: by its priority and its table.
+// isOwnRule reports whether a rule is one of podnet's: by its priority and its table.
 func isOwnRule(r model.Rule) bool {
 	if r.Table == model.RouteTable {
 		return r.Priority == model.RulePriority

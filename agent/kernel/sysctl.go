@@ -119,7 +119,7 @@ func (k *Kernel) putSysctl(p *pass, want model.Sysctl) error {
 	return writeSysctl(want.Key, want.Value)
 }
 
-// onOwnLink says whether a parameter is one of a link that podnet made: its key is
+// onOwnLink reports whether a parameter is one of a link that podnet made: its key is
 // net/FAMILY/conf/LINK/NAME, or the same with neigh.
 func (p *pass) onOwnLink(key string) (bool, error) {
 	steps := strings.Split(key, "/")
@@ -247,7 +247,7 @@ func restoreOrder(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// hasIPv6 says whether the kernel has IPv6 and it is not turned off.
+// hasIPv6 reports whether the kernel has IPv6 and it is not turned off.
 func hasIPv6() bool {
 	value, there, err := readSysctl(ipv6Conf("all", "disable_ipv6"))
 	return err == nil && there && value == "0"

@@ -145,12 +145,12 @@ func (k *Kernel) removeTrace(ctx context.Context) error {
 	return nil
 }
 
-// traces is a socket that receives what the kernel tells of packets.
+// traces is a socket that receives what the kernel reports of packets.
 type traces interface {
 	Receive() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink, error)
 }
 
-// readTrace reads what the kernel told of a packet from an address to itself until it was
+// readTrace reads what the kernel reported of a packet from an address to itself until it was
 // dropped, or says no more.
 func readTrace(ctx context.Context, socket traces, addr netip.Addr) (dropper, error) {
 	ctx, cancel := context.WithTimeout(ctx, traceTime)

@@ -106,7 +106,7 @@ func (w *watcher) link(data []byte, gone bool) error {
 	return nil
 }
 
-// isLinkName says whether a name is that of a link that a State may hold.
+// isLinkName reports whether a name is that of a link that a State may hold.
 func isLinkName(name string) bool {
 	return slices.Contains([]string{model.BridgeLink, model.VXLANLink4, model.VXLANLink6}, name)
 }

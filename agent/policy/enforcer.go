@@ -186,7 +186,7 @@ func (e *Enforcer) change(ctx context.Context, ops []diff.Op) error {
 	return e.counts.replace(ctx, func() error { return e.execute(ctx, ops) })
 }
 
-// replacesCounters says whether an operation replaces the table that has counters.
+// replacesCounters reports whether an operation replaces the table that has counters.
 func replacesCounters(op diff.Op) bool {
 	t, whole := op.Object.(model.Table)
 	return whole && t.Family == inet

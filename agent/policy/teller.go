@@ -139,7 +139,7 @@ func (e *Enforcer) listen(ctx context.Context, changed <-chan struct{}) error {
 	})
 }
 
-// isNew says whether a packet is the first of its kind in a minute. It takes some
+// isNew reports whether a packet is the first of its kind in a minute. It takes some
 // milliseconds to explain one where the cluster is large.
 func (t *teller) isNew(p model.DeniedPacket) bool {
 	t.mu.Lock()

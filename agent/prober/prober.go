@@ -376,7 +376,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// mayAsk says whether a request is answered. Who asks is there: what was silent is
+// mayAsk reports whether a request is answered. Who asks is there: what was silent is
 // probed at once.
 func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
 	p.mu.Lock()

@@ -160,7 +160,7 @@ func (s *Source) stale(ctx context.Context, c cache.Cache) string {
 	}
 }
 
-// lags says whether the cache does not get to know what the API server has.
+// lags reports whether the cache does not get to know what the API server has.
 func (s *Source) lags(ctx context.Context, c cache.Cache) bool {
 	is, version := rollCall(ctx, s.live)
 	before, _ := rollCall(ctx, c)
@@ -296,7 +296,7 @@ func notify(changed func()) toolscache.ResourceEventHandler {
 	}
 }
 
-// concerns says whether an update changes what an agent goes by. The counts in a
+// concerns reports whether an update changes what an agent goes by. The counts in a
 // status change with every pod of the cluster.
 func concerns(before, after any) bool {
 	was, ok := before.(client.Object)

@@ -21,7 +21,7 @@ const (
 	maxNote = 1000
 )
 
-// Digest tells of things that happen by one note for all that came since the last one.
+// Digest reports things that happen by one note for all that came since the last one.
 type Digest[T any] struct {
 	every time.Duration
 	text  func(first []T, more int) string

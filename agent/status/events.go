@@ -9,7 +9,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// patience is how long users are not told of a state that comes first wherever podnet
+// patience is how long users hear nothing of a state that comes first wherever podnet
 // is installed, or a node or an agent starts. Only one that lasts longer is news.
 var patience = map[string]time.Duration{
 	podnetv1alpha1.ReasonNoNetwork: time.Minute,

@@ -11,7 +11,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-// What comes first wherever a node starts is told of only where it lasts.
+// What comes first wherever a node starts is reported only where it lasts.
 func TestWhatIsExpectedIsNoWarning(t *testing.T) {
 	g := gomega.NewWithT(t)
 	recorder := events.NewFakeRecorder(10)

@@ -107,7 +107,7 @@ func standingOf(choices []model.PathChoice) standing {
 	return s
 }
 
-// pathsProven says whether probes come back by every path in force. That the agent of
+// pathsProven reports whether probes come back by every path in force. That the agent of
 // another node does not run is said there, by the manager, and not held against this one.
 func pathsProven(choices []model.PathChoice) metav1.Condition {
 	s := standingOf(choices)

@@ -101,7 +101,7 @@ func (w *Writer) Run(ctx context.Context) error {
 			if !w.spread(ctx, r) {
 				return nil
 			}
-			// The object may have been made anew, without a status.
+			// The object may have been recreated, without a status.
 			again := time.Since(read) > readInterval
 			if err := w.write(ctx, r, again); err != nil {
 				log.FromContext(ctx).Info("cannot write the status yet, trying again", "reason", err.Error())

@@ -37,7 +37,7 @@ func (n *notes) seeHost(object any, gone bool) {
 	n.rouse()
 }
 
-// leadsToPeer says whether packets to another node's endpoint may follow a route. A
+// leadsToPeer reports whether packets to another node's endpoint may follow a route. A
 // node that speaks BGP has many others, which change often.
 func (n *notes) leadsToPeer(dst netip.Prefix) bool {
 	i, _ := slices.BinarySearchFunc(n.peers, dst.Masked().Addr(), netip.Addr.Compare)
@@ -54,7 +54,7 @@ func (s *Syncer) leaveFormer(c model.Cluster) {
 	}
 }
 
-// onlyLost says whether all that was seen is that something of the node went.
+// onlyLost reports whether all that was seen is that something of the node went.
 func (n *notes) onlyLost() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

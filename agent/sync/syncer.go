@@ -338,7 +338,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 }
 
 // apply executes the difference between what the kernel is and what it shall be.
-// Of an error it says whether what every pod needs is missing now.
+// Of an error it reports whether what every pod needs is missing now.
 func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err error) {
 	s.notes.look()
 	have, err := s.cfg.Kernel.Observe(ctx, want)
@@ -424,7 +424,7 @@ func (s *Syncer) Ready() error {
 	return s.failed
 }
 
-// Removed says whether podnet was taken off the node.
+// Removed reports whether podnet was taken off the node.
 func (s *Syncer) Removed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -64,7 +64,7 @@ func ProbeAddress(block netip.Prefix) netip.Addr {
 // apart that has a probe's address.
 const probeBits = 3
 
-// Reserved says whether addr is an address of the block that no pod gets: the
+// Reserved reports whether addr is an address of the block that no pod gets: the
 // node's, the gateway's, the probe's and, for IPv4, the last one, which a bridge
 // would take for its broadcast address. An address outside the block is not reserved.
 func Reserved(block netip.Prefix, addr netip.Addr) bool {

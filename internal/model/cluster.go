@@ -187,7 +187,7 @@ type Requirement struct {
 	Values   []string
 }
 
-// Matches says whether labels fulfil every requirement. As in Kubernetes, NotIn
+// Matches reports whether labels fulfil every requirement. As in Kubernetes, NotIn
 // holds where the key is absent.
 func (s Selector) Matches(labels map[string]string) bool {
 	for _, r := range s {
@@ -222,14 +222,14 @@ type Host struct {
 	// Routes are the next hops of the unicast routes of the main table that are not
 	// podnet's: the way to other nodes' endpoints is read from them.
 	Routes []UnderlayRoute
-	// VXLAN says whether the kernel can make VXLAN devices.
+	// VXLAN reports whether the kernel can make VXLAN devices.
 	VXLAN bool
 	// Missing are the modules without which nothing works and that the kernel lacks.
 	Missing []string
-	// BridgeNetfilter says whether br_netfilter is loaded, without which policy
+	// BridgeNetfilter reports whether br_netfilter is loaded, without which policy
 	// and services do not see packets between pods of one bridge.
 	BridgeNetfilter bool
-	// IPv6 says whether the kernel has IPv6 and it is not turned off.
+	// IPv6 reports whether the kernel has IPv6 and it is not turned off.
 	IPv6 bool
 	// AcceptRA are the names of interfaces on which router advertisements were accepted
 	// before IPv6 forwarding was turned on (accept_ra of 1), and default where they are on

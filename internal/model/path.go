@@ -57,7 +57,7 @@ type Proof struct {
 	Corrupted bool
 }
 
-// Holds says whether the path carries packets, as far as is known.
+// Holds reports whether the path carries packets, as far as is known.
 func (p Proof) Holds() bool { return p.Standing == Proven || p.Standing == Suspect }
 
 // Evidence is what is known of the paths to a block.

@@ -127,7 +127,7 @@ func (m Machine) Forgotten(i int) Machine {
 	return m
 }
 
-// Unheard says whether the last few rounds on the path in force did not come back.
+// Unheard reports whether the last few rounds on the path in force did not come back.
 func (m Machine) Unheard() bool {
 	for i, t := range m.tracks {
 		if model.Ways[i] == m.Taken && t.missed >= doubtful {

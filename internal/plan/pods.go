@@ -223,7 +223,7 @@ func addLinkSources(s *model.State, inet, arp *partial, p model.Pod, addr netip.
 }
 
 // addHostPorts adds the elements that lead from the node's ports to one address
-// of a pod, and says whether there are any.
+// of a pod, and reports whether there are any.
 func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[nodePort]attachment) bool {
 	f := families[model.FamilyIndex(addr)]
 	led := false

@@ -111,7 +111,7 @@ func (v *view) talking() []string {
 	return rules
 }
 
-// podHas says whether a pod of this node has an address.
+// podHas reports whether a pod of this node has an address.
 func (v *view) podHas(addr netip.Addr) bool {
 	return slices.ContainsFunc(v.pods, func(p model.Pod) bool {
 		return p.HostLink != model.ProbeLink && slices.Contains(p.Addrs, addr)

@@ -10,7 +10,7 @@ import (
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
-// passesTo says whether a packet of an outsider to a pod of the scene passes.
+// passesTo reports whether a packet of an outsider to a pod of the scene passes.
 func passesTo(t *testing.T, w policytest.World, from netip.Addr, to string) (Result, bool) {
 	t.Helper()
 	result := NewIndex(w.Objects, w.Blocks).Build(w.Attached)

@@ -213,7 +213,7 @@ func (q question) ask(d direction, pod, other end) answer {
 	return q.tier(model.AdminTier, d, pod, other, after)
 }
 
-// asksTiers says whether policies of the cluster are about a pod.
+// asksTiers reports whether policies of the cluster are about a pod.
 func (q question) asksTiers(d direction, pod end) bool {
 	return slices.ContainsFunc(slices.Concat(q.tiers[:]...), func(p model.ClusterPolicy) bool {
 		is, _ := q.isSubject(&p, pod.attached.Namespace, pod.object)
@@ -305,7 +305,7 @@ func (q question) tier(t model.Tier, d direction, pod, other end, after answer) 
 	return is
 }
 
-// match says whether a rule surely matches, and whether it may.
+// match reports whether a rule surely matches, and whether it may.
 func (q question) match(r model.TierRule, d direction, pod, other end) (surely, maybe bool) {
 	who, spec := parsePeers("", r.Peers), parsePorts(r.Ports)
 	is := q.isOneOf(who, other)
@@ -320,7 +320,7 @@ func (q question) match(r model.TierRule, d direction, pod, other end) (surely, 
 	return surely && is, maybe
 }
 
-// isOneOf says whether an end is one of a rule's peers.
+// isOneOf reports whether an end is one of a rule's peers.
 func (q question) isOneOf(who *peers, other end) bool {
 	address := other.Addr
 	if other.isNode {
@@ -337,7 +337,7 @@ func (q question) isOneOf(who *peers, other end) bool {
 	})
 }
 
-// hasPort says whether the connection is to one of a rule's ports.
+// hasPort reports whether the connection is to one of a rule's ports.
 func (q question) hasPort(spec portSpec) bool {
 	var named []model.NamedPort
 	if q.server.object != nil {
@@ -346,7 +346,7 @@ func (q question) hasPort(spec portSpec) bool {
 	return spec.resolve(named).has(q.protocol, q.port)
 }
 
-// has says whether a set holds a port of a protocol.
+// has reports whether a set holds a port of a protocol.
 func (p ports) has(protocol string, port uint16) bool {
 	i, ok := protocolIndex(cmp.Or(protocol, "none"))
 	if !ok {

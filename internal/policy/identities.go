@@ -81,12 +81,12 @@ func (b *build) compile(d direction) {
 	}
 }
 
-// asksTiers says whether policies of the cluster are about any attached pod.
+// asksTiers reports whether policies of the cluster are about any attached pod.
 func (d *decision) asksTiers() bool {
 	return slices.ContainsFunc(d.classes, func(c *class) bool { return len(c.tiers[model.AdminTier])+len(c.tiers[model.BaselineTier]) > 0 })
 }
 
-// mayForbidStrangers says whether a rule forbids something to peers, or by ports, that it
+// mayForbidStrangers reports whether a rule forbids something to peers, or by ports, that it
 // takes objects to know: then it may be about who is not known.
 func (d *decision) mayForbidStrangers() bool {
 	for _, c := range d.classes {
@@ -228,7 +228,7 @@ func (d *decision) identityName(who bits, numbers map[portName]uint16, host bool
 	return nameOf(prefix, strings.Join(parts, "\n\n"))
 }
 
-// reaches says whether any attached pod allows the identity anything in a family.
+// reaches reports whether any attached pod allows the identity anything in a family.
 func (i *identity) reaches(family int) bool { return len(i.pods[family]) > 0 }
 
 // verdict is where packets of the identity are sent.

@@ -148,7 +148,7 @@ func podRanges(ranges []netip.Prefix, blocks []model.Block) *netipx.IPSet {
 	return set
 }
 
-// CanAttach says whether it is known which policies select a pod. Pods of no
+// CanAttach reports whether it is known which policies select a pod. Pods of no
 // namespace are not Kubernetes' and no policy's.
 func (x *Index) CanAttach(p model.Pod) bool {
 	object := x.lookup(p)
@@ -165,7 +165,7 @@ func (x *Index) CanAttach(p model.Pod) bool {
 	return true
 }
 
-// isSubject says whether a policy may be about a pod of a namespace, whose object is nil
+// isSubject reports whether a policy may be about a pod of a namespace, whose object is nil
 // where it is not known, and whether that is sure.
 func (x *Index) isSubject(p *model.ClusterPolicy, namespace string, object *indexedPod) (is, sure bool) {
 	labels, known := x.namespaces[namespace]

@@ -24,7 +24,7 @@ type peers struct {
 	nodes  []model.Selector
 }
 
-// selects says whether it takes objects to know who the peers are, and not their
+// selects reports whether it takes objects to know who the peers are, and not their
 // addresses alone.
 func (p *peers) selects() bool { return len(p.selectors) > 0 || len(p.nodes) > 0 }
 
@@ -144,7 +144,7 @@ func nameOf(prefix, contents string) string {
 	return prefix + "-" + hex.EncodeToString(sum[:])[:nameLength]
 }
 
-// selects says whether a namespace is selected. What selects all selects one whose labels
+// selects reports whether a namespace is selected. What selects all selects one whose labels
 // are not known.
 func (s podSelector) selects(x *Index, namespace string) bool {
 	if s.namespace != "" {
@@ -177,7 +177,7 @@ func (p *peers) members(x *Index, f func(*podGroup)) {
 	}
 }
 
-// isIn says whether a selector selects pods of a namespace. What selects all selects
+// isIn reports whether a selector selects pods of a namespace. What selects all selects
 // one whose labels are not known.
 func (x *Index) isIn(s podSelector, namespace string) bool {
 	if s.namespace != "" {

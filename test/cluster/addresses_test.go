@@ -244,7 +244,7 @@ func expectFull(ctx context.Context, node string) {
 	}).Should(Succeed())
 }
 
-// inSmallRange says whether an address or a block lies in one of smallRanges.
+// inSmallRange reports whether an address or a block lies in one of smallRanges.
 func inSmallRange(address string) bool {
 	GinkgoHelper()
 	addr, err := netip.ParseAddr(address)

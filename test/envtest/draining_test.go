@@ -66,7 +66,7 @@ var _ = Describe("A range that drains", func() {
 		}
 		Eventually(rangeStatusOf).WithArguments(ctx, from).Should(And(HaveField("AddressesAllocated", count(67)), HaveField("Remaining", BeEmpty())))
 
-		// What a watch shows, in order, says whether any block drained before its node had another one.
+		// What a watch shows, in order, reports whether any block drained before its node had another one.
 		changes, err := api.Watch(ctx, &podnetv1alpha1.NodeSubnetList{})
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(changes.Stop)

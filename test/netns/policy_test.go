@@ -102,7 +102,7 @@ const (
 	patience = 3 * time.Second
 )
 
-// connects says whether a server of Serve is reached.
+// connects reports whether a server of Serve is reached.
 func connects(from *topology.Namespace, network string, to netip.Addr, port uint16, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -207,7 +207,7 @@ func (c *policed) check(t *testing.T, pods []*pod) (cases, passed int) {
 	return cases, passed
 }
 
-// allowed says whether both nodes let a connection pass. What a node sends to its own
+// allowed reports whether both nodes let a connection pass. What a node sends to its own
 // pods is nobody's to forbid.
 func (c *policed) allowed(from, to end, connection policytest.Connection) bool {
 	if from.node == to.node && !from.isPod {
@@ -449,7 +449,7 @@ func dial(t *testing.T, from *pod, network, to string) net.Conn {
 	return conn
 }
 
-// there says whether something gets to the server, and back to the client.
+// there reports whether something gets to the server, and back to the client.
 func (f *flow) there(within time.Duration) bool { return f.pass(f.client, f.server, within) }
 func (f *flow) back(within time.Duration) bool  { return f.pass(f.server, f.client, within) }
 

@@ -43,7 +43,7 @@ type Connection struct {
 	ToHost bool
 }
 
-// Allowed says whether the policies of this node's pods allow a connection that is
+// Allowed reports whether the policies of this node's pods allow a connection that is
 // forwarded by this node, or ends at it.
 func (w World) Allowed(c Connection) bool {
 	if c.Client == c.Server {
@@ -84,7 +84,7 @@ func (w World) allowed(c Connection) bool {
 	return true
 }
 
-// allowedBy says whether the policies of one end allow a connection: "Admin tier,
+// allowedBy reports whether the policies of one end allow a connection: "Admin tier,
 // NetworkPolicy tier, Baseline tier", and who is not selected by any is free.
 func (w World) allowedBy(pod model.Pod, c Connection, direction model.PolicyType) bool {
 	baseline := func() bool {
@@ -100,7 +100,7 @@ func (w World) allowedBy(pod model.Pod, c Connection, direction model.PolicyType
 	return w.tierAllows(w.tierRules(model.AdminTier, pod, direction), pod, c, direction, namespaced)
 }
 
-// networkPoliciesAllow says whether NetworkPolicies select a pod, and allow a connection
+// networkPoliciesAllow reports whether NetworkPolicies select a pod, and allow a connection
 // then. They are additive: one that allows it is enough.
 func (w World) networkPoliciesAllow(pod model.Pod, c Connection, direction model.PolicyType) (isolated, allowed bool) {
 	self, known := w.object(pod)
@@ -130,7 +130,7 @@ func (w World) networkPoliciesAllow(pod model.Pod, c Connection, direction model
 	return isolated, false
 }
 
-// appliesTo says whether a policy is about a direction, as its types say, or else: "it
+// appliesTo reports whether a policy is about a direction, as its types say, or else: "it
 // will default based on the existence of ingress or egress rules; policies that contain
 // an egress section are assumed to affect egress, and all policies (whether or not they
 // contain an ingress section) are assumed to affect ingress".
@@ -218,14 +218,14 @@ func (w World) nodesAt(a netip.Addr) []owner {
 	return nodes
 }
 
-// belongs says whether an address is one that a pod of a node can have.
+// belongs reports whether an address is one that a pod of a node can have.
 func (w World) belongs(o model.ClusterPod, a netip.Addr) bool {
 	return slices.ContainsFunc(w.Blocks, func(b model.Block) bool {
 		return b.Node == o.Node && b.CIDR.Contains(a) && w.isServed(b) && !ipam.Reserved(b.CIDR, a)
 	})
 }
 
-// isServed says whether a block is the oldest of those that it overlaps.
+// isServed reports whether a block is the oldest of those that it overlaps.
 func (w World) isServed(b model.Block) bool {
 	return !slices.ContainsFunc(w.Blocks, func(o model.Block) bool {
 		older := o.Created.Before(b.Created) || o.Created.Equal(b.Created) && o.Name < b.Name
@@ -241,7 +241,7 @@ func (w World) podAt(a netip.Addr) (model.ClusterPod, bool) {
 	return model.ClusterPod{}, false
 }
 
-// isAttached says whether an object is that of an attached pod, whose addresses are
+// isAttached reports whether an object is that of an attached pod, whose addresses are
 // those that it was attached with.
 func (w World) isAttached(o model.ClusterPod) bool {
 	return slices.ContainsFunc(w.Attached, func(p model.Pod) bool {
@@ -249,7 +249,7 @@ func (w World) isAttached(o model.ClusterPod) bool {
 	})
 }
 
-// isNode says whether an address is a node's.
+// isNode reports whether an address is a node's.
 func (w World) isNode(a netip.Addr) bool { return w.holders[a].node != "" }
 
 // asBlocksSee returns the address that blocks of addresses go by: of a node's own
@@ -267,7 +267,7 @@ func (w World) asBlocksSee(a netip.Addr) netip.Addr {
 	return a
 }
 
-// anyPeer says whether an address is one of the peers, which are all "if this field is
+// anyPeer reports whether an address is one of the peers, which are all "if this field is
 // empty or missing".
 func (w World) anyPeer(namespace string, peers []model.PolicyPeer, a netip.Addr) bool {
 	if len(peers) == 0 {
@@ -300,7 +300,7 @@ func (w World) anyPeer(namespace string, peers []model.PolicyPeer, a netip.Addr)
 	return false
 }
 
-// inBlock says whether an address is in a block, as Go's net package reads it.
+// inBlock reports whether an address is in a block, as Go's net package reads it.
 func inBlock(b model.IPBlock, a netip.Addr) bool {
 	in := func(p netip.Prefix) bool {
 		_, block, err := net.ParseCIDR(p.String())
@@ -309,7 +309,7 @@ func inBlock(b model.IPBlock, a netip.Addr) bool {
 	return in(b.CIDR) && !slices.ContainsFunc(b.Except, in)
 }
 
-// anyPort says whether a connection is to one of the ports, which are all "if this field
+// anyPort reports whether a connection is to one of the ports, which are all "if this field
 // is empty or missing".
 func (w World) anyPort(ports []model.PolicyPort, c Connection) bool {
 	if len(ports) == 0 {
@@ -355,7 +355,7 @@ func numberOf(pod model.ClusterPod, name, protocol string) (uint16, bool) {
 	return 0, false
 }
 
-// selects says whether labels fulfil a selector.
+// selects reports whether labels fulfil a selector.
 func selects(s model.Selector, labels map[string]string) bool {
 	for _, r := range s {
 		value, has := labels[r.Key]

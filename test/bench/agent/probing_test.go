@@ -51,7 +51,7 @@ func BenchmarkProbing(b *testing.B) {
 	}
 }
 
-// proven says whether all paths are the preferred one, and proven.
+// proven reports whether all paths are the preferred one, and proven.
 func (a *agent) proven() bool {
 	paths := a.report().Plan.Paths
 	return len(paths) > 0 && !slices.ContainsFunc(paths, func(c model.PathChoice) bool {

@@ -60,7 +60,7 @@ func TestProgramsEndWithTheTestThatIsKilled(t *testing.T) {
 	}
 }
 
-// runs says whether a program is there that has not ended.
+// runs reports whether a program is there that has not ended.
 func runs(process int) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process))
 	return err == nil && !strings.Contains(string(status), ") Z ")

@@ -159,7 +159,7 @@ func (n *Namespace) NewFrames(t testing.TB, link string, protocol uint16) *Frame
 	return f
 }
 
-// Heard says whether a frame comes in that fulfils a predicate.
+// Heard reports whether a frame comes in that fulfils a predicate.
 func (f *Frames) Heard(match func(frame []byte) bool) bool {
 	buffer := make([]byte, 65536)
 	for deadline := time.Now().Add(2 * hush); time.Now().Before(deadline); {
