@@ -19,11 +19,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
-	"github.com/podnet/podnet/agent/sync"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -62,7 +62,7 @@ type machine struct {
 	source *source.Source
 	// watches says that the agent has heard all from the API server once.
 	watches bool
-	syncer  *sync.Syncer
+	applier *apply.Applier
 	report  *status.Report
 	// written is the status that the agent wrote last, as far as it remembers, and
 	// read when it last looked at the object.
@@ -137,7 +137,7 @@ func (m *machine) startAgent() {
 	m.cache, m.report, m.written, m.read = newWatcher(m.w.api), nil, nil, time.Time{}
 	m.watches = false
 	m.source = source.New(func() (cache.Cache, error) { return agentCache{view: m.cache}, nil }, m.w.api.client)
-	m.syncer = sync.New(sync.Config{
+	m.applier = apply.New(apply.Config{
 		Source: m.source, Kernel: host{m}, Links: host{m}, Flows: host{m}, Node: host{m},
 		Pods: func(context.Context) ([]model.Pod, error) { return m.book.Pods(), nil },
 		Usage: func(held []netip.Prefix) map[netip.Prefix]int64 {
@@ -228,7 +228,7 @@ func (m *machine) pass(r *rand.Rand) {
 			}
 		}
 	}
-	err := m.syncer.Pass(quiet)
+	err := m.applier.Pass(quiet)
 	m.counting = nil
 	m.passed = m.w.clock.Now()
 	if err != nil {
@@ -243,7 +243,7 @@ func (m *machine) add(p *pod) {
 	}
 	switch p.state {
 	case podAsked:
-		serving, err := m.syncer.Serving()
+		serving, err := m.applier.Serving()
 		if err == nil {
 			p.serving, p.state = serving, podRead
 		}
@@ -251,7 +251,7 @@ func (m *machine) add(p *pod) {
 		m.reserve(p)
 	case podRecorded:
 		// It is confirmed and attached.
-		serving, err := m.syncer.Serving()
+		serving, err := m.applier.Serving()
 		if err == nil && !slices.ContainsFunc(p.model.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
 			p.state = podLive
 			m.w.note("%s: pod %s has %v", m, p.id, p.model.Addrs)

@@ -15,7 +15,7 @@ import (
 	"github.com/podnet/podnet/internal/plan"
 )
 
-// Local is the node that the agent runs on. It implements sync.Node.
+// Local is the node that the agent runs on. It implements apply.Node.
 type Local struct {
 	// Name is the name of the Node object.
 	Name string

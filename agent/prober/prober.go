@@ -27,7 +27,7 @@ import (
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/path"
+	"github.com/podnet/podnet/internal/paths"
 )
 
 // Config is what a Prober works with.
@@ -177,7 +177,7 @@ func (p *Prober) Evidence(ctx context.Context) (map[netip.Prefix]model.Evidence,
 	now := time.Now()
 	out := make(map[netip.Prefix]model.Evidence, max(len(p.targets), len(p.adopted)))
 	for block, taken := range p.adopted {
-		out[block] = path.NewMachine(taken, [2]int{}).Evidence(now)
+		out[block] = paths.NewMachine(taken, [2]int{}).Evidence(now)
 	}
 	for block, t := range p.targets {
 		out[block] = t.evidence(now)
@@ -191,9 +191,9 @@ func (t *target) evidence(now time.Time) model.Evidence {
 		all = append(all, pair.machine.Evidence(now))
 	}
 	if len(all) == 0 {
-		all = append(all, path.NewMachine(t.Path, [2]int{}).Evidence(now))
+		all = append(all, paths.NewMachine(t.Path, [2]int{}).Evidence(now))
 	}
-	e := path.Weakest(all)
+	e := paths.Weakest(all)
 	e.Node = t.Node
 	return e
 }
@@ -298,13 +298,13 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 			if first {
 				taken = p.adopted[c.Block]
 			}
-			pr = &pair{target: t, from: from, machine: path.NewMachine(taken, c.Limits), due: now}
+			pr = &pair{target: t, from: from, machine: paths.NewMachine(taken, c.Limits), due: now}
 			t.pairs[from] = pr
 		}
 		pr.aim(was)
 	}
 	t.announced = newsOf(c.Path, c.Proof, c.Corrupter != "")
-	t.wish = path.Choose(c.PathQuestion, t.evidence(now)).Wish
+	t.wish = paths.Choose(c.PathQuestion, t.evidence(now)).Wish
 	return t
 }
 
@@ -387,7 +387,7 @@ func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
 	}
 	now := time.Now()
 	for _, r := range t.pairs {
-		if r.machine.Unheard() && r.due.Sub(now) > path.WaitingInterval && !r.reserved {
+		if r.machine.Unheard() && r.due.Sub(now) > paths.WaitingInterval && !r.reserved {
 			r.due = now
 			heap.Fix(&p.queue, r.index)
 			p.nudge()

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/path"
+	"github.com/podnet/podnet/internal/paths"
 )
 
 // What bounds the rate of a node's probes, however many nodes there are. A round is
@@ -43,9 +43,9 @@ type pair struct {
 	target *target
 	// from is this node's end.
 	from    netip.Addr
-	machine path.Machine
+	machine paths.Machine
 	// pace is that of the last round.
-	pace path.Pace
+	pace paths.Pace
 	// due is when the next round is, and full when the next of both paths.
 	due, full time.Time
 	// reserved says that due is when the rate allows the round.
@@ -60,7 +60,7 @@ type pair struct {
 // flight is a round that is under way.
 type flight struct {
 	pair     *pair
-	round    path.Round
+	round    paths.Round
 	deadline time.Time
 	nonces   [2]nonce
 	left     int
@@ -151,7 +151,7 @@ func (p *Prober) forget(f *flight) {
 }
 
 // pace returns the pace of a pair.
-func (p *Prober) pace(r *pair) path.Pace {
+func (p *Prober) pace(r *pair) paths.Pace {
 	return r.machine.Next(r.target.Possible(), p.inUse(r.target), r.target.wish)
 }
 
@@ -159,16 +159,16 @@ func (p *Prober) pace(r *pair) path.Pace {
 func (p *Prober) inUse(t *target) bool { return t.active || len(p.pairs) <= fewPairs }
 
 // interval returns the time until the next round of a pace.
-func (p *Prober) interval(pace path.Pace) time.Duration {
+func (p *Prober) interval(pace paths.Pace) time.Duration {
 	every := max(idleInterval, time.Duration(len(p.pairs))*time.Second/idleRate)
 	switch pace {
-	case path.Doubt:
-		every = path.DoubtInterval
-	case path.Active:
-		every = max(path.ActiveInterval, time.Duration(p.actives)*time.Second/activeRate)
-	case path.Waiting:
-		every = path.WaitingInterval
-	case path.Idle:
+	case paths.Doubt:
+		every = paths.DoubtInterval
+	case paths.Active:
+		every = max(paths.ActiveInterval, time.Duration(p.actives)*time.Second/activeRate)
+	case paths.Waiting:
+		every = paths.WaitingInterval
+	case paths.Idle:
 	}
 	return time.Duration(float64(every) * (1 - spread + 2*spread*rand.Float64())) //nolint:gosec // It need not be unpredictable.
 }
@@ -186,7 +186,7 @@ func (r *pair) hasten(p *Prober, now time.Time) {
 // fly sends a round.
 func (p *Prober) fly(r *pair, now time.Time) {
 	pace := p.pace(r)
-	if pace == path.Doubt || pace == path.Waiting {
+	if pace == paths.Doubt || pace == paths.Waiting {
 		if wait := p.reserve(r, now); wait > 0 {
 			r.due, r.reserved = now.Add(wait), true
 			return
@@ -194,22 +194,22 @@ func (p *Prober) fly(r *pair, now time.Time) {
 	}
 	r.reserved = false
 	interval := p.interval(pace)
-	if pace == path.Idle && r.pace != path.Idle {
+	if pace == paths.Idle && r.pace != paths.Idle {
 		// Pairs that have settled together are not probed together ever after.
 		interval = time.Duration(float64(interval) * rand.Float64()) //nolint:gosec // It need not be unpredictable.
 	}
 	r.pace, r.due = pace, now.Add(interval)
-	if pace == path.Active && !now.Before(r.full) {
-		pace = path.Idle
+	if pace == paths.Active && !now.Before(r.full) {
+		pace = paths.Idle
 	}
-	if pace != path.Active {
-		r.full = now.Add(p.interval(path.Idle))
+	if pace != paths.Active {
+		r.full = now.Add(p.interval(paths.Idle))
 	}
 	sockets := p.sockets[r.from]
 	if sockets == nil {
 		return
 	}
-	f := &flight{pair: r, round: path.Round{At: now}, deadline: now.Add(r.timeout())}
+	f := &flight{pair: r, round: paths.Round{At: now}, deadline: now.Add(r.timeout())}
 	bare := r.machine.Bare(pace, r.target.Possible())
 	for way, sizes := range r.machine.Sizes(pace, r.target.Possible()) {
 		if len(sizes) == 0 {
@@ -226,7 +226,7 @@ func (p *Prober) fly(r *pair, now time.Time) {
 			probesSent.WithLabelValues(string(model.Ways[way])).Inc()
 		}
 		if bare && model.Ways[way] == model.PathOverlay {
-			m := message{size: path.BareSize, bare: true, network: p.network, nonce: f.nonces[way]}
+			m := message{size: paths.BareSize, bare: true, network: p.network, nonce: f.nonces[way]}
 			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
 		}
 	}
@@ -320,7 +320,7 @@ func (p *Prober) judge(r *pair, now time.Time) {
 // brings forward what has to be known soon.
 func (p *Prober) consider(t *target, now time.Time) {
 	e := t.evidence(now)
-	d := path.Choose(t.PathQuestion, e)
+	d := paths.Choose(t.PathQuestion, e)
 	t.wish = d.Wish
 	if is := newsOf(d.Path, d.Proof, e.Proofs[model.OverlayWay].Corrupted); is != t.announced {
 		t.announced = is

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/path"
+	"github.com/podnet/podnet/internal/paths"
 )
 
 // When an agent starts, or a network is back, thousands of pairs settle in a short time.
@@ -15,10 +15,10 @@ func TestPairsThatSettledTogetherAreNotProbedTogether(t *testing.T) {
 	now := time.Unix(0, 0)
 	p := &Prober{}
 	for range number {
-		r := &pair{target: &target{}, pace: path.Doubt, machine: path.NewMachine(model.PathOverlay, [2]int{1500, 1450})}
+		r := &pair{target: &target{}, pace: paths.Doubt, machine: paths.NewMachine(model.PathOverlay, [2]int{1500, 1450})}
 		for i := range 10 {
-			back := path.Result{Sent: []int{1450}, Back: []int{1500}}
-			r.machine = r.machine.Judge(path.Round{At: now.Add(time.Duration(i) * time.Second), Results: [2]path.Result{back, back}})
+			back := paths.Result{Sent: []int{1450}, Back: []int{1500}}
+			r.machine = r.machine.Judge(paths.Round{At: now.Add(time.Duration(i) * time.Second), Results: [2]paths.Result{back, back}})
 		}
 		p.pairs = append(p.pairs, r)
 	}

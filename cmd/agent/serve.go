@@ -27,6 +27,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/podnet/podnet/agent/admission"
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/heartbeat"
@@ -36,7 +37,6 @@ import (
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
-	"github.com/podnet/podnet/agent/sync"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
@@ -73,8 +73,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
 	var server *cni.Server
-	var syncer *sync.Syncer
-	paths, err := prober.New(prober.Config{Changed: func() { syncer.Trigger() }, Taken: k.Taken, Talking: k.Talking})
+	var applier *apply.Applier
+	paths, err := prober.New(prober.Config{Changed: func() { applier.Trigger() }, Taken: k.Taken, Talking: k.Talking})
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: func() { syncer.Trigger() }}
-	syncer = sync.New(sync.Config{
+	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: func() { applier.Trigger() }}
+	applier = apply.New(apply.Config{
 		Source:  src,
 		Kernel:  k,
 		Links:   k,
@@ -108,7 +108,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		FullInterval: o.fullInterval,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: o.socket(), Book: book, Network: policy.Gate{Network: syncer, Enforcer: enforcer}, Checker: syncer, Wanted: syncer.Recount,
+		Socket: o.socket(), Book: book, Network: policy.Gate{Network: applier, Enforcer: enforcer}, Checker: applier, Wanted: applier.Recount,
 		Present: k.Present, Runtime: o.runtime(), Reclaimed: func(pod model.Pod, why string) { events.add(addressReclaimed(pod, why)) },
 	})
 	if err != nil {
@@ -116,14 +116,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	}
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
-	if err := start(ctx, mgr, syncer, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, syncer.Watch, paths.Run, beating(mgr, o, syncer),
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), syncer.Run), after(src.Synced(), guard.Run),
-		func(ctx context.Context) error { return known.Run(ctx, syncer.Trigger) },
-		func(ctx context.Context) error { return hear(ctx, src, syncer) },
+	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), after(src.Synced(), guard.Run),
+		func(ctx context.Context) error { return known.Run(ctx, applier.Trigger) },
+		func(ctx context.Context) error { return hear(ctx, src, applier) },
 	); err != nil {
 		return err
 	}
-	if syncer.Removed() {
+	if applier.Removed() {
 		return empty(o.stateDir)
 	}
 	return nil
@@ -144,7 +144,7 @@ func newEnforcer(o options, src *source.Source, k *kernel.Kernel, book *cni.Book
 }
 
 // beating renews the Lease that shows that the agent is alive.
-func beating(mgr manager.Manager, o options, syncer *sync.Syncer) manager.RunnableFunc {
+func beating(mgr manager.Manager, o options, applier *apply.Applier) manager.RunnableFunc {
 	if o.namespace == "" {
 		return func(ctx context.Context) error {
 			log.FromContext(ctx).Info("renewing no Lease, as --namespace does not say where: the manager goes by the node's kubelet")
@@ -153,13 +153,13 @@ func beating(mgr manager.Manager, o options, syncer *sync.Syncer) manager.Runnab
 	}
 	return heartbeat.New(heartbeat.Config{
 		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Clock: clock.RealClock{},
-		Namespace: o.namespace, Node: o.node, Removed: syncer.Removed,
+		Namespace: o.namespace, Node: o.node, Removed: applier.Removed,
 	}).Run
 }
 
 // hear keeps the source up to date until ctx ends.
-func hear(ctx context.Context, src *source.Source, syncer *sync.Syncer) error {
-	if err := src.Run(ctx, syncer.Trigger); err != nil && ctx.Err() == nil {
+func hear(ctx context.Context, src *source.Source, applier *apply.Applier) error {
+	if err := src.Run(ctx, applier.Trigger); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -190,13 +190,13 @@ func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
 }
 
 // start runs the parts of the agent until ctx ends, and tells whether they do well.
-func start(ctx context.Context, mgr manager.Manager, syncer *sync.Syncer, parts ...manager.RunnableFunc) error {
+func start(ctx context.Context, mgr manager.Manager, applier *apply.Applier, parts ...manager.RunnableFunc) error {
 	for _, p := range parts {
 		if err := mgr.Add(p); err != nil {
 			return fmt.Errorf("add a part of the agent: %w", err)
 		}
 	}
-	if err := mgr.AddReadyzCheck("pass", func(*http.Request) error { return syncer.Ready() }); err != nil {
+	if err := mgr.AddReadyzCheck("pass", func(*http.Request) error { return applier.Ready() }); err != nil {
 		return fmt.Errorf("add the readiness check: %w", err)
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/path"
+	"github.com/podnet/podnet/internal/paths"
 )
 
 // ownRoutes adds the rules that lead to podnet's tables, and what keeps packets
@@ -138,7 +138,7 @@ func (v *view) choose(w ways, q model.PathQuestion) model.PathChoice {
 		// It is of another node's path, which had the block before.
 		evidence = model.Evidence{}
 	}
-	decision := path.Choose(q, evidence)
+	decision := paths.Choose(q, evidence)
 	c.Path, c.Diverges, c.Message, c.Proof = decision.Path, decision.Diverges, decision.Why, decision.Proof
 	if evidence.Proofs[model.OverlayWay].Corrupted && q.Possible()[model.OverlayWay] {
 		c.Corrupter = w.device.Name

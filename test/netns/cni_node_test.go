@@ -15,11 +15,11 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/onsi/gomega"
 
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/status"
-	agentsync "github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -49,7 +49,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	n.enforce(t, n.book.Recorded)
 	api, k := &loop{node: n.node, forced: true}, n.node.kernel
 	var server *cni.Server
-	syncer := agentsync.New(agentsync.Config{
+	applier := apply.New(apply.Config{
 		Source: api, Kernel: k, Links: k, Flows: k, Node: api,
 		Pods:         func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, n.book.Pods()) },
 		Usage:        n.book.UsageByBlock,
@@ -59,15 +59,15 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 		FullInterval: time.Hour,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: n.socket, Book: n.book, Present: k.Present, Checker: syncer, Wanted: syncer.Recount,
-		Network: inNode{node: n, Network: policy.Gate{Network: syncer, Enforcer: n.enforcer}},
+		Socket: n.socket, Book: n.book, Present: k.Present, Checker: applier, Wanted: applier.Recount,
+		Network: inNode{node: n, Network: policy.Gate{Network: applier, Enforcer: n.enforcer}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for _, run := range []func(context.Context) error{server.Run, syncer.Run} {
+	for _, run := range []func(context.Context) error{server.Run, applier.Run} {
 		all.Go(func() {
 			if err := n.Try(func() error { return run(ctx) }); err != nil {
 				t.Error(err)
@@ -76,7 +76,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	}
 	t.Cleanup(func() { cancel(); all.Wait() })
 	gomega.NewWithT(t).Eventually(func() error {
-		_, err := syncer.Serving()
+		_, err := applier.Serving()
 		return err
 	}, 20*time.Second, 10*time.Millisecond).Should(gomega.Succeed())
 	return n

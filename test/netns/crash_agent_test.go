@@ -16,11 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
-	"github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
@@ -72,7 +72,7 @@ func (a *crashAgent) run() error {
 		return err
 	}
 	var server *cni.Server
-	syncer := sync.New(sync.Config{
+	applier := apply.New(apply.Config{
 		Source: a, Kernel: a.kernel, Links: a.kernel, Flows: a.kernel, Node: a,
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
 			return a.kernel.Present(ctx, book.Pods())
@@ -84,14 +84,14 @@ func (a *crashAgent) run() error {
 		FullInterval: time.Second,
 	})
 	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: a.socket(), Book: book, Network: syncer, Checker: syncer, Present: a.kernel.Present, Wanted: syncer.Recount,
+		Socket: a.socket(), Book: book, Network: applier, Checker: applier, Present: a.kernel.Present, Wanted: applier.Recount,
 	})
 	if err != nil {
 		return err
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- server.Run(ctx) }()
-	go func() { failed <- syncer.Run(ctx) }()
+	go func() { failed <- applier.Run(ctx) }()
 	go wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if err := server.Sweep(ctx); err != nil {
 			log.FromContext(ctx).Error(err, "sweep failed")
@@ -103,7 +103,7 @@ func (a *crashAgent) run() error {
 func (a *crashAgent) socket() string      { return filepath.Join(a.StateDir, "cni.sock") }
 func (a *crashAgent) attachments() string { return filepath.Join(a.StateDir, "attachments") }
 
-// Snapshot implements sync.Source.
+// Snapshot implements apply.Source.
 func (a *crashAgent) Snapshot(context.Context) (source.Snapshot, error) {
 	return source.Snapshot{Network: &a.Network, Blocks: a.blocks()}, nil
 }
@@ -116,7 +116,7 @@ func (a *crashAgent) blocks() []model.Block {
 	return blocks
 }
 
-// Host implements sync.Node.
+// Host implements apply.Node.
 func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, error) {
 	facts, err := a.kernel.Facts(ctx)
 	if err != nil {
@@ -129,10 +129,10 @@ func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, err
 	}, problems, nil
 }
 
-// Findings implements sync.Node.
+// Findings implements apply.Node.
 func (*crashAgent) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 
-// Remove implements sync.Node.
+// Remove implements apply.Node.
 func (*crashAgent) Remove(context.Context) error { return errors.New("nobody asked for that") }

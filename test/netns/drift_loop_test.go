@@ -11,11 +11,11 @@ import (
 
 	"github.com/onsi/gomega"
 
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
-	agentsync "github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
@@ -24,7 +24,7 @@ import (
 // comes so seldom that what is repaired in a test was told of by the kernel.
 type loop struct {
 	*node
-	syncer *agentsync.Syncer
+	applier *apply.Applier
 	// forced says that paths are taken unproven.
 	forced bool
 
@@ -58,7 +58,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	if proves {
 		var err error
 		paths, err = prober.New(prober.Config{
-			Changed: func() { l.syncer.Trigger() },
+			Changed: func() { l.applier.Trigger() },
 			Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 				return taken, n.Try(func() error { taken, err = n.kernel.Taken(ctx); return err })
 			},
@@ -73,7 +73,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	}
 	drifts := status.NewDrifts(func(note string, _ []diff.Repair) { l.events <- note })
 	subscribed := make(chan struct{})
-	cfg := agentsync.Config{
+	cfg := apply.Config{
 		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
 		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
@@ -98,13 +98,13 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	}
-	parts := []func(context.Context) error{func(ctx context.Context) error { return l.syncer.Run(ctx) },
-		func(ctx context.Context) error { return l.syncer.Watch(ctx) }, drifts.Run}
+	parts := []func(context.Context) error{func(ctx context.Context) error { return l.applier.Run(ctx) },
+		func(ctx context.Context) error { return l.applier.Watch(ctx) }, drifts.Run}
 	if proves {
 		cfg.Paths = paths
 		parts = append(parts, paths.Run)
 	}
-	l.syncer, l.forced = agentsync.New(cfg), !proves
+	l.applier, l.forced = apply.New(cfg), !proves
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, part := range parts {
@@ -117,13 +117,13 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	l.stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(l.stop)
 	<-subscribed
-	gomega.NewWithT(t).Eventually(l.syncer.Ready, 20*time.Second, 20*time.Millisecond).Should(gomega.Succeed())
+	gomega.NewWithT(t).Eventually(l.applier.Ready, 20*time.Second, 20*time.Millisecond).Should(gomega.Succeed())
 	return l
 }
 
 // firstSight closes a channel when the kernel is being watched.
 type firstSight struct {
-	watcher agentsync.Watcher
+	watcher apply.Watcher
 	once    sync.Once
 	done    chan struct{}
 }
@@ -135,7 +135,7 @@ func (f *firstSight) Watch(ctx context.Context, sysctls func() []model.Sysctl, s
 	})
 }
 
-// Snapshot implements sync.Source, and counts the passes.
+// Snapshot implements apply.Source, and counts the passes.
 func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -150,7 +150,7 @@ func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
 	return snap, nil
 }
 
-// Host implements sync.Node.
+// Host implements apply.Node.
 func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -158,12 +158,12 @@ func (l *loop) Host(context.Context) (model.Host, []model.Problem, error) {
 	return m.Host, nil, err
 }
 
-// Findings implements sync.Node.
+// Findings implements apply.Node.
 func (*loop) Findings(context.Context, []netip.Prefix, []model.Block, *model.Pod) ([]model.Finding, error) {
 	return nil, nil
 }
 
-// Remove implements sync.Node.
+// Remove implements apply.Node.
 func (*loop) Remove(context.Context) error { return errors.New("nobody asked for that") }
 
 // attach attaches a pod as the CNI server does.
@@ -172,13 +172,13 @@ func (l *loop) attach(t *testing.T, p *pod) {
 	l.mu.Lock()
 	l.links = append(l.links, p.Pod)
 	l.mu.Unlock()
-	l.Do(t, func() error { return l.syncer.Attach(context.Background(), p.Pod) })
+	l.Do(t, func() error { return l.applier.Attach(context.Background(), p.Pod) })
 }
 
 // detach detaches a pod as the CNI server does.
 func (l *loop) detach(t *testing.T, p *pod) {
 	t.Helper()
-	l.Do(t, func() error { return l.syncer.Detach(context.Background(), p.Pod) })
+	l.Do(t, func() error { return l.applier.Detach(context.Background(), p.Pod) })
 	l.mu.Lock()
 	l.links = slices.DeleteFunc(l.links, func(x model.Pod) bool { return x.ContainerID == p.ContainerID })
 	l.mu.Unlock()

@@ -278,7 +278,7 @@ func TestSecondBlockIsProbedFrom(t *testing.T) {
 		second.Name, second.Created = second.CIDR.String(), second.Created.Add(time.Hour)
 		c.lock(func() { c.blocks = append(c.blocks, second) })
 		for _, l := range c.agents {
-			l.syncer.Trigger()
+			l.applier.Trigger()
 		}
 		gomega.NewWithT(t).Eventually(func() int {
 			return len(c.agents[1].report().Plan.Paths)

@@ -57,7 +57,7 @@ func peer(i int) model.Block {
 	}
 }
 
-// Snapshot implements sync.Source, and counts the passes.
+// Snapshot implements apply.Source, and counts the passes.
 func (c *cluster) Snapshot(context.Context) (source.Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,13 +13,13 @@ import (
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/agent/node"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/status"
-	agentsync "github.com/podnet/podnet/agent/sync"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -33,7 +33,7 @@ type agent struct {
 	cluster  *cluster
 	kernel   *meter
 	prober   *prober.Prober
-	syncer   *agentsync.Syncer
+	applier  *apply.Applier
 	enforcer *policy.Enforcer
 	enforced *stopwatch
 
@@ -45,7 +45,7 @@ type agent struct {
 
 // objects are what the API holds.
 type objects interface {
-	agentsync.Source
+	apply.Source
 	policy.Source
 }
 
@@ -59,7 +59,7 @@ type meter struct {
 	told atomic.Int64
 }
 
-// Execute implements sync.Kernel.
+// Execute implements apply.Kernel.
 func (m *meter) Execute(ctx context.Context, ops []diff.Op) error {
 	used := processorTime()
 	err := m.Kernel.Execute(ctx, ops)
@@ -68,7 +68,7 @@ func (m *meter) Execute(ctx context.Context, ops []diff.Op) error {
 	return err
 }
 
-// Watch implements sync.Watcher.
+// Watch implements apply.Watcher.
 func (m *meter) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
 	return m.Kernel.Watch(ctx, sysctls, func(s diff.Sighting) {
 		switch s.Object.(type) {
@@ -102,7 +102,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	must(b, "looking for nft", err)
 	a.kernel = &meter{Kernel: k}
 	a.prober, err = prober.New(prober.Config{
-		Changed: func() { a.syncer.Trigger() },
+		Changed: func() { a.applier.Trigger() },
 		Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 			return taken, a.Try(func() error { taken, err = k.Taken(ctx); return err })
 		},
@@ -111,7 +111,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 		},
 	})
 	must(b, "making the prober", err)
-	a.syncer = agentsync.New(agentsync.Config{
+	a.applier = apply.New(apply.Config{
 		Source: source, Kernel: a.kernel, Links: k, Flows: k, Paths: a.prober, Watcher: a.kernel,
 		Node: &node.Local{
 			Name: name, Kernel: k, Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
@@ -160,7 +160,7 @@ func (a *agent) attach(b *testing.B, object model.ClusterPod) *topology.Namespac
 	a.mu.Lock()
 	a.pods = append(a.pods, p)
 	a.mu.Unlock()
-	a.Do(b, func() error { return a.syncer.Attach(b.Context(), p) })
+	a.Do(b, func() error { return a.applier.Attach(b.Context(), p) })
 	return netns
 }
 
@@ -193,11 +193,11 @@ func (a *agent) pass(b *testing.B) cost {
 	b.Helper()
 	a.kernel.operations, a.kernel.executing = 0, 0
 	told, used, start := a.kernel.told.Load(), processorTime(), time.Now()
-	a.Do(b, func() error { return a.syncer.Pass(b.Context()) })
+	a.Do(b, func() error { return a.applier.Pass(b.Context()) })
 	c := cost{
 		took: time.Since(start), used: processorTime() - used, executing: a.kernel.executing, operations: a.kernel.operations,
 	}
-	must(b, "making a pass", a.syncer.Ready())
+	must(b, "making a pass", a.applier.Ready())
 	// What the kernel tells of comes a moment later.
 	for last := told - 1; last != a.kernel.told.Load(); time.Sleep(hush) {
 		last = a.kernel.told.Load()

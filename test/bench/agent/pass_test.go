@@ -30,7 +30,7 @@ func BenchmarkPass(b *testing.B) {
 			b.ReportMetric(milliseconds(first.took), "ms/first")
 			b.ReportMetric(milliseconds(first.used), "CPU-ms/first")
 			b.ReportMetric(float64(first.operations), "operations/first")
-			a.start(b, a.syncer.Watch)
+			a.start(b, a.applier.Watch)
 			a.changes(b)
 			a.idle(b)
 			b.ReportMetric(heap, "MiB-heap")

@@ -98,7 +98,7 @@ func newProgramming(b *testing.B, s *stored) *programming {
 	p.played = ownPods()
 	src.WatchPolicies(p.enforcer.Trigger)
 	s.settle(b, p.IPv4.Addr())
-	p.beside(b, "the source", func(ctx context.Context) error { return src.Run(ctx, p.syncer.Trigger) })
+	p.beside(b, "the source", func(ctx context.Context) error { return src.Run(ctx, p.applier.Trigger) })
 	select {
 	case <-src.Synced():
 	case <-time.After(patience):
@@ -137,7 +137,7 @@ func (p *programming) begin(b *testing.B) {
 	p.sender = p.attach(b, model.ClusterPod{Namespace: sending, Name: sending, UID: string(uidOf(sending, sending)), Addrs: []netip.Addr{senderAddr}})
 	p.door = newDoor(b, p.underlay.Namespace)
 	p.first = p.policyPass(b)
-	p.start(b, p.syncer.Run, p.syncer.Watch, p.enforcer.Run, p.enforcer.Watch)
+	p.start(b, p.applier.Run, p.applier.Watch, p.enforcer.Run, p.enforcer.Watch)
 	var passes []time.Duration
 	for range 2 * repetitions {
 		passes = append(passes, p.policyPass(b))

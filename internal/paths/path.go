@@ -1,4 +1,4 @@
-// Package path chooses the path that packets to another node's block take, out
+// Package paths chooses the path that packets to another node's block take, out
 // of the mode that the objects ask for, what is possible between the two nodes,
 // and what probes say (Choose). It says what probes say of a path (Machine), and
 // which are to be sent next (Machine.Next). It is the only place that knows what
@@ -6,7 +6,7 @@
 // routes to internal/plan.
 //
 // Everything here is a function of its arguments, time included.
-package path
+package paths
 
 import (
 	"fmt"

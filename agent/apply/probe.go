@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // plans computes the plan of a cluster, to which it adds what is known of the paths
 // and the attachment of the probes, which it makes.
-func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan, error) {
+func (s *Applier) plans(ctx context.Context, cluster *model.Cluster) (model.Plan, error) {
 	if cluster.Network == nil || s.cfg.Paths == nil {
 		return plan.Build(*cluster), nil
 	}
@@ -46,7 +46,7 @@ func (s *Syncer) plans(ctx context.Context, cluster *model.Cluster) (model.Plan,
 }
 
 // withProbe returns a cluster to whose pods the attachment of the probes is added.
-func (s *Syncer) withProbe(cluster model.Cluster) model.Cluster {
+func (s *Applier) withProbe(cluster model.Cluster) model.Cluster {
 	if s.probe != nil {
 		cluster.Pods = append(slices.Clone(cluster.Pods), *s.probe)
 	}
@@ -55,7 +55,7 @@ func (s *Syncer) withProbe(cluster model.Cluster) model.Cluster {
 
 // attachProbe makes the attachment of the namespace from which probes are sent, and
 // says whether it is another one than before.
-func (s *Syncer) attachProbe(ctx context.Context, probe model.Pod, network string) (bool, error) {
+func (s *Applier) attachProbe(ctx context.Context, probe model.Pod, network string) (bool, error) {
 	probe.Netns = s.cfg.Paths.Netns()
 	if s.probe != nil && reflect.DeepEqual(*s.probe, probe) && s.network == network && s.cfg.Links.CheckAttached(ctx, probe) == nil {
 		return false, nil
@@ -77,7 +77,7 @@ func (s *Syncer) attachProbe(ctx context.Context, probe model.Pod, network strin
 }
 
 // aim tells which paths are in force.
-func (s *Syncer) aim(wanted model.Plan) {
+func (s *Applier) aim(wanted model.Plan) {
 	if s.cfg.Paths != nil {
 		s.cfg.Paths.Aim(wanted.Paths)
 	}

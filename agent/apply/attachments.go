@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // Attach implements cni.Network: it makes the pod's link, and returns when the
 // pod's routes, neighbours and firewall elements are in the kernel.
-func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
+func (s *Applier) Attach(ctx context.Context, pod model.Pod) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fatal != nil {
@@ -42,7 +42,7 @@ func (s *Syncer) Attach(ctx context.Context, pod model.Pod) error {
 
 // current is the cluster of the last pass with the pods of this moment, which
 // decide who has a host port.
-func (s *Syncer) current(ctx context.Context) (model.Cluster, error) {
+func (s *Applier) current(ctx context.Context) (model.Cluster, error) {
 	cluster := *s.cluster
 	pods, err := s.cfg.Pods(ctx)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Syncer) current(ctx context.Context) (model.Cluster, error) {
 
 // Detach implements cni.Network: it takes away what Attach made. What is gone
 // already does not matter. It works before the API server was heard from.
-func (s *Syncer) Detach(ctx context.Context, pod model.Pod) error {
+func (s *Applier) Detach(ctx context.Context, pod model.Pod) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The report counts pods; and what cannot be removed now, or is not known
@@ -81,6 +81,6 @@ func (s *Syncer) Detach(ctx context.Context, pod model.Pod) error {
 }
 
 // CheckAttached says what is missing of a pod's attachment.
-func (s *Syncer) CheckAttached(ctx context.Context, pod model.Pod) error {
+func (s *Applier) CheckAttached(ctx context.Context, pod model.Pod) error {
 	return s.cfg.Links.CheckAttached(ctx, pod)
 }

@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 // tell tells, in the log and those who want to know, of what is another plan than before:
 // blocks that the node got or gave back, and paths.
-func (s *Syncer) tell(ctx context.Context, before *model.Plan, wanted model.Plan) {
+func (s *Applier) tell(ctx context.Context, before *model.Plan, wanted model.Plan) {
 	if before == nil {
 		before = &model.Plan{}
 	}

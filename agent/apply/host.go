@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"net/netip"
@@ -46,7 +46,7 @@ func (n *notes) leadsToPeer(dst netip.Prefix) bool {
 
 // leaveFormer asks for a pass when this node need no longer send from an endpoint that
 // it had.
-func (s *Syncer) leaveFormer(c model.Cluster) {
+func (s *Applier) leaveFormer(c model.Cluster) {
 	for _, e := range c.Former {
 		if e.Node == c.Host.Node && e.Fresh > 0 {
 			time.AfterFunc(e.Fresh, s.Trigger)

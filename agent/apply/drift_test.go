@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 // watched is a node whose kernel tells what the test says.
 type watched struct {
 	*node
-	syncer  *Syncer
+	applier *Applier
 	seen    chan func(diff.Sighting)
 	passes  chan struct{}
 	repairs chan []diff.Repair
@@ -41,15 +41,15 @@ func (w *watched) Snapshot(ctx context.Context) (source.Snapshot, error) {
 func watch(t *testing.T, n *node) (*watched, func(diff.Sighting)) {
 	t.Helper()
 	w := &watched{node: n, seen: make(chan func(diff.Sighting)), passes: make(chan struct{}, 100), repairs: make(chan []diff.Repair, 100)}
-	cfg := n.syncer().cfg
+	cfg := n.applier().cfg
 	cfg.Watcher = w
 	cfg.Source = w
 	cfg.Repaired = func(r []diff.Repair) { w.repairs <- r }
-	w.syncer = New(cfg)
+	w.applier = New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
-	go func() { ended <- w.syncer.Run(ctx) }()
-	go func() { ended <- w.syncer.Watch(ctx) }()
+	go func() { ended <- w.applier.Run(ctx) }()
+	go func() { ended <- w.applier.Watch(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		for range 2 {
@@ -59,7 +59,7 @@ func watch(t *testing.T, n *node) (*watched, func(diff.Sighting)) {
 		}
 	})
 	<-w.passes
-	gomega.NewWithT(t).Eventually(w.syncer.Ready).Should(gomega.Succeed())
+	gomega.NewWithT(t).Eventually(w.applier.Ready).Should(gomega.Succeed())
 	return w, <-w.seen
 }
 
@@ -98,7 +98,7 @@ func TestWhatIsAsWantedAsksForNoPass(t *testing.T) {
 	// Also where it was not for a moment.
 	seen(diff.Sighting{Object: r, Gone: true})
 	seen(diff.Sighting{Object: r})
-	g.Expect(w.syncer.Attach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(w.applier.Attach(t.Context(), pod())).To(gomega.Succeed())
 	seen(diff.Sighting{Object: model.Route{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podc0ffee"}})
 	seen(diff.Sighting{Object: model.HostLink{Name: "eth7", Up: true}})
 	g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())
@@ -132,7 +132,7 @@ func (b failing) Watch(ctx context.Context, _ func() []model.Sysctl, _ func(diff
 
 func TestEndedSubscriptionIsMadeAnew(t *testing.T) {
 	g := gomega.NewWithT(t)
-	cfg := newNode().syncer().cfg
+	cfg := newNode().applier().cfg
 	watcher := failing{make(chan struct{}, 10)}
 	cfg.Watcher = watcher
 	ctx, cancel := context.WithCancel(t.Context())
@@ -147,7 +147,7 @@ func TestChangedObjectsAreNoDrift(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	var repairs []diff.Repair
-	s := n.syncer()
+	s := n.applier()
 	s.cfg.Repaired = func(r []diff.Repair) { repairs = append(repairs, r...) }
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	n.snapshot.Blocks = n.snapshot.Blocks[:2]
@@ -168,7 +168,7 @@ func TestDriftIsToldOfThoughSomethingElseFails(t *testing.T) {
 	n.snapshot.Blocks = append(n.snapshot.Blocks, block("10.244.3.0/24", "c", "192.0.2.3"))
 	n.refuse = netip.MustParsePrefix("10.244.3.0/24")
 	var repairs []diff.Repair
-	s := n.syncer()
+	s := n.applier()
 	s.cfg.Repaired = func(r []diff.Repair) { repairs = append(repairs, r...) }
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.kernel.Execute(t.Context(), []diff.Op{{Verb: diff.Delete, Object: n.route(t)}})).To(gomega.Succeed())
@@ -206,7 +206,7 @@ func TestReleaseOfABlockIsNoDrift(t *testing.T) {
 	n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
 	n.snapshot.Blocks = append(n.snapshot.Blocks, block("10.244.9.0/24", "a", "192.0.2.1"))
 	var repairs []diff.Repair
-	s := n.syncer()
+	s := n.applier()
 	s.cfg.Paths = prober{}
 	s.cfg.Repaired = func(r []diff.Repair) { repairs = append(repairs, r...) }
 	for range 3 {

@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -34,7 +34,7 @@ const (
 // Watch asks for a pass when the kernel tells of something that is not as it shall
 // be, or of something of the node by which that is decided, at most once a second,
 // until ctx ends. What podnet does itself is told of too, and is as it shall be.
-func (s *Syncer) Watch(ctx context.Context) error {
+func (s *Applier) Watch(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -54,7 +54,7 @@ func (s *Syncer) Watch(ctx context.Context) error {
 }
 
 // judge asks for passes.
-func (s *Syncer) judge(ctx context.Context) {
+func (s *Applier) judge(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,7 +77,7 @@ func (s *Syncer) judge(ctx context.Context) {
 
 // contradicted says whether a pass has something to look for. It waits until what
 // is being done, of which notifications tell halfway, is done.
-func (s *Syncer) contradicted() bool {
+func (s *Applier) contradicted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	odd, moved := s.notes.odd()
@@ -241,7 +241,7 @@ func (n *notes) watchedSysctls() []model.Sysctl {
 }
 
 // repaired tells of what others did and was put right.
-func (s *Syncer) repaired(ctx context.Context, repairs []diff.Repair) {
+func (s *Applier) repaired(ctx context.Context, repairs []diff.Repair) {
 	if len(repairs) == 0 {
 		return
 	}

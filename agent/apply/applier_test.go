@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -59,7 +59,7 @@ func block(cidr, node, endpoint string) model.Block {
 	}
 }
 
-func (n *node) syncer() *Syncer {
+func (n *node) applier() *Applier {
 	return New(Config{
 		Source: n, Kernel: n, Links: n, Flows: n, Node: n,
 		Pods:         func(context.Context) ([]model.Pod, error) { return n.pods, nil },
@@ -139,7 +139,7 @@ func pod() model.Pod {
 func TestSecondPassOverAnUnchangedNodeChangesNothing(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).NotTo(gomega.BeZero())
 	n.ops = 0
@@ -151,7 +151,7 @@ func TestNothingIsChangedBeforeTheObjectsAreKnown(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	n.err = errors.New("not synced")
-	g.Expect(n.syncer().Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("not synced")))
+	g.Expect(n.applier().Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("not synced")))
 	g.Expect(n.ops).To(gomega.BeZero())
 	g.Expect(n.served).To(gomega.BeZero())
 }
@@ -159,7 +159,7 @@ func TestNothingIsChangedBeforeTheObjectsAreKnown(t *testing.T) {
 func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	before := n.routes(t)
 	n.snapshot.Network, n.ops = nil, 0
@@ -175,7 +175,7 @@ func TestAgentIsReadyThoughThereIsNoNetworkYet(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	n.snapshot.Network = nil
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Ready()).NotTo(gomega.Succeed(), "nothing was heard yet")
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(s.Ready()).To(gomega.Succeed(), "helm install --wait makes the network after the agents are ready")
@@ -187,7 +187,7 @@ func TestAgentIsReadyThoughThereIsNoNetworkYet(t *testing.T) {
 func TestAttachedPodIsWhatTheNextPassExpects(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(s.Attach(t.Context(), pod())).To(gomega.Succeed())
 	g.Expect(n.routes(t)).To(gomega.ContainElement(netip.MustParsePrefix("10.244.1.2/32")))
@@ -205,7 +205,7 @@ func TestAttachedPodIsWhatTheNextPassExpects(t *testing.T) {
 func TestPodsWaitUntilTheFirstPass(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	_, err := s.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("has just started")))
 	g.Expect(s.Attach(t.Context(), pod())).NotTo(gomega.Succeed())
@@ -217,7 +217,7 @@ func TestPodsWaitForABlockAndAreToldOfTheRanges(t *testing.T) {
 	n := newNode()
 	n.snapshot.Blocks = n.snapshot.Blocks[2:]
 	n.snapshot.RangeSummary = "range 10.244.0.0/16 has 1 blocks of which 0 are free"
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := s.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.And(
@@ -230,7 +230,7 @@ func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
 	n := newNode()
 	n.snapshot.Blocks = slices.Delete(n.snapshot.Blocks, 1, 2)
 	n.snapshot.Blocks[0].Created = time.Now()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := s.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no block of IPv6")))
@@ -249,7 +249,7 @@ func TestPodWhoseLinkVanishedKeepsNoOthersWaiting(t *testing.T) {
 	gone := pod()
 	gone.HostLink, gone.Addrs = "podndeadbeef", []netip.Addr{netip.MustParseAddr("fd00:10:244:1::2")}
 	n.pods = []model.Pod{gone}
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.reports[0].Refused).To(gomega.BeTrue())
 	_, err := s.Serving()
@@ -260,7 +260,7 @@ func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	n.refuse = netip.MustParsePrefix("10.244.2.0/24")
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := s.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
@@ -275,7 +275,7 @@ func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	n.snapshot.Blocks[1].State, n.snapshot.Blocks[1].Vanished = model.BlockDraining, true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := s.Serving()
@@ -289,7 +289,7 @@ func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
 func TestFailureToLetTheRuntimeSendPodsIsReported(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	s.cfg.Serve = func(context.Context) error { return errors.New("read-only file system") }
 	g.Expect(s.Pass(t.Context())).NotTo(gomega.Succeed())
 	g.Expect(s.Ready()).NotTo(gomega.Succeed())
@@ -299,7 +299,7 @@ func TestFailureToLetTheRuntimeSendPodsIsReported(t *testing.T) {
 func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	serving, err := s.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
@@ -312,7 +312,7 @@ func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	n.snapshot.Network.MaxBlocks = 2
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	before, err := s.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
@@ -337,7 +337,7 @@ func TestReportAnswersTheRollCallAndSaysWhatIsInForce(t *testing.T) {
 	n := newNode()
 	n.snapshot.RollCall, n.waiting = "call", [2]int64{3, 0}
 	n.usage = map[netip.Prefix]int64{netip.MustParsePrefix("10.244.1.0/24"): 5}
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	report := n.reports[len(n.reports)-1]
 	g.Expect(report.RollCall).To(gomega.Equal("call"))
@@ -354,7 +354,7 @@ func TestReportAnswersTheRollCallAndSaysWhatIsInForce(t *testing.T) {
 func TestAttachmentIsCountedAtOnce(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	s.Recount()
 	g.Expect(n.reports).To(gomega.BeEmpty(), "nothing is known yet")
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -393,7 +393,7 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 func TestWhatIsNotEnforcedIsReported(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	refused := model.Problem{Reason: model.ReasonKernelError, Message: "The kernel refuses."}
 	s.cfg.Policy = func() []model.Problem { return []model.Problem{refused} }
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -411,7 +411,7 @@ func (moduleless) Execute(context.Context, []diff.Op) error { return errors.New(
 func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
-	s := n.syncer()
+	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	n.snapshot.Uninstall = true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -435,7 +435,7 @@ func (s slow) Observe(ctx context.Context, want model.State) (model.State, error
 func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
-		s := n.syncer()
+		s := n.applier()
 		s.cfg.Kernel = slow{n}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -469,7 +469,7 @@ func TestSearchThatFailsInPartTellsTheRestAndWaitsForItsTurn(t *testing.T) {
 		g := gomega.NewWithT(t)
 		n := newNode()
 		n.findings, n.blind = []model.Finding{{Type: "ForeignRoute"}}, errors.New("no socket")
-		s := n.syncer()
+		s := n.applier()
 		for range 3 {
 			g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 			g.Expect(n.reports[len(n.reports)-1].Findings).To(gomega.Equal(n.findings))

@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"errors"
@@ -80,9 +80,9 @@ func TestChangedNodeIsTriedAtOnceAlsoAfterAFailure(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	w, seen := watch(t, n)
-	w.syncer.mu.Lock()
-	w.syncer.failed = errors.New("the kernel refuses")
-	w.syncer.mu.Unlock()
+	w.applier.mu.Lock()
+	w.applier.failed = errors.New("the kernel refuses")
+	w.applier.mu.Unlock()
 	seen(diff.Sighting{})
 	g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())
 	seen(diff.Sighting{Object: model.HostAddress{Link: "eth0", Addr: netip.MustParseAddr("192.0.2.9")}})

@@ -1,8 +1,8 @@
-// Package sync makes the node's kernel what the objects ask for: in a loop of
+// Package apply makes the node's kernel what the objects ask for: in a loop of
 // passes, each of which observes, diffs and executes, and between which it serves
 // the CNI server's requests. What the kernel shall be is left to internal/plan,
 // how it is made so to agent/kernel.
-package sync
+package apply
 
 import (
 	"context"
@@ -74,7 +74,7 @@ type Node interface {
 	Remove(ctx context.Context) error
 }
 
-// Config is what a Syncer works with.
+// Config is what a Applier works with.
 type Config struct {
 	Source Source
 	Kernel Kernel
@@ -110,8 +110,8 @@ type Config struct {
 	FullInterval time.Duration
 }
 
-// Syncer makes the passes, and serves between them. Its methods may be called concurrently.
-type Syncer struct {
+// Applier makes the passes, and serves between them. Its methods may be called concurrently.
+type Applier struct {
 	// Loop makes the passes.
 	*loop.Loop
 	cfg Config
@@ -151,10 +151,10 @@ type Syncer struct {
 	looked, installed time.Time
 }
 
-// New returns a Syncer that does nothing before Run.
-func New(cfg Config) *Syncer {
+// New returns a Applier that does nothing before Run.
+func New(cfg Config) *Applier {
 	unheard := errors.New("the agent has just started and has not heard from the API server yet")
-	s := &Syncer{
+	s := &Applier{
 		cfg: cfg, notes: newNotes(), changed: make(chan struct{}), fatal: unheard, failed: unheard,
 		probeRetry: loop.Backoff{First: firstRetry},
 	}
@@ -183,7 +183,7 @@ const (
 
 // Pass makes the kernel what the objects ask for, once, and reports. It returns
 // an error when another try may help.
-func (s *Syncer) Pass(ctx context.Context) error {
+func (s *Applier) Pass(ctx context.Context) error {
 	// What was begun is brought to its end also when the agent is told to stop:
 	// half a change is the one thing that could be in a packet's way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
@@ -233,7 +233,7 @@ func (s *Syncer) Pass(ctx context.Context) error {
 // They are counted after what new pods get was changed: an address that is
 // taken as things were before is either counted, or given back by whoever took it
 // (see cni.Server).
-func (s *Syncer) report(r status.Report) {
+func (s *Applier) report(r status.Report) {
 	if !r.Removed {
 		held := make([]netip.Prefix, 0, len(r.Plan.Blocks))
 		for _, b := range r.Plan.Blocks {
@@ -246,7 +246,7 @@ func (s *Syncer) report(r status.Report) {
 }
 
 // Recount reports anew how many addresses are in use and wanted, without a pass.
-func (s *Syncer) Recount() {
+func (s *Applier) Recount() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reported != nil {
@@ -261,7 +261,7 @@ func kernelProblem(err error) model.Problem {
 
 // pass is Pass without what follows from it. Its report is that of the last pass,
 // with what went wrong, where it cannot tell anything new.
-func (s *Syncer) pass(ctx context.Context) (status.Report, error) {
+func (s *Applier) pass(ctx context.Context) (status.Report, error) {
 	start := time.Now()
 	defer func() { passSeconds.Observe(time.Since(start).Seconds()) }()
 	report, err := s.program(ctx)
@@ -271,7 +271,7 @@ func (s *Syncer) pass(ctx context.Context) (status.Report, error) {
 	return report, err
 }
 
-func (s *Syncer) program(ctx context.Context) (status.Report, error) {
+func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	last := status.Report{}
 	if s.plan != nil {
 		last = status.Report{Plan: *s.plan, Host: s.cluster.Host, Pods: s.cluster.Pods, RollCall: s.rollCall}
@@ -339,7 +339,7 @@ func (s *Syncer) program(ctx context.Context) (status.Report, error) {
 
 // apply executes the difference between what the kernel is and what it shall be.
 // Of an error it reports whether what every pod needs is missing now.
-func (s *Syncer) apply(ctx context.Context, want model.State) (missing bool, err error) {
+func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, err error) {
 	s.notes.look()
 	have, err := s.cfg.Kernel.Observe(ctx, want)
 	if err != nil {
@@ -388,7 +388,7 @@ func essential(op diff.Op) bool {
 }
 
 // look searches for what is in the way, now and then.
-func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) []model.Finding {
+func (s *Applier) look(ctx context.Context, ranges []netip.Prefix, own []model.Block, probe *model.Pod) []model.Finding {
 	if time.Since(s.looked) < lookInterval {
 		return s.findings
 	}
@@ -405,7 +405,7 @@ func (s *Syncer) look(ctx context.Context, ranges []netip.Prefix, own []model.Bl
 
 // remove takes podnet off the node. After that the agent does nothing more until
 // it is started again.
-func (s *Syncer) remove(ctx context.Context, last status.Report) (status.Report, error) {
+func (s *Applier) remove(ctx context.Context, last status.Report) (status.Report, error) {
 	if err := s.cfg.Node.Remove(ctx); err != nil {
 		return last, fmt.Errorf("take podnet off the node: %w", err)
 	}
@@ -418,14 +418,14 @@ func (s *Syncer) remove(ctx context.Context, last status.Report) (status.Report,
 // Ready returns nil when the last pass did what the objects ask. That they ask for
 // nothing, as there is no network or no block yet, is not the agent's failure: an
 // installation that waits for its agents makes the network after them.
-func (s *Syncer) Ready() error {
+func (s *Applier) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed
 }
 
 // Removed reports whether podnet was taken off the node.
-func (s *Syncer) Removed() bool {
+func (s *Applier) Removed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.removed

@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 )
 
 // Serving implements cni.Network.
-func (s *Syncer) Serving() (cni.Serving, error) {
+func (s *Applier) Serving() (cni.Serving, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fatal != nil {
@@ -67,7 +67,7 @@ func rank(p netip.Prefix, primary4 bool) int {
 }
 
 // serve makes what new pods get follow from the pass.
-func (s *Syncer) serve() {
+func (s *Applier) serve() {
 	is := cni.Serving{}
 	if s.plan != nil {
 		is = servingOf(*s.cluster.Network, *s.plan)
@@ -82,7 +82,7 @@ func (s *Syncer) serve() {
 // young makes pods wait while a new node may still get a block of its second
 // family, or is to have one back that vanished: a pod that is made before would
 // never have an address of it.
-func (s *Syncer) young(wanted model.Plan, problems []model.Problem) error {
+func (s *Applier) young(wanted model.Plan, problems []model.Problem) error {
 	var vanished, there [2]bool
 	for _, b := range wanted.Blocks {
 		vanished[model.FamilyIndex(b.CIDR.Addr())] = vanished[model.FamilyIndex(b.CIDR.Addr())] || b.Vanished
