@@ -21,7 +21,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
-	"github.com/podnet/podnet/internal/policyapi"
+	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
 // Of the Events about ClusterNetworkPolicies.

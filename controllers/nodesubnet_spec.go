@@ -14,7 +14,7 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
-	"github.com/podnet/podnet/internal/policyapi"
+	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
 // internalIPs returns the node's first InternalIP of each family, in the order of its status.

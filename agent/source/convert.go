@@ -10,7 +10,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/policyapi"
+	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
 // network turns a PodNetwork into values. What the API server's validation lets

@@ -22,7 +22,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
-	"github.com/podnet/podnet/internal/policyapi"
+	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
 // CacheOptions say what caches keep of objects that are no kinds of podnet's. There
