@@ -1,0 +1,28 @@
+package model
+
+import "net/netip"
+
+// LinkKind is the kind of a link, named as the kernel does.
+type LinkKind string
+
+// The kinds of links that a State holds. The veths of pods are not among them:
+// they come and go with their pods.
+const (
+	LinkBridge LinkKind = "bridge"
+	LinkVXLAN  LinkKind = "vxlan"
+)
+
+// Link is a network device.
+type Link struct {
+	Name string
+	Kind LinkKind
+	MAC  MAC
+	// MTU is the largest IP packet in bytes.
+	MTU int
+	// VNI, Port, Local and Underlay are a VXLAN device's: network identifier, UDP
+	// port, source of its outer packets, and interface that these leave by.
+	VNI      uint32
+	Port     uint16
+	Local    netip.Addr
+	Underlay string
+}
