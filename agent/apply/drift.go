@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -97,8 +98,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // notes are what was seen of the kernel and is not as it shall be.
 type notes struct {
-	// wake has an element when something was noted.
-	wake chan struct{}
+	// wake is raised when something was noted.
+	wake loop.Signal
 
 	mu sync.Mutex
 	// wanted is what the kernel shall be and, as far as is known, was made; nil
@@ -120,7 +121,7 @@ type notes struct {
 }
 
 func newNotes() *notes {
-	return &notes{wake: make(chan struct{}, 1), seen: map[any]diff.Sighting{}, moved: map[string]bool{}}
+	return &notes{wake: loop.NewSignal(), seen: map[any]diff.Sighting{}, moved: map[string]bool{}}
 }
 
 // see notes a sighting.
@@ -146,14 +147,7 @@ func (n *notes) see(s diff.Sighting) {
 	} else {
 		n.seen[key] = s
 	}
-	n.rouse()
-}
-
-func (n *notes) rouse() {
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
+	n.wake.Raise()
 }
 
 // odd says whether anything seen still contradicts what is wanted by now, and whether

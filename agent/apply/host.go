@@ -34,7 +34,7 @@ func (n *notes) seeHost(object any, gone bool) {
 		}
 	}
 	n.came, n.went = n.came || !gone, n.went || gone
-	n.rouse()
+	n.wake.Raise()
 }
 
 // leadsToPeer reports whether packets to another node's endpoint may follow a route. A

@@ -39,22 +39,17 @@ type Config struct {
 // Loop makes passes. Its methods may be called concurrently.
 type Loop struct {
 	cfg Config
-	// asked holds when the next pass was first asked for; it is empty where nobody did.
-	asked chan time.Time
+	// asked is raised when a pass is asked for.
+	asked Signal
 }
 
 // New returns a Loop that makes no pass before Run.
 func New(cfg Config) *Loop {
-	return &Loop{cfg: cfg, asked: make(chan time.Time, 1)}
+	return &Loop{cfg: cfg, asked: NewSignal()}
 }
 
 // Trigger asks for a pass. Any number of calls before the pass begins lead to one.
-func (l *Loop) Trigger() {
-	select {
-	case l.asked <- time.Now():
-	default:
-	}
-}
+func (l *Loop) Trigger() { l.asked.Raise() }
 
 // Run makes passes until ctx ends: one at once, and then when asked for, when the last
 // one failed, and at least every FullInterval.

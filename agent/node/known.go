@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -33,7 +34,7 @@ type Known struct {
 	Lost func()
 
 	read func(ctx context.Context) ([]netip.Addr, error)
-	wake chan struct{}
+	wake loop.Signal
 	// first and last are firstAsk and lastAsk, but for tests.
 	first, last time.Duration
 
@@ -49,7 +50,7 @@ type Known struct {
 // NewKnown returns what is known first, and reads by read what is known later. That
 // returns no addresses where Kubernetes knows none.
 func NewKnown(first []netip.Addr, read func(ctx context.Context) ([]netip.Addr, error)) *Known {
-	return &Known{read: read, wake: make(chan struct{}, 1), first: firstAsk, last: lastAsk, addrs: first}
+	return &Known{read: read, wake: loop.NewSignal(), first: firstAsk, last: lastAsk, addrs: first}
 }
 
 // addresses returns the addresses that are known now, given the node's own. It
@@ -70,10 +71,7 @@ func (k *Known) addresses(has []model.Endpoint) []netip.Addr {
 		k.Lost()
 	}
 	if changed || elsewhere && !k.unsettled {
-		select {
-		case k.wake <- struct{}{}:
-		default:
-		}
+		k.wake.Raise()
 	}
 	k.unsettled = k.unsettled || elsewhere || changed && k.own != nil
 	k.own = own

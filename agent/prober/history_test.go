@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
@@ -46,7 +47,7 @@ type node struct {
 	name  string
 	host  model.Host
 	agent *Prober
-	wake  chan struct{}
+	wake  loop.Signal
 	stop  context.CancelFunc
 	// kernel holds the paths in force, and dead since when a block is not reached
 	// although the other path is proven.
@@ -80,7 +81,7 @@ func (c *cluster) join() {
 		i++
 	}
 	n := &node{
-		cluster: c, name: fmt.Sprintf("node%d", i), wake: make(chan struct{}, 1),
+		cluster: c, name: fmt.Sprintf("node%d", i), wake: loop.NewSignal(),
 		kernel: map[netip.Prefix]model.PathChoice{}, dead: map[netip.Prefix]time.Time{},
 	}
 	n.host = model.Host{
@@ -125,7 +126,7 @@ func (n *node) start() {
 		}
 	}
 	p := newProber(Config{
-		Changed: n.trigger,
+		Changed: n.wake.Raise,
 		Taken:   func(context.Context) (map[netip.Prefix]model.Path, error) { return found, nil },
 		Talking: n.talking,
 	})
@@ -161,7 +162,7 @@ func (n *node) start() {
 			n.pass(p)
 		}
 	})
-	n.trigger()
+	n.wake.Raise()
 }
 
 // talking returns addresses of all blocks: every node talks to all others.
@@ -173,13 +174,6 @@ func (n *node) talking(context.Context) ([]netip.Addr, error) {
 		all = append(all, block.Addr())
 	}
 	return all, nil
-}
-
-func (n *node) trigger() {
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
 }
 
 // pass does what a pass of the agent's loop does.
@@ -306,7 +300,7 @@ func (c *cluster) change() {
 		}
 	}
 	for _, n := range c.nodes {
-		n.trigger()
+		n.wake.Raise()
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/paths"
@@ -46,7 +47,7 @@ type Config struct {
 type Prober struct {
 	cfg  Config
 	ns   ns.NetNS
-	wake chan struct{}
+	wake loop.Signal
 	// dial opens the socket of an address that sends messages of a kind and way.
 	dial func(addr netip.Addr, kind byte, way int) (*socket, error)
 	// doubts bounds the rounds that are sent in doubt, urgent those of paths in use.
@@ -128,7 +129,7 @@ func New(cfg Config) (*Prober, error) {
 
 func newProber(cfg Config) *Prober {
 	return &Prober{
-		cfg: cfg, wake: make(chan struct{}, 1), buffer: make([]byte, maxPacket),
+		cfg: cfg, wake: loop.NewSignal(), buffer: make([]byte, maxPacket),
 		doubts:  rate.NewLimiter(doubtRate, doubtRate/10),
 		urgent:  rate.NewLimiter(activeRate, activeRate/10),
 		sockets: map[netip.Addr][]*socket{}, targets: map[netip.Prefix]*target{}, flights: map[nonce]*flight{},
@@ -338,7 +339,7 @@ func (p *Prober) collect(now time.Time) {
 	}
 	heap.Init(&p.queue)
 	p.cells = newCells(p.targets)
-	p.nudge()
+	p.wake.Raise()
 }
 
 // count counts the pairs in use.
@@ -348,13 +349,6 @@ func (p *Prober) count() {
 		if p.inUse(r.target) {
 			p.actives++
 		}
-	}
-}
-
-func (p *Prober) nudge() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -390,7 +384,7 @@ func (p *Prober) mayAsk(from netip.Addr, network [16]byte) bool {
 		if r.machine.Unheard() && r.due.Sub(now) > paths.WaitingInterval && !r.reserved {
 			r.due = now
 			heap.Fix(&p.queue, r.index)
-			p.nudge()
+			p.wake.Raise()
 		}
 	}
 	return true
@@ -456,5 +450,5 @@ func (p *Prober) talk(addrs []netip.Addr, now time.Time) {
 		}
 	}
 	p.count()
-	p.nudge()
+	p.wake.Raise()
 }

@@ -330,7 +330,7 @@ func (p *Prober) consider(t *target, now time.Time) {
 		if due := r.due; r.index < len(p.queue) && p.queue[r.index] == r {
 			if r.hasten(p, now); r.due != due {
 				heap.Fix(&p.queue, r.index)
-				p.nudge()
+				p.wake.Raise()
 			}
 		}
 	}

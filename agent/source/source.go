@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/loop"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
@@ -40,7 +41,9 @@ type Source struct {
 	lost     *lost
 	former   *former
 
-	synced, renew chan struct{}
+	synced chan struct{}
+	// renew asks for a new cache.
+	renew loop.Signal
 	// newest is the newest version of the API server's store that was seen.
 	newest string
 
@@ -72,7 +75,7 @@ const (
 func New(newCache func() (cache.Cache, error), live client.Reader) *Source {
 	return &Source{
 		newCache: newCache, live: live, lost: newLost(clock.RealClock{}), former: newFormer(clock.RealClock{}),
-		synced: make(chan struct{}), renew: make(chan struct{}, 1),
+		synced: make(chan struct{}), renew: loop.NewSignal(),
 	}
 }
 
@@ -82,12 +85,7 @@ func (s *Source) WatchPolicies(changed func()) { s.policyChanged = changed }
 
 // Renew makes the Source begin with a new cache, since somebody has seen that the
 // API server was put back to an older state.
-func (s *Source) Renew() {
-	select {
-	case s.renew <- struct{}{}:
-	default:
-	}
-}
+func (s *Source) Renew() { s.renew.Raise() }
 
 // Run keeps a cache, and calls changed whenever an object changes, until ctx ends.
 // While the API server, or podnet's kinds on it, cannot be reached, it keeps

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/loop"
 )
 
 const (
@@ -28,7 +29,7 @@ type Digest[T any] struct {
 	// note is given a note of some sentences. It must not block.
 	note func(text string, first []T)
 
-	wake chan struct{}
+	wake loop.Signal
 	mu   sync.Mutex
 	// first are the first things since the last note, more the number of others.
 	first []T
@@ -46,7 +47,7 @@ func NewPathChanges(note func(text string, first []PathChange)) *Digest[PathChan
 }
 
 func newDigest[T any](every time.Duration, text func([]T, int) string, note func(string, []T)) *Digest[T] {
-	return &Digest[T]{every: every, text: text, note: note, wake: make(chan struct{}, 1)}
+	return &Digest[T]{every: every, text: text, note: note, wake: loop.NewSignal()}
 }
 
 // Add takes things. It does not block.
@@ -59,10 +60,7 @@ func (d *Digest[T]) Add(things []T) {
 	named := min(max(notesNamed-len(d.first), 0), len(things))
 	d.first = append(d.first, things[:named]...)
 	d.more += len(things) - named
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
+	d.wake.Raise()
 }
 
 // Run gives notes until ctx ends.
