@@ -43,9 +43,9 @@ type rule struct {
 // tierRule is one of a cluster's policy.
 type tierRule struct {
 	rule
-	action action
-	// maybe says that it is not known whether the policy selects the pod, and vague that
-	// it is not known which ports of the pod have the names that the rule uses.
+	action model.PolicyAction
+	// maybe says that it is unknown whether the policy selects the pod, and vague that
+	// it is unknown which ports of the pod have the names that the rule uses.
 	maybe, vague bool
 }
 
@@ -89,28 +89,13 @@ func (b *build) place(l *localPod, c *classifier) {
 func (b *build) placePolicies(l *localPod, c *classifier, made *class) (key string, selected bool) {
 	var keys []string
 	seen := map[string]bool{}
-	for i := range b.policies[l.Namespace] {
-		p := &b.policies[l.Namespace][i]
-		if !isolates(p, c.direction) {
-			continue
-		}
-		if l.object == nil {
-			// Nobody knows whether the policy selects the pod, so that none of its
-			// rules may let anything through.
-			made.isolated, l.unknown = true, true
-			continue
-		}
-		if !p.Pods.Matches(l.object.Labels) {
-			continue
-		}
-		made.isolated = true
+	policies, isolated := b.selecting(c.direction, l.Namespace, l.object)
+	made.isolated = isolated
+	l.unknown = l.unknown || isolated && l.object == nil
+	for _, p := range policies {
 		list := rulesOf(p, c.direction)
 		for j := range list {
-			peers := list[j].Peers
-			if len(peers) == 0 {
-				peers = everybody
-			}
-			r := c.ofPod(l.object, c.parse(&list[j], p.Namespace, peers, list[j].Ports))
+			r := c.ofPod(l.object, c.parse(&list[j], p.Namespace, peersOf(&list[j]), list[j].Ports))
 			if !seen[r.key] {
 				seen[r.key] = true
 				keys = append(keys, r.key)
@@ -127,27 +112,16 @@ func (b *build) placePolicies(l *localPod, c *classifier, made *class) (key stri
 // does.
 func (b *build) placeTier(tier int, l *localPod, c *classifier, made *class) (key string, selected bool) {
 	key = fmt.Sprintf("\n\ntier %d", tier)
-	for i := range b.tiers[tier] {
-		p := &b.tiers[tier][i]
-		list := tierRulesOf(p, c.direction)
-		if len(list) == 0 {
-			continue
+	for _, is := range b.asked(model.Tier(tier), c.direction, l.Namespace, l.object) {
+		read := c.parse(is.TierRule, "", is.Peers, is.Ports)
+		r := tierRule{
+			rule: c.ofPod(l.object, read), action: is.Action, maybe: !is.sure,
+			vague: c.direction == ingress && l.object == nil && len(read.ports.names) > 0,
 		}
-		is, sure := b.isSubject(p, l.Namespace, l.object)
-		if !is {
-			continue
-		}
-		for j := range list {
-			read := c.parse(&list[j], "", list[j].Peers, list[j].Ports)
-			r := tierRule{
-				rule: c.ofPod(l.object, read), action: action(list[j].Action), maybe: !sure,
-				vague: c.direction == ingress && l.object == nil && len(read.ports.names) > 0,
-			}
-			l.unknown = l.unknown || r.maybe || r.vague
-			key += fmt.Sprintf("\n\n%s %t %t %s", r.action, r.maybe, r.vague, r.key)
-			made.tiers[tier] = append(made.tiers[tier], r)
-			selected = true
-		}
+		l.unknown = l.unknown || r.maybe || r.vague
+		key += fmt.Sprintf("\n\n%s %t %t %s", r.action, r.maybe, r.vague, r.key)
+		made.tiers[tier] = append(made.tiers[tier], r)
+		selected = true
 	}
 	return key, selected
 }
@@ -188,30 +162,4 @@ func (c *classifier) ofPod(object *indexedPod, r rule) rule {
 	r.ports = portSpec{fixed: fixed}
 	r.key = c.peers[r.peer].key + "\n" + fixed.key()
 	return r
-}
-
-// isolates says whether a policy is about a direction.
-func isolates(p *model.NetworkPolicy, d direction) bool {
-	kind := model.PolicyIngress
-	if d == egress {
-		kind = model.PolicyEgress
-	}
-	if len(p.Types) == 0 {
-		return d == ingress || len(p.Egress) > 0
-	}
-	return slices.Contains(p.Types, kind)
-}
-
-func rulesOf(p *model.NetworkPolicy, d direction) []model.PolicyRule {
-	if d == egress {
-		return p.Egress
-	}
-	return p.Ingress
-}
-
-func tierRulesOf(p *model.ClusterPolicy, d direction) []model.TierRule {
-	if d == egress {
-		return p.Egress
-	}
-	return p.Ingress
 }

@@ -133,11 +133,7 @@ func (b *build) countedPolicies(p *model.NetworkPolicy) []countedPolicy {
 			}
 		}
 		for i, r := range rulesOf(p, d) {
-			list := r.Peers
-			if len(list) == 0 {
-				list = everybody
-			}
-			c.add(p.Namespace, p.Name, fmt.Sprintf("%s[%d]", words[d].chain, i), parsePeers(p.Namespace, list), parsePorts(r.Ports))
+			c.add(p.Namespace, p.Name, fmt.Sprintf("%s[%d]", words[d].chain, i), parsePeers(p.Namespace, peersOf(&r)), parsePorts(r.Ports))
 		}
 		out = append(out, c)
 	}

@@ -15,7 +15,7 @@ type Denial struct {
 	// Pod is the attached pod whose policies deny it, and Direction theirs.
 	Pod       model.Pod
 	Direction model.PolicyType
-	// Peer is the pod at the other end; nil where it is none, or not known.
+	// Peer is the pod at the other end; nil where it is none, or unknown.
 	Peer *model.ClusterPod
 	// Port is the protocol of the connection and, where it has one, the server's port, such as
 	// TCP-80.
@@ -90,12 +90,12 @@ type end struct {
 	netip.Addr
 	// attached is the pod of this node that it is; nil for none.
 	attached *model.Pod
-	// object is that of the pod that it is; nil where it is none, or not known.
+	// object is that of the pod that it is; nil where it is none, or unknown.
 	object *indexedPod
 	// node is what the address of a node goes by, and isNode says that it is one.
 	node   nodeAddress
 	isNode bool
-	// stranger says that it may be a pod that is not known yet.
+	// stranger says that it may be a pod that is still unknown.
 	stranger bool
 }
 
@@ -197,63 +197,40 @@ func portOf(port uint16) string {
 
 // ask asks the policies of one end: the admins', those of its namespace, and the baseline.
 func (q question) ask(d direction, pod, other end) answer {
-	names, isolated := q.selecting(d, pod)
-	if q.stray && (isolated || q.asksTiers(d, pod)) {
-		return answer{reason: "It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it"}
-	}
-	after := permitted
-	switch {
-	case q.stray:
+	policies, isolated := q.selecting(d, pod.attached.Namespace, pod.object)
+	if q.stray {
+		if isolated || q.asksTiers(d, pod) {
+			return answer{reason: "It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it"}
+		}
 		return permitted
-	case !isolated:
-		after = q.tier(model.BaselineTier, d, pod, other, permitted)
-	case !q.toNode:
-		after = q.networkPolicies(d, pod, other, names)
 	}
-	return q.tier(model.AdminTier, d, pod, other, after)
+	return askAll(isolated, q.toNode,
+		func(t model.Tier, next answer) answer {
+			return askTier(q.asked(t, d, pod.attached.Namespace, pod.object), next,
+				func(r askedRule) (surely, maybe bool) { return q.match(r, d, pod, other) },
+				func(r askedRule, is answer, matched bool) answer { return is.after(r, matched, next) })
+		},
+		func() answer { return q.networkPolicies(d, pod, other, policies) },
+		permitted)
 }
 
 // asksTiers reports whether policies of the cluster are about a pod.
 func (q question) asksTiers(d direction, pod end) bool {
-	return slices.ContainsFunc(slices.Concat(q.tiers[:]...), func(p model.ClusterPolicy) bool {
-		is, _ := q.isSubject(&p, pod.attached.Namespace, pod.object)
-		return is && len(tierRulesOf(&p, d)) > 0
-	})
-}
-
-// selecting returns the names of the NetworkPolicies that select a pod, and whether any may.
-func (q question) selecting(d direction, pod end) (names []string, isolated bool) {
-	for i := range q.policies[pod.attached.Namespace] {
-		p := &q.policies[pod.attached.Namespace][i]
-		if !isolates(p, d) {
-			continue
-		}
-		if pod.object == nil {
-			isolated = true
-		} else if p.Pods.Matches(pod.object.Labels) {
-			names = append(names, p.Name)
-		}
-	}
-	return names, isolated || len(names) > 0
+	return len(q.asked(model.AdminTier, d, pod.attached.Namespace, pod.object)) > 0 ||
+		len(q.asked(model.BaselineTier, d, pod.attached.Namespace, pod.object)) > 0
 }
 
 // networkPolicies asks the NetworkPolicies that select a pod: one rule that allows the
 // connection is enough.
-func (q question) networkPolicies(d direction, pod, other end, names []string) answer {
+func (q question) networkPolicies(d direction, pod, other end, policies []*model.NetworkPolicy) answer {
 	if pod.object == nil {
-		return answer{reason: "The labels of the pod are not known, so that every NetworkPolicy of its namespace isolates it"}
+		return answer{reason: "The labels of the pod are unknown, so that every NetworkPolicy of its namespace isolates it"}
 	}
-	for i := range q.policies[pod.attached.Namespace] {
-		p := &q.policies[pod.attached.Namespace][i]
-		if !slices.Contains(names, p.Name) {
-			continue
-		}
+	var names []string
+	for _, p := range policies {
+		names = append(names, p.Name)
 		for _, r := range rulesOf(p, d) {
-			list := r.Peers
-			if len(list) == 0 {
-				list = everybody
-			}
-			if q.isOneOf(parsePeers(p.Namespace, list), other) && q.hasPort(parsePorts(r.Ports)) {
+			if q.isOneOf(parsePeers(p.Namespace, peersOf(&r)), other) && q.hasPort(parsePorts(r.Ports)) {
 				return permitted
 			}
 		}
@@ -273,51 +250,38 @@ func some(names []string) string {
 	return text
 }
 
-// tier asks the cluster's policies of a tier, as decision.tier does: what they do not
-// decide is as after says.
-func (q question) tier(t model.Tier, d direction, pod, other end, after answer) answer {
-	is := after
-	for i := range slices.Backward(q.tiers[t]) {
-		p := &q.tiers[t][i]
-		subject, sure := q.isSubject(p, pod.attached.Namespace, pod.object)
-		if !subject {
-			continue
-		}
-		for _, r := range slices.Backward(tierRulesOf(p, d)) {
-			surely, maybe := q.match(r, d, pod, other)
-			then := after
-			switch r.Action {
-			case model.PolicyAccept:
-				then = permitted
-			case model.PolicyDeny:
-				then = answer{reason: fmt.Sprintf("Rule %s of ClusterNetworkPolicy %s denies it", r.Field, p.Name)}
-			case model.PolicyPass:
-			}
-			switch {
-			case surely && sure:
-				is = then
-			case maybe && is.allowed && !then.allowed:
-				then.reason += ", as far as is known yet of the pods"
-				is = then
-			}
-		}
+// after returns the answer where a rule comes before those that answer a, and the tiers
+// behind answer next.
+func (a answer) after(r askedRule, matched bool, next answer) answer {
+	switch {
+	case !matched:
+		return a
+	case r.Action == model.PolicyAccept:
+		return permitted
+	case r.Action == model.PolicyPass:
+		return next
 	}
-	return is
+	return answer{reason: fmt.Sprintf("Rule %s of ClusterNetworkPolicy %s denies it", r.Field, r.policy)}
+}
+
+// both returns the first of two answers that denies. The second is the answer where a rule
+// matches of which that is not sure.
+func (a answer) both(b answer) answer {
+	if !a.allowed || b.allowed {
+		return a
+	}
+	b.reason += ", as far as is known yet of the pods"
+	return b
 }
 
 // match reports whether a rule surely matches, and whether it may.
-func (q question) match(r model.TierRule, d direction, pod, other end) (surely, maybe bool) {
+func (q question) match(r askedRule, d direction, pod, other end) (surely, maybe bool) {
 	who, spec := parsePeers("", r.Peers), parsePorts(r.Ports)
-	is := q.isOneOf(who, other)
-	if !is && !(other.stranger && who.selects()) {
-		return false, false
-	}
-	surely = q.hasPort(spec)
-	maybe = surely
-	if len(spec.names) > 0 && (d == ingress && pod.object == nil || d == egress && other.stranger) {
-		maybe = true
-	}
-	return surely && is, maybe
+	unknown := d == ingress && pod.object == nil || d == egress && other.stranger
+	return matches(certainty{
+		policy: r.sure, peer: q.isOneOf(who, other), maybePeer: other.stranger && who.selects(),
+		vaguePorts: unknown && len(spec.names) > 0,
+	}, q.hasPort(spec), true)
 }
 
 // isOneOf reports whether an end is one of a rule's peers.

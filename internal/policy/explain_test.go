@@ -103,7 +103,7 @@ func TestDenialsAreSentences(t *testing.T) {
 		"Ingress of pod red/server denied: ICMPv6 from fd01::1 to pod red/server (fd00::2). " +
 			"It belongs to no connection that the kernel knows, so that nobody can tell whether policies allow it.": packet(model.WayStray, "fd01::1", "fd00::2", "ipv6-icmp", 0, 0),
 		"Ingress of pod red/new denied: IP protocol 47 from pod blue/client (10.244.2.3) to pod red/new (10.244.1.9). " +
-			"The labels of the pod are not known, so that every NetworkPolicy of its namespace isolates it.": packet(model.WayOriginal, "10.244.2.3", "10.244.1.9", "47", 0, 0),
+			"The labels of the pod are unknown, so that every NetworkPolicy of its namespace isolates it.": packet(model.WayOriginal, "10.244.2.3", "10.244.1.9", "47", 0, 0),
 		"Ingress of pod red/server denied: TCP from pod blue/client (10.244.2.3) to port 80 of pod red/server (10.244.1.2). " +
 			"The policies of the moment allow it: they, or the pods, have changed since.": packet(model.WayOriginal, "10.244.2.3", "10.244.1.2", "tcp", 40000, 80),
 	} {

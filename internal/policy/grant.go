@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"slices"
-
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -12,14 +10,14 @@ func (d *decision) grant(c *class, i *identity) ports {
 	if known, ok := c.granted[i]; ok {
 		return known
 	}
-	allowed := allPorts()
-	switch {
-	case !c.isolated:
-		allowed = d.tier(c.tiers[model.BaselineTier], i, allowed)
-	case !i.host:
-		allowed = d.allowedBy(c.rules, i)
-	}
-	allowed = d.tier(c.tiers[model.AdminTier], i, allowed)
+	allowed := askAll(c.isolated, i.host,
+		func(t model.Tier, next ports) ports {
+			return askTier(c.tiers[t], next,
+				func(r tierRule) (surely, maybe ports) { return d.match(r, i) },
+				func(r tierRule, allowed, matched ports) ports { return allowed.after(r.action, matched, next) })
+		},
+		func() ports { return d.allowedBy(c.rules, i) },
+		allPorts())
 	c.granted[i] = allowed
 	return allowed
 }
@@ -35,53 +33,27 @@ func (d *decision) allowedBy(rules []rule, i *identity) ports {
 	return ports{}.union(all...)
 }
 
-// tier returns what is allowed where a tier is asked first, and what it does not decide
-// is allowed as after says. The first rule that matches decides, so that the last is
-// applied first. A rule of which it is not known whether it matches can forbid and not
-// allow: it is applied, and not, and what both allow is allowed.
-func (d *decision) tier(rules []tierRule, i *identity, after ports) ports {
-	allowed := after
-	for _, r := range slices.Backward(rules) {
-		surely, maybe := d.match(r, i)
-		allowed = allowed.intersect(r.action.apply(allowed, after, maybe))
-		allowed = r.action.apply(allowed, after, surely)
-	}
-	return allowed
-}
-
-// action is what becomes of connections that a rule matches.
-type action model.PolicyAction
-
-// apply returns what is allowed where a rule comes before those that allow allowed, and
-// the tiers behind allow after.
-func (a action) apply(allowed, after, matched ports) ports {
-	switch model.PolicyAction(a) {
+// after returns what is allowed where a rule that matches matched comes before those that
+// allow p, and the tiers behind allow next.
+func (p ports) after(action model.PolicyAction, matched, next ports) ports {
+	switch action {
 	case model.PolicyAccept:
-		return allowed.union(matched)
+		return p.union(matched)
 	case model.PolicyPass:
-		return allowed.minus(matched).union(after.intersect(matched))
+		return p.minus(matched).union(next.both(matched))
 	case model.PolicyDeny:
 	}
-	return allowed.minus(matched)
+	return p.minus(matched)
 }
 
 // match returns the ports by which a rule surely matches an identity, and those by which
 // it may.
 func (d *decision) match(r tierRule, i *identity) (surely, maybe ports) {
-	is, stranger := i.peers.has(r.peer), d.isStranger(i)
-	if !is && (!stranger || !d.peers[r.peer].selects()) {
-		return ports{}, ports{}
-	}
-	surely = i.portsOf(r.ports)
-	maybe = surely
-	if r.vague || stranger && len(r.ports.names) > 0 {
-		// Nobody knows what ports have these names.
-		maybe = allPorts()
-	}
-	if !is || r.maybe {
-		surely = ports{}
-	}
-	return surely, maybe
+	stranger := d.isStranger(i)
+	return matches(certainty{
+		policy: !r.maybe, peer: i.peers.has(r.peer), maybePeer: stranger && d.peers[r.peer].selects(),
+		vaguePorts: r.vague || stranger && len(r.ports.names) > 0,
+	}, i.portsOf(r.ports), allPorts())
 }
 
 // portsOf resolves names of ports that are those of the other end.

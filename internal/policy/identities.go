@@ -91,7 +91,7 @@ func (d *decision) asksTiers() bool {
 func (d *decision) mayForbidStrangers() bool {
 	for _, c := range d.classes {
 		for _, r := range slices.Concat(c.tiers[:]...) {
-			if r.action != action(model.PolicyAccept) && (d.peers[r.peer].selects() || len(r.ports.names) > 0) {
+			if r.action != model.PolicyAccept && (d.peers[r.peer].selects() || len(r.ports.names) > 0) {
 				return true
 			}
 		}
@@ -175,7 +175,7 @@ func (b *build) anyOf(d *decision, all []*identity) *identity {
 	b.allow(d, made, func(c *class) ports {
 		allowed := allPorts()
 		for _, one := range all {
-			allowed = allowed.intersect(d.grant(c, one))
+			allowed = allowed.both(d.grant(c, one))
 		}
 		return allowed
 	})

@@ -165,21 +165,6 @@ func (x *Index) CanAttach(p model.Pod) bool {
 	return true
 }
 
-// isSubject reports whether a policy may be about a pod of a namespace, whose object is nil
-// where it is not known, and whether that is sure.
-func (x *Index) isSubject(p *model.ClusterPolicy, namespace string, object *indexedPod) (is, sure bool) {
-	labels, known := x.namespaces[namespace]
-	switch {
-	case namespace == "":
-		return false, true
-	case known && !p.Namespaces.Matches(labels):
-		return false, true
-	case object != nil && !p.Pods.Matches(object.Labels):
-		return false, true
-	}
-	return true, (known || len(p.Namespaces) == 0) && (object != nil || len(p.Pods) == 0)
-}
-
 // lookup returns the object of an attached pod, and nil where there is none, or
 // only one of a former pod of the same name.
 func (x *Index) lookup(p model.Pod) *indexedPod {

@@ -145,7 +145,7 @@ func nameOf(prefix, contents string) string {
 }
 
 // selects reports whether a namespace is selected. What selects all selects one whose labels
-// are not known.
+// are unknown.
 func (s podSelector) selects(x *Index, namespace string) bool {
 	if s.namespace != "" {
 		return namespace == s.namespace
@@ -170,19 +170,9 @@ func (p *peers) members(x *Index, f func(*podGroup)) {
 			continue
 		}
 		for name := range x.groups {
-			if x.isIn(s, name) {
+			if s.selects(x, name) {
 				in(name)
 			}
 		}
 	}
-}
-
-// isIn reports whether a selector selects pods of a namespace. What selects all selects
-// one whose labels are not known.
-func (x *Index) isIn(s podSelector, namespace string) bool {
-	if s.namespace != "" {
-		return s.namespace == namespace
-	}
-	labels, known := x.namespaces[namespace]
-	return len(s.namespaces) == 0 || known && s.namespaces.Matches(labels)
 }

@@ -83,8 +83,8 @@ func (p ports) minus(q ports) ports {
 	return out
 }
 
-// intersect returns what is in both sets.
-func (p ports) intersect(q ports) ports { return p.minus(p.minus(q)) }
+// both returns what is in both sets.
+func (p ports) both(q ports) ports { return p.minus(p.minus(q)) }
 
 // subtract takes sorted ranges out of sorted ranges.
 func subtract(from, ranges []portRange) []portRange {
