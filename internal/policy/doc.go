@@ -1,7 +1,12 @@
-// Package policy computes the nftables tables that enforce network policy on a
-// node, from policies, namespaces and pods. It is pure: values in, values out. How
-// objects become values is left to agent/source, and how tables get into the
-// kernel to agent/policy and agent/kernel.
+// Package policy does three jobs over one arrangement of policies, namespaces and pods
+// (Index). It compiles them to the nftables tables that enforce network policy on a node
+// (Build, compile*.go), has the packets of rules counted there (count*.go), and explains why
+// a packet was denied (Explain, explain.go). What policies mean stands once, in semantics.go;
+// that packets fare as they mean is shown by the simulator in policytest, which shares
+// nothing with this package.
+//
+// It is pure: values in, values out. How objects become values is left to agent/source, and
+// how tables get into the kernel to agent/policy and agent/kernel.
 //
 // The tables are a decision compiled in advance, so that a packet meets the same
 // few rules however many pods and policies there are. An address is looked up in
