@@ -1,40 +1,19 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/agent/socket"
 )
-
-// dumpAttempts is how often a dump that changes interrupt is begun.
-const dumpAttempts = 10
-
-// complete runs a dump until it was not interrupted, and fails where it always
-// is. netlinksafe, which retries too, returns the part that it has in the end
-// (discardErrDumpInterrupted); here a part must never pass for the whole, since
-// what is missing in it would be made anew, or its deletion forgotten.
-func complete[T any](what string, dump func() ([]T, error)) ([]T, error) {
-	var err error
-	for range dumpAttempts {
-		var all []T
-		all, err = dump()
-		if err == nil {
-			return all, nil
-		}
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return nil, fmt.Errorf("list %s: %w", what, err)
-}
 
 // allLinks lists the links of the namespace and remembers them.
 func (p *pass) allLinks() ([]netlink.Link, error) {
-	links, err := complete("links", func() ([]netlink.Link, error) {
-		return p.h.Handle.LinkList() //nolint:forbidigo // complete retries, then fails
+	links, err := socket.Complete("links", func() ([]netlink.Link, error) {
+		return p.h.Handle.LinkList() //nolint:forbidigo // socket.Complete retries, then fails
 	})
 	if err != nil {
 		return nil, err
@@ -47,8 +26,8 @@ func (p *pass) allLinks() ([]netlink.Link, error) {
 
 // allAddresses lists the addresses of both families.
 func (p *pass) allAddresses() ([]netlink.Addr, error) {
-	return complete("addresses", func() ([]netlink.Addr, error) {
-		return p.h.Handle.AddrList(nil, unix.AF_UNSPEC) //nolint:forbidigo // complete retries, then fails
+	return socket.Complete("addresses", func() ([]netlink.Addr, error) {
+		return p.h.Handle.AddrList(nil, unix.AF_UNSPEC) //nolint:forbidigo // socket.Complete retries, then fails
 	})
 }
 
@@ -57,9 +36,9 @@ func (p *pass) allAddresses() ([]netlink.Addr, error) {
 // for a socket that asks for strict checks (NETLINK_GET_STRICT_CHK, since Linux 4.20).
 func (p *pass) routes(family int, tables ...int) ([]netlink.Route, error) {
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	return complete(fmt.Sprintf("routes of tables %d", tables), func() ([]netlink.Route, error) {
+	return socket.Complete(fmt.Sprintf("routes of tables %d", tables), func() ([]netlink.Route, error) {
 		var found []netlink.Route
-		//nolint:forbidigo // complete retries, then fails
+		//nolint:forbidigo // socket.Complete retries, then fails
 		err := p.h.Handle.RouteListFilteredIter(family, all, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 			if slices.Contains(tables, r.Table) {
 				found = append(found, r)
@@ -72,14 +51,14 @@ func (p *pass) routes(family int, tables ...int) ([]netlink.Route, error) {
 
 // rules lists the rules of one family.
 func (p *pass) rules(family int) ([]netlink.Rule, error) {
-	return complete("rules", func() ([]netlink.Rule, error) {
-		return p.h.Handle.RuleList(family) //nolint:forbidigo // complete retries, then fails
+	return socket.Complete("rules", func() ([]netlink.Rule, error) {
+		return p.h.Handle.RuleList(family) //nolint:forbidigo // socket.Complete retries, then fails
 	})
 }
 
 // neighbours lists the neighbours of a family, or the forwarding tables for AF_BRIDGE.
 func (p *pass) neighbours(family int) ([]netlink.Neigh, error) {
-	return complete("neighbours", func() ([]netlink.Neigh, error) {
-		return p.h.Handle.NeighList(0, family) //nolint:forbidigo // complete retries, then fails
+	return socket.Complete("neighbours", func() ([]netlink.Neigh, error) {
+		return p.h.Handle.NeighList(0, family) //nolint:forbidigo // socket.Complete retries, then fails
 	})
 }

@@ -27,7 +27,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 	for len(ops) > 0 {
 		n := elementsAhead(ops)
 		if n > 0 {
-			if err := k.changeElements(ctx, ops[:n]); err != nil {
+			if err := k.nft.ChangeElements(ctx, ops[:n]); err != nil {
 				f.add(fmt.Errorf("%s: %w", describeAll(ops[:n]), err))
 			}
 			ops = ops[n:]
@@ -124,19 +124,19 @@ func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
 		return errors.New("a sysctl cannot be deleted")
 	case model.Table:
 		if put {
-			return k.putTable(ctx, o)
+			return k.nft.Put(ctx, o)
 		}
-		return k.deleteTable(ctx, o)
+		return k.nft.Delete(ctx, o)
 	case diff.TableChange:
 		if put {
-			return k.changeTable(ctx, o)
+			return k.nft.Change(ctx, o)
 		}
 		return errors.New("a change cannot be deleted")
 	case diff.TableParts:
 		if put {
 			return errors.New("parts are put by a change")
 		}
-		return k.deleteParts(ctx, o)
+		return k.nft.DeleteParts(ctx, o)
 	}
 	return fmt.Errorf("no operation on a %T is known", op.Object)
 }

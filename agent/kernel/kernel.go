@@ -1,6 +1,6 @@
 // Package kernel reads what podnet made of a node's kernel (Observe), changes it
-// by operations (Execute), gives pods their links (Attach, Detach) and tells what
-// else there is on the node (Facts, Findings). It takes podnet off the node again
+// by operations (Execute), gives pods their links (Attach, Detach) and reads which links,
+// addresses and routes there are besides (View). It takes podnet off the node again
 // (Remove).
 //
 // It works on the network namespace of the calling thread, step by step, and
@@ -17,8 +17,7 @@ import (
 	"strings"
 	"sync"
 
-	"sigs.k8s.io/knftables"
-
+	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -28,34 +27,30 @@ type Config struct {
 	// does, such as /run/podnet: the values that sysctls had before podnet changed
 	// them are kept there.
 	StateDir string
+	// NFT is nftables in the namespace of the thread that calls.
+	NFT *nft.Conn
 }
 
 // Kernel is the network part of the kernel, as seen from the calling thread. Its
 // methods may be called concurrently; that two of them do not undo each other's
 // changes is up to the caller.
 type Kernel struct {
-	nft knftables.Interface
+	nft *nft.Conn
 
-	// mu guards the fields below and the file of previous values.
+	// mu guards the file of previous values.
 	mu           sync.Mutex
 	previousFile string
-	// vxlan says that a VXLAN device could be made once, and modules that the kernel had
-	// all of nftables that podnet needs.
-	vxlan, modules bool
-	// traced says that there may be tables of a trace.
-	traced bool
 }
 
-// New returns a Kernel. It fails where nft is missing or may not be run.
+// New returns a Kernel.
 func New(cfg Config) (*Kernel, error) {
 	if cfg.StateDir == "" {
 		return nil, errors.New("no folder given for the previous values of sysctls")
 	}
-	nft, err := knftables.New("", "")
-	if err != nil {
-		return nil, fmt.Errorf("look for nft: %w", err)
+	if cfg.NFT == nil {
+		return nil, errors.New("no nftables given")
 	}
-	return &Kernel{nft: nft, previousFile: filepath.Join(cfg.StateDir, "sysctls.json"), traced: true}, nil
+	return &Kernel{nft: cfg.NFT, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
 }
 
 // ModuleMissingError says that the kernel cannot do something for want of a module.

@@ -249,7 +249,7 @@ func (p *pass) noLinkLocal(l netlink.Link, mtu int) error {
 	}
 	err := p.h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
 	// A kernel without IPv6 answers EAFNOSUPPORT or ENODEV.
-	if err != nil && hasIPv6() {
+	if err != nil && HasIPv6() {
 		return fmt.Errorf("turn link-local addresses off: %w", err)
 	}
 	return nil

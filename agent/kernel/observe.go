@@ -52,7 +52,7 @@ func (k *Kernel) Observe(ctx context.Context, want model.State) (model.State, er
 	if have.Sysctls, err = readSysctls(want.Sysctls); err != nil {
 		return model.State{}, err
 	}
-	if have.Firewall, err = observeFirewall(ctx); err != nil {
+	if have.Firewall, err = k.nft.List(ctx, model.FirewallTable); err != nil {
 		return model.State{}, err
 	}
 	return have, nil

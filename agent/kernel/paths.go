@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,28 +42,17 @@ func (k *Kernel) Taken(_ context.Context) (map[netip.Prefix]model.Path, error) {
 func (k *Kernel) Talking(ctx context.Context) ([]netip.Addr, error) {
 	var all []netip.Addr
 	for _, digit := range []string{"4", "6"} {
-		objects, err := listNFT(ctx, "set", "inet", model.FirewallTable, model.TalkingSet+digit)
-		if errors.Is(err, errNoTable) {
-			continue
-		}
+		set := model.TalkingSet + digit
+		keys, err := k.nft.Noted(ctx, "inet", model.FirewallTable, set)
 		if err != nil {
 			return nil, err
 		}
-		for _, o := range objects {
-			if o.Set == nil {
-				continue
-			}
-			set, err := setOf(o.Set, false)
+		for _, key := range keys {
+			a, err := netip.ParseAddr(key[0])
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("element of nft set %s: %w", set, err)
 			}
-			for _, e := range set.Elements {
-				a, err := netip.ParseAddr(e.Key[0])
-				if err != nil {
-					return nil, fmt.Errorf("element of nft set %s: %w", set.Name, err)
-				}
-				all = append(all, a)
-			}
+			all = append(all, a)
 		}
 	}
 	return all, nil

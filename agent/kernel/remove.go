@@ -28,8 +28,8 @@ func (k *Kernel) Remove(ctx context.Context) error {
 		return fmt.Errorf("remove what podnet made: %w", err)
 	}
 	// Observe leaves these out.
-	for _, name := range []string{model.PolicyTable, traceTable} {
-		if err := k.removeTables(ctx, name); err != nil {
+	for _, name := range []string{model.PolicyTable, model.TraceTable} {
+		if err := k.nft.Remove(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -37,23 +37,6 @@ func (k *Kernel) Remove(ctx context.Context) error {
 		return err
 	}
 	return k.restoreSysctls()
-}
-
-// removeTables removes the tables of a name.
-func (k *Kernel) removeTables(ctx context.Context, name string) error {
-	for _, family := range tableFamilies {
-		_, err := listNFT(ctx, "table", family, name)
-		if errors.Is(err, errNoTable) {
-			continue
-		}
-		if err == nil {
-			err = k.deleteTable(ctx, model.Table{Family: family, Name: name})
-		}
-		if err != nil {
-			return fmt.Errorf("remove nft table %s %s: %w", family, name, err)
-		}
-	}
-	return nil
 }
 
 func appendDeletes[T any](ops []diff.Op, objects []T) []diff.Op {

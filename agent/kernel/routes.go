@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -14,6 +15,8 @@ import (
 
 // tables are podnet's routing tables.
 var tables = []int{model.RouteTable, model.ProbeRoutedTable, model.ProbeOverlayTable}
+
+const mainTable = unix.RT_TABLE_MAIN
 
 // routeTable returns the number of a route's table, and modelTable what a Route calls it.
 func routeTable(r model.Route) int {
@@ -210,4 +213,13 @@ func (p *pass) deleteAddress(gone model.Address) error {
 		return err
 	}
 	return nil
+}
+
+// gatewayOf returns the gateway of a route, invalid for none. One of the other family is
+// in an attribute of its own (RTA_VIA), which IPv4 routes alone have.
+func gatewayOf(gw net.IP, via netlink.Destination) netip.Addr {
+	if other, ok := via.(*netlink.Via); ok {
+		return addrOf(other.Addr)
+	}
+	return addrOf(gw)
 }

@@ -45,9 +45,9 @@ func ipv6Conf(link, name string) string { return "net/ipv6/conf/" + link + "/" +
 // ipv4Conf is the key of an interface's IPv4 parameter.
 func ipv4Conf(link, name string) string { return "net/ipv4/conf/" + link + "/" + name }
 
-// readSysctl returns a parameter's value, its fields parted by single spaces, and
+// ReadSysctl returns a parameter's value, its fields parted by single spaces, and
 // whether the kernel has it.
-func readSysctl(key string) (string, bool, error) {
+func ReadSysctl(key string) (string, bool, error) {
 	text, err := os.ReadFile(sysctlFile(key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
@@ -62,7 +62,7 @@ func readSysctl(key string) (string, bool, error) {
 func readSysctls(want []model.Sysctl) ([]model.Sysctl, error) {
 	var have []model.Sysctl
 	for _, s := range want {
-		value, there, err := readSysctl(s.Key)
+		value, there, err := ReadSysctl(s.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func writeIfThere(key, value string) error {
 // putSysctl writes a parameter, after noting the value that it had before podnet
 // first changed it. Parameters of podnet's own links go with these.
 func (k *Kernel) putSysctl(p *pass, want model.Sysctl) error {
-	value, there, err := readSysctl(want.Key)
+	value, there, err := ReadSysctl(want.Key)
 	if err != nil {
 		return err
 	}
@@ -145,6 +145,13 @@ func (k *Kernel) notePrevious(key, value string) error {
 	}
 	previous[key] = value
 	return k.writePrevious(previous)
+}
+
+// Previous returns the values that sysctls had before podnet changed them.
+func (k *Kernel) Previous() (map[string]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.readPrevious()
 }
 
 // maxPrevious is the size in bytes of the largest file of former values that makes sense.
@@ -247,8 +254,8 @@ func restoreOrder(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// hasIPv6 reports whether the kernel has IPv6 and it is not turned off.
-func hasIPv6() bool {
-	value, there, err := readSysctl(ipv6Conf("all", "disable_ipv6"))
+// HasIPv6 reports whether the kernel has IPv6 and it is not turned off.
+func HasIPv6() bool {
+	value, there, err := ReadSysctl(ipv6Conf("all", "disable_ipv6"))
 	return err == nil && there && value == "0"
 }

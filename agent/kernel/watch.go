@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -23,9 +22,6 @@ var routeGroups = []uint{
 }
 
 const (
-	// watchBuffer is the receive buffer of a subscription in bytes. What does not
-	// fit is lost, of which the kernel tells.
-	watchBuffer = 4 << 20
 	// sysctlInterval is the time between looks at the parameters. The kernel tells
 	// of some (RTNLGRP_IPV4_NETCONF), but neither of accept_ra nor of those of
 	// bridges. Each is a small file; each pod has some.
@@ -41,12 +37,12 @@ const (
 // at those that sysctls returns, once a second, or in turn where they are many. seen may be called concurrently
 // and must not block.
 func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
-	route, err := subscribe(unix.NETLINK_ROUTE, routeGroups...)
+	route, err := socket.Subscribe(unix.NETLINK_ROUTE, routeGroups...)
 	if err != nil {
 		return fmt.Errorf("subscribe to changes of links, routes and neighbours: %w", err)
 	}
 	defer route.Close()
-	nft, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	nft, err := socket.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return fmt.Errorf("subscribe to changes of nftables: %w", err)
 	}
@@ -61,11 +57,11 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 	var wg sync.WaitGroup
 	failed := make(chan error, 2)
 	wg.Go(func() {
-		failed <- receive(route, w.route, w.overrun)
+		failed <- socket.Receive(route, w.route, w.overrun)
 		cancel()
 	})
 	wg.Go(func() {
-		failed <- receive(nft, w.nft, func() { seen(diff.Sighting{}) })
+		failed <- socket.Receive(nft, w.nft, func() { seen(diff.Sighting{}) })
 		cancel()
 	})
 	err = watchSysctls(ctx, sysctls, seen)
@@ -75,44 +71,6 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 	nft.Close()
 	wg.Wait()
 	return errors.Join(err, <-failed, <-failed)
-}
-
-// subscribe opens a socket in the namespace of the calling thread.
-func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
-	s, err := nl.Subscribe(protocol, groups...)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.SetReceiveBufferSize(watchBuffer, true); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("set the receive buffer: %w", err)
-	}
-	return s, nil
-}
-
-// receive tells of the messages of a socket until that fails or is closed, and of it
-// when some cannot be told.
-func receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, missed func()) error {
-	for {
-		messages, from, err := socket.Receive()
-		if errors.Is(err, unix.ENOBUFS) {
-			// More came than the buffer holds.
-			missed()
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("receive notifications: %w", err)
-		}
-		if from.Pid != nl.PidKernel {
-			continue
-		}
-		for _, m := range messages {
-			if err := tell(m); err != nil {
-				// What cannot be read may be anything.
-				missed()
-			}
-		}
-	}
 }
 
 // watchSysctls tells the values of parameters, and of those that are not there, until ctx
@@ -130,7 +88,7 @@ func watchSysctls(ctx context.Context, sysctls func() []model.Sysctl, seen func(
 		for range min(len(all), sysctlsAtOnce) {
 			s := all[next%len(all)]
 			next++
-			value, there, err := readSysctl(s.Key)
+			value, there, err := ReadSysctl(s.Key)
 			if err != nil {
 				return err
 			}

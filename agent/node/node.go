@@ -1,7 +1,7 @@
 // Package node says what the node is that the agent runs on, and takes podnet off
-// it: it joins what agent/kernel found with the rule by which internal/plan
+// it: it joins what agent/host found with the rule by which internal/plan
 // chooses endpoints, and follows the addresses by which Kubernetes knows the node. When
-// that is done is left to agent/sync, and how the API is read to agent/source.
+// that is done is left to agent/apply, and how the API is read to agent/source.
 package node
 
 import (
@@ -10,10 +10,24 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
+
+// Inspector looks at the node.
+type Inspector interface {
+	// Facts returns what was found on the node, without podnet's own.
+	Facts(ctx context.Context) (host.Facts, error)
+	// Findings returns what is in the network's way.
+	Findings(ctx context.Context, s host.Search) ([]model.Finding, error)
+}
+
+// Network is what podnet made of the node's kernel.
+type Network interface {
+	// Remove takes all of it off the node.
+	Remove(ctx context.Context) error
+}
 
 // Local is the node that the agent runs on. It implements apply.Node.
 type Local struct {
@@ -21,9 +35,10 @@ type Local struct {
 	Name string
 	// Options say which of the node's addresses others shall send to. NodeIPs is of no
 	// account: Known says it.
-	Options model.EndpointOptions
-	Known   *Known
-	Kernel  *kernel.Kernel
+	Options   model.EndpointOptions
+	Known     *Known
+	Inspector Inspector
+	Network   Network
 	// ConfDir is the runtime's folder for CNI configuration, Conflist the name of
 	// podnet's file in it.
 	ConfDir  string
@@ -37,7 +52,7 @@ type Local struct {
 
 // Host returns what the node is, and what of it does not fit the options.
 func (n *Local) Host(ctx context.Context) (model.Host, []model.Problem, error) {
-	facts, err := n.Kernel.Facts(ctx)
+	facts, err := n.Inspector.Facts(ctx)
 	if err != nil {
 		return model.Host{}, nil, fmt.Errorf("read the node's interfaces and routes: %w", err)
 	}
@@ -69,7 +84,7 @@ func (n *Local) Findings(ctx context.Context, ranges []netip.Prefix, own []model
 	for _, b := range own {
 		blocks = append(blocks, b.CIDR)
 	}
-	return n.Kernel.Findings(ctx, kernel.Search{
+	return n.Inspector.Findings(ctx, host.Search{
 		Ranges: ranges, Blocks: blocks, ConfDir: n.ConfDir, Conflist: n.Conflist, Probe: probe,
 	})
 }
@@ -77,5 +92,5 @@ func (n *Local) Findings(ctx context.Context, ranges []netip.Prefix, own []model
 // Remove takes everything that podnet made off the node: first what brings new
 // pods, then the network.
 func (n *Local) Remove(ctx context.Context) error {
-	return errors.Join(n.Uninstall(ctx), n.Kernel.Remove(ctx))
+	return errors.Join(n.Uninstall(ctx), n.Network.Remove(ctx))
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
 )
 
 // counts adds up what the counters of the policy table say, one table after the other:
 // they begin anew when the table is replaced.
 type counts struct {
-	kernel Kernel
+	tables Tables
 
 	mu sync.Mutex
 	// enforced says that there is a table which this agent has made.
@@ -28,8 +29,8 @@ type counts struct {
 	rules []compiler.CountedRule
 }
 
-func newCounts(kernel Kernel) *counts {
-	return &counts{kernel: kernel, before: map[string]uint64{}, last: map[string]uint64{}}
+func newCounts(tables Tables) *counts {
+	return &counts{tables: tables, before: map[string]uint64{}, last: map[string]uint64{}}
 }
 
 // replace runs what replaces the table, so that nothing is counted twice or lost but what
@@ -64,7 +65,7 @@ func (c *counts) keep(rules []compiler.CountedRule) {
 
 // read reads the counters. The caller holds mu.
 func (c *counts) read(ctx context.Context) {
-	now, err := c.kernel.PolicyCounters(ctx)
+	now, err := c.tables.Counters(ctx, model.PolicyTable)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "cannot read the counters of network policy: those of the last time are told")
 		return

@@ -11,13 +11,13 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// Watcher tells what becomes of the policy tables in the kernel, until ctx ends.
-type Watcher interface {
-	// WatchPolicy calls changed after each transaction that changed them.
-	WatchPolicy(ctx context.Context, changed func()) error
-	// WatchDenied calls told with the sample of denied packets that they give, and ready
-	// when they may be made to give it.
-	WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error
+// Tables tells of the tables of a name in the kernel.
+type Tables interface {
+	// Watch calls changed after each transaction that changed them, until ctx ends.
+	Watch(ctx context.Context, name string, changed func()) error
+	// Counters returns the packets that each counter has counted; none where there is no
+	// table.
+	Counters(ctx context.Context, name string) (map[string]uint64, error)
 }
 
 const (
@@ -50,7 +50,7 @@ func (e *Enforcer) Watch(ctx context.Context) error {
 		e.mu.Unlock()
 		judge := time.AfterFunc(quiet, func() { e.judge(ctx) })
 		defer judge.Stop()
-		err := e.cfg.Watcher.WatchPolicy(ctx, func() {
+		err := e.cfg.Tables.Watch(ctx, model.PolicyTable, func() {
 			e.tally.seen.Add(1)
 			judge.Reset(quiet)
 		})

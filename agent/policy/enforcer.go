@@ -34,18 +34,14 @@ type Source interface {
 // Kernel changes the kernel's network.
 type Kernel interface {
 	Execute(ctx context.Context, ops []diff.Op) error
-	// PolicyCounters returns the packets that each counter of the policy table has
-	// counted; none where there is no table.
-	PolicyCounters(ctx context.Context) (map[string]uint64, error)
 }
 
 // Config is what an Enforcer works with.
 type Config struct {
 	Source Source
 	Kernel Kernel
-	// Watcher tells, for Watch, when others may have changed what is enforced, and, for
-	// Tell, which packets were denied.
-	Watcher Watcher
+	Tables Tables
+	Log    Log
 	// Denied records an Event on a denial.
 	Denied func(compiler.Denial)
 	// Pods returns all pods that have addresses of this node, whether their links are
@@ -94,7 +90,7 @@ type Enforcer struct {
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Kernel), teller: newTeller(cfg.Denied)}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Tables), teller: newTeller(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
 		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },

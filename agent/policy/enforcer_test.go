@@ -42,7 +42,7 @@ type node struct {
 func newNode(w policytest.World) *node {
 	n := &node{Fake: difftest.New(model.State{})}
 	n.set(w)
-	n.enforcer = New(Config{Source: n, Kernel: n, Pods: n.attached, FullInterval: time.Hour})
+	n.enforcer = New(Config{Source: n, Kernel: n, Tables: n, Pods: n.attached, FullInterval: time.Hour})
 	return n
 }
 
@@ -64,8 +64,13 @@ func (n *node) attached() []model.Pod {
 	return n.pods
 }
 
-func (n *node) PolicyCounters(context.Context) (map[string]uint64, error) {
+func (n *node) Counters(context.Context, string) (map[string]uint64, error) {
 	return maps.Clone(n.counted), nil
+}
+
+func (*node) Watch(ctx context.Context, _ string, _ func()) error {
+	<-ctx.Done()
+	return nil
 }
 
 func (n *node) Execute(ctx context.Context, ops []diff.Op) error {

@@ -20,6 +20,13 @@ const (
 	podEvents = 3
 )
 
+// Log gives the sample of denied packets that rules give to the agent.
+type Log interface {
+	// WatchDenied calls told with each, until ctx ends, and ready when rules may be made to
+	// give them.
+	WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error
+}
+
 // teller tells of the sample of denied packets that the kernel gives, while the network
 // asks for it. The kernel's limit bounds what it remembers.
 type teller struct {
@@ -125,7 +132,7 @@ func (e *Enforcer) listen(ctx context.Context, changed <-chan struct{}) error {
 			stop()
 		}
 	}()
-	return e.cfg.Watcher.WatchDenied(ctx, func() {
+	return e.cfg.Log.WatchDenied(ctx, func() {
 		e.teller.set(true, nil)
 		e.Trigger()
 	}, func(p model.DeniedPacket) {

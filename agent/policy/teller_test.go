@@ -22,7 +22,6 @@ import (
 
 // ear is a kernel that gives denied packets.
 type ear struct {
-	Watcher
 	// refuses says that it gives none.
 	refuses atomic.Bool
 	packets chan model.DeniedPacket
@@ -58,7 +57,7 @@ func newHearing(ctx context.Context) (n *node, e *ear, events *[]compiler.Denial
 	})
 	e = &ear{packets: make(chan model.DeniedPacket)}
 	cfg := n.enforcer.cfg
-	cfg.Watcher, cfg.Denied = e, func(d compiler.Denial) { *events = append(*events, d) }
+	cfg.Log, cfg.Denied = e, func(d compiler.Denial) { *events = append(*events, d) }
 	n.enforcer = New(cfg)
 	go n.enforcer.Run(ctx)  //nolint:errcheck // it ends with the test
 	go n.enforcer.Tell(ctx) //nolint:errcheck // it ends with the test

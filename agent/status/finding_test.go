@@ -6,7 +6,7 @@ import (
 
 	"github.com/onsi/gomega"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -14,15 +14,15 @@ import (
 func TestFindingsNamePrefixes(t *testing.T) {
 	g := gomega.NewWithT(t)
 	// The manager looks for this type.
-	g.Expect(kernel.FindingRangeOverlap).To(gomega.Equal(podnetv1alpha1.FindingRangeOverlap))
-	many := model.Finding{Type: kernel.FindingRangeOverlap, Message: "Two."}
+	g.Expect(host.FindingRangeOverlap).To(gomega.Equal(podnetv1alpha1.FindingRangeOverlap))
+	many := model.Finding{Type: host.FindingRangeOverlap, Message: "Two."}
 	for i := range byte(2 * maxFindingCIDRs) {
 		many.CIDRs = append(many.CIDRs, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, i, 0}), 24))
 	}
 	st := Build(Report{Findings: []model.Finding{
-		{Type: kernel.FindingRangeOverlap, Message: "One.", CIDRs: []netip.Prefix{netip.MustParsePrefix("fd00::/64")}},
+		{Type: host.FindingRangeOverlap, Message: "One.", CIDRs: []netip.Prefix{netip.MustParsePrefix("fd00::/64")}},
 		many,
-		{Type: kernel.FindingForwardDrop, Message: "None."},
+		{Type: host.FindingForwardDrop, Message: "None."},
 	}}, nil, 1, "v")
 	g.Expect(st.Findings).To(gomega.HaveLen(3))
 	g.Expect(st.Findings[0].CIDRs).To(gomega.Equal([]string{"fd00::/64"}))

@@ -31,7 +31,10 @@ import (
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/heartbeat"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/netfilter"
+	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/node"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
@@ -49,7 +52,11 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	k, err := kernel.New(kernel.Config{StateDir: o.stateDir})
+	tables, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	k, err := kernel.New(kernel.Config{StateDir: o.stateDir, NFT: tables})
 	if err != nil {
 		return err
 	}
@@ -78,7 +85,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	enforcer, err := newEnforcer(o, src, k, book, events)
+	enforcer, err := newEnforcer(o, src, k, tables, book, events)
 	if err != nil {
 		return err
 	}
@@ -87,13 +94,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		Source:  src,
 		Kernel:  k,
 		Links:   k,
-		Flows:   k,
+		Flows:   netfilter.Conntrack{},
 		Paths:   paths,
 		Policy:  enforcer.Problems,
 		Rights:  guard.Findings,
 		Watcher: k,
 		Node: &node.Local{
-			Name: o.node, Options: endpoints, Known: known, Kernel: k, ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
+			Name: o.node, Options: endpoints, Known: known, Network: k,
+			Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: o.stateDir}), ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
 			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
 		},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
@@ -131,9 +139,9 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 
 // newEnforcer returns what enforces network policy, and has the source watch what it
 // goes by.
-func newEnforcer(o options, src *source.Source, k *kernel.Kernel, book *cni.Book, events *notes) (*policy.Enforcer, error) {
+func newEnforcer(o options, src *source.Source, k *kernel.Kernel, tables *nft.Conn, book *cni.Book, events *notes) (*policy.Enforcer, error) {
 	enforcer := policy.New(policy.Config{
-		Source: src, Kernel: k, Watcher: k, Pods: book.Recorded, FullInterval: o.fullInterval,
+		Source: src, Kernel: k, Tables: tables, Log: netfilter.Log{NFT: tables}, Pods: book.Recorded, FullInterval: o.fullInterval,
 		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
 	})
 	if err := errors.Join(metrics.Registry.Register(enforcer), metrics.Registry.Register(version.Metric("agent"))); err != nil {

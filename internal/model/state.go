@@ -57,6 +57,9 @@ const (
 	// DamagedSuffix ends the names of files of the agent's that could not be read and
 	// were set aside.
 	DamagedSuffix = ".damaged"
+	// TraceTable is the name of the tables that are made while a packet is traced, and removed
+	// at once.
+	TraceTable = "podnet-trace"
 	// PolicyTable is the name of the nftables tables that enforce network policy,
 	// of the inet and bridge families.
 	PolicyTable = "podnet-policy"

@@ -17,7 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -78,7 +80,9 @@ type cluster struct {
 type node struct {
 	*topology.Host
 	cluster *cluster
+	nft     *nft.Conn
 	kernel  *kernel.Kernel
+	host    *host.Host
 	pods    []model.Pod
 	// made counts the pods that ever were.
 	made int
@@ -163,7 +167,7 @@ func (c *cluster) sync(t *testing.T) {
 
 // model returns what the node's agent knows. Call it in the node's namespace.
 func (n *node) model() (model.Cluster, error) {
-	facts, err := n.kernel.Facts(context.Background())
+	facts, err := n.host.Facts(context.Background())
 	if err != nil {
 		return model.Cluster{}, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cni/protocol"
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
@@ -50,7 +51,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	api, k := &loop{node: n.node, forced: true}, n.node.kernel
 	var server *cni.Server
 	applier := apply.New(apply.Config{
-		Source: api, Kernel: k, Links: k, Flows: k, Node: api,
+		Source: api, Kernel: k, Links: k, Flows: netfilter.Conntrack{}, Node: api,
 		Pods:         func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, n.book.Pods()) },
 		Usage:        n.book.UsageByBlock,
 		Waiting:      func() [2]int64 { return server.Waiting() },

@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
@@ -136,11 +138,20 @@ func TestAgentKilledHalfway(t *testing.T) {
 // restart replaces the node's agent by a new one, with nothing in memory.
 func (n *node) restart(t *testing.T) {
 	t.Helper()
-	k, err := kernel.New(kernel.Config{StateDir: n.stateDir})
-	if err != nil {
+	var err error
+	if n.nft, n.kernel, n.host, err = rooms(n.stateDir); err != nil {
 		t.Fatal(err)
 	}
-	n.kernel = k
+}
+
+// rooms returns what an agent looks at the kernel with, and changes it.
+func rooms(stateDir string) (*nft.Conn, *kernel.Kernel, *host.Host, error) {
+	tables, err := nft.Open()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	k, err := kernel.New(kernel.Config{StateDir: stateDir, NFT: tables})
+	return tables, k, host.New(host.Config{Kernel: k, NFT: tables, StateDir: stateDir}), err
 }
 
 func TestRestartChangesNothing(t *testing.T) {

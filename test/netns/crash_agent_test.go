@@ -18,7 +18,9 @@ import (
 
 	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
@@ -49,6 +51,7 @@ type crashAgent struct {
 	Blocks   []netip.Prefix
 	Network  model.Network
 	kernel   *kernel.Kernel
+	host     *host.Host
 }
 
 // crashNode is the name of the agent's node.
@@ -64,7 +67,7 @@ func (a *crashAgent) run() error {
 	ctrl.SetLogger(zap.New(zap.WriteTo(os.Stderr)))
 	ctx := context.Background()
 	var err error
-	if a.kernel, err = kernel.New(kernel.Config{StateDir: a.StateDir}); err != nil {
+	if _, a.kernel, a.host, err = rooms(a.StateDir); err != nil {
 		return err
 	}
 	book, err := cni.OpenBook(ctx, a.attachments(), time.Now)
@@ -73,7 +76,7 @@ func (a *crashAgent) run() error {
 	}
 	var server *cni.Server
 	applier := apply.New(apply.Config{
-		Source: a, Kernel: a.kernel, Links: a.kernel, Flows: a.kernel, Node: a,
+		Source: a, Kernel: a.kernel, Links: a.kernel, Flows: netfilter.Conntrack{}, Node: a,
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
 			return a.kernel.Present(ctx, book.Pods())
 		},
@@ -118,7 +121,7 @@ func (a *crashAgent) blocks() []model.Block {
 
 // Host implements apply.Node.
 func (a *crashAgent) Host(ctx context.Context) (model.Host, []model.Problem, error) {
-	facts, err := a.kernel.Facts(ctx)
+	facts, err := a.host.Facts(ctx)
 	if err != nil {
 		return model.Host{}, nil, err
 	}

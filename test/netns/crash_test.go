@@ -28,7 +28,6 @@ import (
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -134,7 +133,7 @@ func newCrash(t *testing.T) *crash {
 			},
 		},
 	}
-	if c.agent.kernel, err = kernel.New(kernel.Config{StateDir: dir}); err != nil {
+	if _, c.agent.kernel, c.agent.host, err = rooms(dir); err != nil {
 		t.Fatal(err)
 	}
 	c.start()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
@@ -74,7 +75,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	drifts := status.NewDrifts(func(note string, _ []diff.Repair) { l.events <- note })
 	subscribed := make(chan struct{})
 	cfg := apply.Config{
-		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: n.kernel, Node: l,
+		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: netfilter.Conntrack{}, Node: l,
 		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
 			l.mu.Lock()

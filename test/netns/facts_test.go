@@ -12,17 +12,17 @@ import (
 
 	"github.com/onsi/gomega"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
 
-func (n *node) facts(t *testing.T) kernel.Facts {
+func (n *node) facts(t *testing.T) host.Facts {
 	t.Helper()
-	var facts kernel.Facts
+	var facts host.Facts
 	n.Do(t, func() error {
 		var err error
-		facts, err = n.kernel.Facts(context.Background())
+		facts, err = n.host.Facts(context.Background())
 		return err
 	})
 	return facts

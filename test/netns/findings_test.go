@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -27,31 +27,31 @@ func TestFindings(t *testing.T) {
 		{
 			name: "a table that drops forwarded packets by policy",
 			with: "nft add table inet ufw\nnft add chain inet ufw ufw-forward { type filter hook forward priority 0 ; policy drop ; }",
-			want: kernel.FindingForwardDrop, word: "chain ufw-forward of table inet ufw",
+			want: host.FindingForwardDrop, word: "chain ufw-forward of table inet ufw",
 		},
 		{
 			name: "FORWARD of iptables drops",
 			with: "iptables-nft -P FORWARD DROP",
-			want: kernel.FindingForwardDrop, word: "iptables -P FORWARD ACCEPT",
+			want: host.FindingForwardDrop, word: "iptables -P FORWARD ACCEPT",
 		},
 		{
 			name: "FORWARD of ip6tables drops",
 			with: "ip6tables-nft -P FORWARD DROP",
-			want: kernel.FindingForwardDrop, word: "ip6tables -P FORWARD ACCEPT",
+			want: host.FindingForwardDrop, word: "ip6tables -P FORWARD ACCEPT",
 		},
 		{
 			name: "firewalld",
 			with: "nft add table inet firewalld\nnft add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; }\n" +
 				"nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
-			want: kernel.FindingForwardDrop, word: "firewall-cmd",
+			want: host.FindingForwardDrop, word: "firewall-cmd",
 		},
 		{
 			name: "a rule of iptables rejects at the end", with: "iptables-nft -A FORWARD -j REJECT --reject-with icmp-host-prohibited",
-			want: kernel.FindingForwardDrop, word: "in chain FORWARD of table ip filter: delete it",
+			want: host.FindingForwardDrop, word: "in chain FORWARD of table ip filter: delete it",
 		},
 		{
 			name: "a rule of ip6tables drops behind a jump", with: "ip6tables-nft -N mine\nip6tables-nft -A FORWARD -j mine\nip6tables-nft -A mine -j DROP",
-			want: kernel.FindingForwardDrop, word: "in chain mine of table ip6 filter: delete it",
+			want: host.FindingForwardDrop, word: "in chain mine of table ip6 filter: delete it",
 		},
 		{
 			name: "a rule of iptables drops other packets",
@@ -61,36 +61,36 @@ func TestFindings(t *testing.T) {
 			name: "a rule of another hook drops",
 			with: "nft add table inet mine\nnft add chain inet mine my-post { type filter hook postrouting priority 300 ; }\n" +
 				"nft add rule inet mine my-post udp length < 100 counter drop",
-			want: kernel.FindingForwardDrop, word: `"udp length < 100 counter drop" in chain my-post of table inet mine`,
+			want: host.FindingForwardDrop, word: `"udp length < 100 counter drop" in chain my-post of table inet mine`,
 		},
 		{
 			name: "a table of the bridge drops",
 			with: "nft add table bridge mine\nnft add chain bridge mine my-bridge { type filter hook prerouting priority 0 ; policy drop ; }",
-			want: kernel.FindingForwardDrop, word: "by the policy of chain my-bridge of table bridge mine",
+			want: host.FindingForwardDrop, word: "by the policy of chain my-bridge of table bridge mine",
 		},
 		{
 			name: "a table that accepts",
 			with: "nft add table inet mine\nnft add chain inet mine my-forward { type filter hook forward priority 0 ; }\n" +
 				"nft add chain inet mine my-input { type filter hook input priority 0 ; policy drop ; }",
 		},
-		{name: "iptables-legacy", with: "iptables-legacy -A FORWARD -j ACCEPT", want: kernel.FindingIPTablesLegacy, word: "iptables-legacy-save"},
-		{name: "a configuration that sorts first", file: "05-flannel.conflist", want: kernel.FindingOtherCNIConfig, word: "05-flannel.conflist"},
+		{name: "iptables-legacy", with: "iptables-legacy -A FORWARD -j ACCEPT", want: host.FindingIPTablesLegacy, word: "iptables-legacy-save"},
+		{name: "a configuration that sorts first", file: "05-flannel.conflist", want: host.FindingOtherCNIConfig, word: "05-flannel.conflist"},
 		{name: "a configuration that sorts after", file: "99-other.conflist"},
 		{name: "a file that is no configuration", file: "05-notes.txt"},
-		{name: "cni0", with: "ip link add cni0 type bridge", want: kernel.FindingOtherNetwork, word: "cni0"},
-		{name: "flannel", with: "ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.77.11", want: kernel.FindingOtherNetwork, word: "flannel"},
-		{name: "Cilium", with: "ip link add cilium_host type veth peer name cilium_net", want: kernel.FindingOtherNetwork, word: "Cilium"},
-		{name: "Calico", with: "ip link add cali123 type veth peer name caliabc", want: kernel.FindingOtherNetwork, word: "Calico"},
-		{name: "kube-router", with: "ip link add kube-bridge type bridge", want: kernel.FindingOtherNetwork, word: "kube-router"},
-		{name: "Weave Net", with: "ip link add weave type bridge", want: kernel.FindingOtherNetwork, word: "Weave"},
+		{name: "cni0", with: "ip link add cni0 type bridge", want: host.FindingOtherNetwork, word: "cni0"},
+		{name: "flannel", with: "ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.77.11", want: host.FindingOtherNetwork, word: "flannel"},
+		{name: "Cilium", with: "ip link add cilium_host type veth peer name cilium_net", want: host.FindingOtherNetwork, word: "Cilium"},
+		{name: "Calico", with: "ip link add cali123 type veth peer name caliabc", want: host.FindingOtherNetwork, word: "Calico"},
+		{name: "kube-router", with: "ip link add kube-bridge type bridge", want: host.FindingOtherNetwork, word: "kube-router"},
+		{name: "Weave Net", with: "ip link add weave type bridge", want: host.FindingOtherNetwork, word: "Weave"},
 		{
 			name: "a route inside the node's block", with: "ip route add 10.244.1.128/25 via 192.168.77.200",
-			want: kernel.FindingForeignRoute, word: "10.244.1.128/25 on eth0",
+			want: host.FindingForeignRoute, word: "10.244.1.128/25 on eth0",
 		},
 		{name: "a route to the whole range", with: "ip route add 10.244.0.0/16 via 192.168.77.200"},
 		{
 			name: "a VXLAN device on the same port", with: "ip link add vx9 type vxlan id 9 dstport 4789 local 192.168.77.11",
-			want: kernel.FindingVXLANPort, word: "vx9",
+			want: host.FindingVXLANPort, word: "vx9",
 		},
 		{name: "a VXLAN device on another port", with: "ip link add vx9 type vxlan id 9 dstport 4790 local 192.168.77.11"},
 	}
@@ -119,7 +119,7 @@ func TestFindings(t *testing.T) {
 			var found []model.Finding
 			n.Do(t, func() error {
 				var err error
-				found, err = n.kernel.Findings(context.Background(), kernel.Search{
+				found, err = n.host.Findings(context.Background(), host.Search{
 					Ranges: c.network.Ranges, Blocks: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 					ConfDir: folder, Conflist: "10-podnet.conflist", Probe: &probe.Pod,
 				})
@@ -144,8 +144,8 @@ func TestSearchThatFailsDoesNotHideWhatOthersFind(t *testing.T) {
 	n.Script(t, "ip link add cni0 type bridge")
 	n.Do(t, func() error {
 		probe := model.Pod{Netns: filepath.Join(t.TempDir(), "gone"), Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.2")}}
-		found, err := n.kernel.Findings(context.Background(), kernel.Search{Probe: &probe})
-		if err == nil || len(found) != 1 || found[0].Type != kernel.FindingOtherNetwork {
+		found, err := n.host.Findings(context.Background(), host.Search{Probe: &probe})
+		if err == nil || len(found) != 1 || found[0].Type != host.FindingOtherNetwork {
 			t.Errorf("found %+v, %v", found, err)
 		}
 		return nil

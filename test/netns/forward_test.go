@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -26,9 +26,9 @@ func (n *node) forwardFindings(t *testing.T, probe *pod) []string {
 	t.Helper()
 	var sentences []string
 	n.Do(t, func() error {
-		found, err := n.kernel.Findings(context.Background(), kernel.Search{Probe: &probe.Pod})
+		found, err := n.host.Findings(context.Background(), host.Search{Probe: &probe.Pod})
 		for _, f := range found {
-			if f.Type == kernel.FindingForwardDrop {
+			if f.Type == host.FindingForwardDrop {
 				sentences = append(sentences, f.Message)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -191,7 +192,7 @@ func TestFlowToAUDPHostPortFollowsThePod(t *testing.T) {
 		if answered() {
 			t.Error("the flow finds the pod without Forget, so this test shows nothing")
 		}
-		n.Do(t, func() error { return n.kernel.Forget(t.Context(), p.Pod) })
+		n.Do(t, func() error { return netfilter.Conntrack{}.Forget(t.Context(), p.Pod) })
 		for range 2 {
 			if answered() {
 				return

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -15,7 +15,7 @@ import (
 // node's own blocks.
 func (n *node) findings(t *testing.T) []model.Finding {
 	t.Helper()
-	search := kernel.Search{Ranges: n.cluster.network.Ranges}
+	search := host.Search{Ranges: n.cluster.network.Ranges}
 	for _, b := range n.cluster.blocks {
 		if b.Node == n.Name {
 			search.Blocks = append(search.Blocks, b.CIDR)
@@ -24,7 +24,7 @@ func (n *node) findings(t *testing.T) []model.Finding {
 	var found []model.Finding
 	n.Do(t, func() error {
 		var err error
-		found, err = n.kernel.Findings(context.Background(), search)
+		found, err = n.host.Findings(context.Background(), search)
 		return err
 	})
 	return found
@@ -44,35 +44,35 @@ func TestOverlapFindings(t *testing.T) {
 	}{
 		{
 			name: "a network in a range", with: other + "ip addr add 10.244.77.1/24 dev other0",
-			want: []string{kernel.FindingRangeOverlap}, word: "10.244.77.0/24 on other0 (range 10.244.0.0/16)", cidrs: []string{"10.244.77.0/24"},
+			want: []string{host.FindingRangeOverlap}, word: "10.244.77.0/24 on other0 (range 10.244.0.0/16)", cidrs: []string{"10.244.77.0/24"},
 		},
 		{
 			name: "an IPv6 network in a range", with: other + "ip addr add fd44:0:0:77::1/64 dev other0 nodad",
-			want: []string{kernel.FindingRangeOverlap}, word: "fd44:0:0:77::/64 on other0 (range fd44::/48)", cidrs: []string{"fd44:0:0:77::/64"},
+			want: []string{host.FindingRangeOverlap}, word: "fd44:0:0:77::/64 on other0 (range fd44::/48)", cidrs: []string{"fd44:0:0:77::/64"},
 		},
 		{
 			name: "a network around a range", with: other + "ip route add 10.0.0.0/8 dev other0",
-			want: []string{kernel.FindingRangeOverlap}, word: "10.0.0.0/8 on other0 (range 10.244.0.0/16)", cidrs: []string{"10.0.0.0/8"},
+			want: []string{host.FindingRangeOverlap}, word: "10.0.0.0/8 on other0 (range 10.244.0.0/16)", cidrs: []string{"10.0.0.0/8"},
 		},
 		{
 			name: "an address without a network", with: "ip addr add 10.244.77.1/32 dev lo",
-			want: []string{kernel.FindingRangeOverlap}, word: "10.244.77.1/32 on lo", cidrs: []string{"10.244.77.1/32"},
+			want: []string{host.FindingRangeOverlap}, word: "10.244.77.1/32 on lo", cidrs: []string{"10.244.77.1/32"},
 		},
 		{
 			name: "a network in the node's own block", with: other + "ip route add 10.244.1.128/25 dev other0",
-			want: []string{kernel.FindingForeignRoute, kernel.FindingRangeOverlap}, word: "10.244.1.128/25 on other0", cidrs: []string{"10.244.1.128/25"},
+			want: []string{host.FindingForeignRoute, host.FindingRangeOverlap}, word: "10.244.1.128/25 on other0", cidrs: []string{"10.244.1.128/25"},
 		},
 		{
 			name: "the very route of the node's own block", with: other + "ip route add 10.244.1.0/24 dev other0",
-			want: []string{kernel.FindingForeignRoute, kernel.FindingRangeOverlap}, word: "10.244.1.0/24 on other0", cidrs: []string{"10.244.1.0/24"},
+			want: []string{host.FindingForeignRoute, host.FindingRangeOverlap}, word: "10.244.1.0/24 on other0", cidrs: []string{"10.244.1.0/24"},
 		},
 		{
 			name: "the very route of another node's block", with: other + "ip route add 10.244.2.0/24 dev other0",
-			want: []string{kernel.FindingRangeOverlap}, word: "10.244.2.0/24 on other0", cidrs: []string{"10.244.2.0/24"},
+			want: []string{host.FindingRangeOverlap}, word: "10.244.2.0/24 on other0", cidrs: []string{"10.244.2.0/24"},
 		},
 		{
 			name: "a route to a pod", with: "ip route add 10.244.1.2/32 via 192.168.77.200",
-			want: []string{kernel.FindingForeignRoute}, word: "10.244.1.2/32 on eth0",
+			want: []string{host.FindingForeignRoute}, word: "10.244.1.2/32 on eth0",
 		},
 		{name: "a network beside the ranges", with: other + "ip addr add 10.245.0.1/16 dev other0"},
 		{name: "a default route on a link", with: other + "ip route add default dev other0 metric 5\nip -6 route add default dev other0 metric 5"},

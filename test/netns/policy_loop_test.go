@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/internal/model"
@@ -49,7 +50,7 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 func (n *policyNode) enforce(t *testing.T, pods func() []model.Pod) {
 	t.Helper()
 	n.enforcer = policy.New(policy.Config{
-		Source: n, Kernel: n, Watcher: n, FullInterval: time.Hour,
+		Source: n, Kernel: n, Tables: n, Log: n, FullInterval: time.Hour,
 		Denied: func(d compiler.Denial) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -90,23 +91,23 @@ func (n *policyNode) Execute(ctx context.Context, ops []diff.Op) error {
 	return n.node.kernel.Execute(ctx, ops)
 }
 
-// WatchPolicy tells of the kernel's.
-func (n *policyNode) WatchPolicy(ctx context.Context, changed func()) error {
-	return n.node.kernel.WatchPolicy(ctx, changed)
+// Watch tells of the kernel's changes.
+func (n *policyNode) Watch(ctx context.Context, name string, changed func()) error {
+	return n.node.nft.Watch(ctx, name, changed)
 }
 
 // WatchDenied counts the packets that the kernel gives.
 func (n *policyNode) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
-	return n.node.kernel.WatchDenied(ctx, ready, func(p model.DeniedPacket) {
+	return netfilter.Log{NFT: n.node.nft}.WatchDenied(ctx, ready, func(p model.DeniedPacket) {
 		n.given.Add(1)
 		told(p)
 	})
 }
 
-// PolicyCounters reads them whichever thread asks.
-func (n *policyNode) PolicyCounters(ctx context.Context) (counters map[string]uint64, err error) {
+// Counters reads them whichever thread asks.
+func (n *policyNode) Counters(ctx context.Context, name string) (counters map[string]uint64, err error) {
 	err = n.Try(func() error {
-		counters, err = n.node.kernel.PolicyCounters(ctx)
+		counters, err = n.node.nft.Counters(ctx, name)
 		return err
 	})
 	return counters, err

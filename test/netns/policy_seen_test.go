@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -276,7 +277,7 @@ func TestSampleThatCannotBeHadIsToldOf(t *testing.T) {
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- c.nodes[0].Try(func() error {
-			return c.nodes[0].kernel.WatchDenied(ctx, func() { close(ready) }, func(model.DeniedPacket) {})
+			return netfilter.Log{NFT: c.nodes[0].nft}.WatchDenied(ctx, func() { close(ready) }, func(model.DeniedPacket) {})
 		})
 	}()
 	<-ready

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
@@ -262,7 +261,7 @@ func TestPacketsObeyRandomPolicies(t *testing.T) {
 func TestPolicyTablesChangeInPlace(t *testing.T) {
 	t.Parallel()
 	changed, fresh := topology.NewNamespace(t, "changed"), topology.NewNamespace(t, "fresh")
-	k, err := kernel.New(kernel.Config{StateDir: t.TempDir()})
+	_, k, _, err := rooms(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -48,10 +48,10 @@ func TestDamagedFileOfFormerSysctlsIsSetAside(t *testing.T) {
 			damaged := func() []model.Finding {
 				var found []model.Finding
 				n.Do(t, func() (err error) {
-					found, err = n.kernel.Findings(context.Background(), kernel.Search{Port: c.network.Port})
+					found, err = n.host.Findings(context.Background(), host.Search{})
 					return err
 				})
-				return slices.DeleteFunc(found, func(f model.Finding) bool { return f.Type != kernel.FindingDamagedState })
+				return slices.DeleteFunc(found, func(f model.Finding) bool { return f.Type != host.FindingDamagedState })
 			}
 			if found := damaged(); len(found) != 1 || !strings.Contains(found[0].Message, aside) {
 				t.Errorf("found %v", found)

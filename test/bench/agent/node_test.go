@@ -15,7 +15,10 @@ import (
 
 	"github.com/podnet/podnet/agent/apply"
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/netfilter"
+	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/node"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
@@ -98,8 +101,11 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	b.Helper()
 	log.SetLogger(logr.Discard())
 	a := &agent{underlay: underlay, Host: underlay.AddHost(b, name, topology.Families{IPv4: true})}
-	k, err := kernel.New(kernel.Config{StateDir: b.TempDir()})
+	tables, err := nft.Open()
 	must(b, "looking for nft", err)
+	dir := b.TempDir()
+	k, err := kernel.New(kernel.Config{StateDir: dir, NFT: tables})
+	must(b, "making the kernel", err)
 	a.kernel = &meter{Kernel: k}
 	a.prober, err = prober.New(prober.Config{
 		Changed: func() { a.applier.Trigger() },
@@ -112,9 +118,9 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	})
 	must(b, "making the prober", err)
 	a.applier = apply.New(apply.Config{
-		Source: source, Kernel: a.kernel, Links: k, Flows: k, Paths: a.prober, Watcher: a.kernel,
+		Source: source, Kernel: a.kernel, Links: k, Flows: netfilter.Conntrack{}, Paths: a.prober, Watcher: a.kernel,
 		Node: &node.Local{
-			Name: name, Kernel: k, Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
+			Name: name, Network: k, Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: dir}), Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
 			Uninstall: func(context.Context) error { return errors.ErrUnsupported },
 		},
 		Pods:    func(context.Context) ([]model.Pod, error) { return a.attached(), nil },
@@ -130,7 +136,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	})
 	a.enforced = &stopwatch{Kernel: k}
 	a.enforcer = policy.New(policy.Config{
-		Source: source, Kernel: a.enforced, Watcher: k, FullInterval: fullInterval,
+		Source: source, Kernel: a.enforced, Tables: tables, Log: netfilter.Log{NFT: tables}, FullInterval: fullInterval,
 		Pods: func() []model.Pod { return append(a.attached(), a.played...) },
 	})
 	return a

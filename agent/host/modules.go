@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -38,13 +37,13 @@ func trial(kind, hook, priority, rule string) model.Chain {
 
 // missingModules returns the modules that the kernel neither has nor loads, of those that
 // everything needs. That it has all is remembered; others may be loaded at any time.
-func (k *Kernel) missingModules(ctx context.Context) ([]string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.modules {
+func (h *Host) missingModules(ctx context.Context) ([]string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.modules {
 		return nil, nil
 	}
-	missing := k.missingOfNFT(ctx)
+	missing := h.missingOfNFT(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("see what the kernel has of nftables: %w", err)
 	}
@@ -53,18 +52,18 @@ func (k *Kernel) missingModules(ctx context.Context) ([]string, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("ask the kernel for its connections: %w", err)
 	}
-	k.modules = len(missing) == 0
+	h.modules = len(missing) == 0
 	return missing, nil
 }
 
 // missingOfNFT returns the modules of nftables that are missing.
-func (k *Kernel) missingOfNFT(ctx context.Context) []string {
-	if k.try(ctx, nil) != nil {
+func (h *Host) missingOfNFT(ctx context.Context) []string {
+	if h.try(ctx, nil) != nil {
 		return []string{"nf_tables"}
 	}
 	var missing []string
 	for _, t := range trials {
-		if k.try(ctx, []model.Chain{t.chain}) != nil {
+		if h.try(ctx, []model.Chain{t.chain}) != nil {
 			missing = append(missing, t.module)
 		}
 	}
@@ -72,16 +71,12 @@ func (k *Kernel) missingOfNFT(ctx context.Context) []string {
 }
 
 // try asks the kernel whether it takes a table with chains. Nothing is made.
-func (k *Kernel) try(ctx context.Context, chains []model.Chain) error {
-	tx := k.nft.NewTransaction()
-	table := model.Table{Family: "inet", Name: model.FirewallTable + "-trial", Chains: chains}
-	tx.Add(&knftables.Table{Family: knftables.Family(table.Family), Name: table.Name})
-	fillTable(tx, table)
-	return k.nft.Check(ctx, tx)
+func (h *Host) try(ctx context.Context, chains []model.Chain) error {
+	return h.cfg.NFT.Check(ctx, model.Table{Family: "inet", Name: model.FirewallTable + "-trial", Chains: chains})
 }
 
 // conntrackStats is the message that asks for how many connections there are
-// (linux/netfilter/nfnetlink_conntrack.h, IPCTNL_MSG_CT_GET_STATS).
+// (linux/netfilter/nfnetlink_conntrach.h, IPCTNL_MSG_CT_GET_STATS).
 const conntrackStats = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5
 
 // tryConntrack asks the kernel how many connections there are. Where nobody answers such

@@ -1,4 +1,4 @@
-package kernel
+package netfilter
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
 
+	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -31,30 +31,40 @@ const (
 // deniedBuffer is the receive buffer for denied packets in bytes: that of minutes.
 const deniedBuffer = 1 << 20
 
+// Checker asks the kernel whether it takes a table of nftables.
+type Checker interface {
+	Check(ctx context.Context, t model.Table) error
+}
+
+// Log receives the packets that rules give to the agent.
+type Log struct {
+	NFT Checker
+}
+
 // WatchDenied tells of the packets that the kernel gives to model.DeniedGroup, until ctx
 // ends or that fails; then it returns an error, as it does at once where the kernel
 // cannot give any. It calls ready when rules may give packets to the group: earlier they
 // could not be made where the kernel has not loaded what they need. While told does not
 // return, packets wait in a buffer, and are lost where it is full.
-func (k *Kernel) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
-	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+func (l Log) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
+	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open a socket for denied packets: %w", err)
 	}
-	stop := context.AfterFunc(ctx, socket.Close)
+	stop := context.AfterFunc(ctx, s.Close)
 	defer stop()
-	defer socket.Close()
-	if err := socket.SetReceiveBufferSize(deniedBuffer, true); err != nil {
+	defer s.Close()
+	if err := s.SetReceiveBufferSize(deniedBuffer, true); err != nil {
 		return fmt.Errorf("set the receive buffer for denied packets: %w", err)
 	}
-	if err := bindGroup(socket, model.DeniedGroup); err != nil {
+	if err := bindGroup(s, model.DeniedGroup); err != nil {
 		return err
 	}
-	if err := k.tryLog(ctx); err != nil {
+	if err := l.try(ctx); err != nil {
 		return err
 	}
 	ready()
-	err = receive(socket, func(m syscall.NetlinkMessage) error {
+	err = socket.Receive(s, func(m syscall.NetlinkMessage) error {
 		if m.Header.Type != nflogPacket {
 			return nil
 		}
@@ -71,13 +81,13 @@ func (k *Kernel) WatchDenied(ctx context.Context, ready func(), told func(model.
 }
 
 // bindGroup makes a socket the one that gets the packets of a group. A group has one.
-func bindGroup(socket *nl.NetlinkSocket, group uint16) error {
+func bindGroup(s *nl.NetlinkSocket, group uint16) error {
 	req := nl.NewNetlinkRequest(nflogConfig, unix.NLM_F_ACK)
 	req.AddData(&nl.Nfgenmsg{
 		NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0, ResId: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, group)),
 	})
 	req.AddData(nl.NewRtAttr(nflogConfigCmd, []byte{nflogBind}))
-	code, err := acknowledged(socket, req)
+	code, err := acknowledged(s, req)
 	switch {
 	case err != nil:
 	case errors.Is(code, unix.EBUSY), errors.Is(code, unix.EPERM):
@@ -94,12 +104,12 @@ func bindGroup(socket *nl.NetlinkSocket, group uint16) error {
 }
 
 // acknowledged sends a request and returns the kernel's answer.
-func acknowledged(socket *nl.NetlinkSocket, req *nl.NetlinkRequest) (syscall.Errno, error) {
-	if err := socket.Send(req); err != nil {
+func acknowledged(s *nl.NetlinkSocket, req *nl.NetlinkRequest) (syscall.Errno, error) {
+	if err := s.Send(req); err != nil {
 		return 0, err
 	}
 	for {
-		messages, _, err := socket.Receive()
+		messages, _, err := s.Receive()
 		if err != nil {
 			return 0, err
 		}
@@ -111,16 +121,14 @@ func acknowledged(socket *nl.NetlinkSocket, req *nl.NetlinkRequest) (syscall.Err
 	}
 }
 
-// tryLog asks the kernel whether it takes rules that give packets to a group, and no more
+// try asks the kernel whether it takes rules that give packets to a group, and no more
 // of them than a limit allows. Nothing is made.
-func (k *Kernel) tryLog(ctx context.Context) error {
-	tx := k.nft.NewTransaction()
-	table := model.Table{Family: "inet", Name: model.PolicyTable + "-trial"}
-	tx.Add(&knftables.Table{Family: knftables.Family(table.Family), Name: table.Name})
-	c := model.Chain{Name: "trial", Rules: []model.FirewallRule{{Text: fmt.Sprintf("limit rate 1/second log group %d", model.DeniedGroup)}}}
-	addChain(tx, table, c)
-	addRules(tx, table, c)
-	if err := k.nft.Check(ctx, tx); err != nil {
+func (l Log) try(ctx context.Context) error {
+	rule := model.FirewallRule{Text: fmt.Sprintf("limit rate 1/second log group %d", model.DeniedGroup)}
+	err := l.NFT.Check(ctx, model.Table{
+		Family: "inet", Name: model.PolicyTable + "-trial", Chains: []model.Chain{{Name: "trial", Rules: []model.FirewallRule{rule}}},
+	})
+	if err != nil {
 		return fmt.Errorf("the kernel takes no rules that log or limit packets (modules nft_log, nft_limit): %w", err)
 	}
 	return nil
@@ -128,10 +136,10 @@ func (k *Kernel) tryLog(ctx context.Context) error {
 
 // deniedIn reads a message on a packet.
 func deniedIn(message []byte) (model.DeniedPacket, error) {
-	if len(message) < nfgenmsg {
+	if len(message) < socket.NetfilterHeader {
 		return model.DeniedPacket{}, errors.New("the message is too short")
 	}
-	attrs, err := nftAttributes(message[nfgenmsg:])
+	attrs, err := socket.Attributes(message[socket.NetfilterHeader:])
 	if err != nil {
 		return model.DeniedPacket{}, err
 	}
@@ -140,7 +148,7 @@ func deniedIn(message []byte) (model.DeniedPacket, error) {
 		return model.DeniedPacket{}, errors.New("the message has no header of a packet")
 	}
 	p, err := parsePacket(attrs[nflogPayload])
-	p.Way = model.PacketWay(textOf(attrs[nflogPrefix]))
+	p.Way = model.PacketWay(socket.Text(attrs[nflogPrefix]))
 	p.ToNode = header[nflogHook] != unix.NF_INET_FORWARD
 	return p, err
 }

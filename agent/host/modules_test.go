@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/knftables"
+
+	"github.com/podnet/podnet/agent/nft"
 )
 
 // lacking is an nftables that refuses whatever holds one of some words.
@@ -24,17 +26,21 @@ func (l *lacking) Check(_ context.Context, tx *knftables.Transaction) error {
 	return nil
 }
 
+func lackingHost(words ...string) *Host {
+	return New(Config{NFT: nft.NewConn(&lacking{Fake: knftables.NewFake("", ""), words: words})})
+}
+
 func TestEveryMissingModuleIsNamed(t *testing.T) {
 	for module, words := range map[string][]string{
 		"nf_tables": {"add table"}, "nft_ct": {"ct state"}, "nft_fib_inet": {"fib "}, "nft_numgen": {"numgen"}, "nft_limit": {"limit rate"},
 		"nft_chain_nat nft_nat nft_masq": {"type nat"}, "nft_nat": {"snat to"}, "nft_masq": {"masquerade"}, "nft_fib_inet nft_masq": {"fib ", "masquerade"},
 	} {
-		k := &Kernel{nft: &lacking{Fake: knftables.NewFake("", ""), words: words}}
-		if missing := strings.Join(k.missingOfNFT(t.Context()), " "); missing != module {
+		h := lackingHost(words...)
+		if missing := strings.Join(h.missingOfNFT(t.Context()), " "); missing != module {
 			t.Errorf("missing %q, want %q", missing, module)
 		}
 	}
-	if missing := (&Kernel{nft: &lacking{Fake: knftables.NewFake("", "")}}).missingOfNFT(t.Context()); len(missing) > 0 {
+	if missing := lackingHost().missingOfNFT(t.Context()); len(missing) > 0 {
 		t.Errorf("missing %v of a kernel that takes everything", missing)
 	}
 }

@@ -1,4 +1,4 @@
-package kernel
+package nft
 
 import (
 	"context"
@@ -10,17 +10,17 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// putTable makes a table, or replaces all of it, in one transaction: no packet
+// Put makes a table, or replaces all of it, in one transaction: no packet
 // meets a part of it. nft before 1.0.7 has no "destroy", so the table is added
 // before it is deleted.
-func (k *Kernel) putTable(ctx context.Context, want model.Table) error {
-	tx := k.nft.NewTransaction()
+func (c *Conn) Put(ctx context.Context, want model.Table) error {
+	tx := c.nft.NewTransaction()
 	table := &knftables.Table{Family: knftables.Family(want.Family), Name: want.Name}
 	tx.Add(table)
 	tx.Delete(table)
 	tx.Add(table)
 	fillTable(tx, want)
-	return k.nft.Run(ctx, tx)
+	return c.nft.Run(ctx, tx)
 }
 
 // fillTable adds counters, sets and chains to a table, and then what may name any of them.
@@ -52,47 +52,47 @@ func addRules(tx *knftables.Transaction, table model.Table, c model.Chain) {
 	}
 }
 
-// changeTable changes parts of a table in one transaction. What is to be made may
+// Change changes parts of a table in one transaction. What is to be made may
 // be there already, as an older part that could not be deleted yet.
-func (k *Kernel) changeTable(ctx context.Context, c diff.TableChange) error {
-	tx := k.nft.NewTransaction()
-	table := model.Table{Family: c.Family, Name: c.Table}
-	for _, name := range c.Counters {
+func (c *Conn) Change(ctx context.Context, change diff.TableChange) error {
+	tx := c.nft.NewTransaction()
+	table := model.Table{Family: change.Family, Name: change.Table}
+	for _, name := range change.Counters {
 		tx.Add(counterOf(table, name))
 	}
-	for _, made := range c.Chains {
+	for _, made := range change.Chains {
 		addChain(tx, table, made)
 		tx.Flush(chainOf(table, made.Name))
 	}
-	for _, s := range c.Sets {
+	for _, s := range change.Sets {
 		addSet(tx, table, s)
 		tx.Flush(setObject(table, s))
 	}
-	for _, s := range c.Sets {
-		addElements(diff.Elements{Family: c.Family, Table: c.Table, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+	for _, s := range change.Sets {
+		addElements(diff.Elements{Family: change.Family, Table: change.Table, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
 	}
-	for _, op := range c.Changes {
+	for _, op := range change.Changes {
 		if e, ok := op.Object.(diff.Elements); ok && op.Verb == diff.Delete {
 			addElements(e, tx.Delete)
 		} else if ok {
 			addElements(e, tx.Add)
 		}
 	}
-	for _, made := range c.Chains {
+	for _, made := range change.Chains {
 		addRules(tx, table, made)
 	}
-	for _, name := range c.Old.Chains {
+	for _, name := range change.Old.Chains {
 		tx.Flush(chainOf(table, name))
 	}
-	for _, s := range c.Old.Sets {
+	for _, s := range change.Old.Sets {
 		tx.Flush(setObject(table, s))
 	}
-	return k.nft.Run(ctx, tx)
+	return c.nft.Run(ctx, tx)
 }
 
-// deleteParts deletes parts of a table that a change has emptied.
-func (k *Kernel) deleteParts(ctx context.Context, p diff.TableParts) error {
-	tx := k.nft.NewTransaction()
+// DeleteParts deletes parts of a table that a change has emptied.
+func (c *Conn) DeleteParts(ctx context.Context, p diff.TableParts) error {
+	tx := c.nft.NewTransaction()
 	table := model.Table{Family: p.Family, Name: p.Table}
 	for _, name := range p.Chains {
 		tx.Delete(chainOf(table, name))
@@ -103,7 +103,7 @@ func (k *Kernel) deleteParts(ctx context.Context, p diff.TableParts) error {
 	for _, name := range p.Counters {
 		tx.Delete(counterOf(table, name))
 	}
-	return k.nft.Run(ctx, tx)
+	return c.nft.Run(ctx, tx)
 }
 
 func counterOf(t model.Table, name string) *knftables.Counter {
@@ -171,27 +171,28 @@ func addElements(e diff.Elements, operation func(knftables.Object)) {
 	}
 }
 
-func (k *Kernel) deleteTable(ctx context.Context, gone model.Table) error {
-	tx := k.nft.NewTransaction()
+// Delete deletes a table, and is content where it is gone already.
+func (c *Conn) Delete(ctx context.Context, gone model.Table) error {
+	tx := c.nft.NewTransaction()
 	table := &knftables.Table{Family: knftables.Family(gone.Family), Name: gone.Name}
 	tx.Add(table)
 	tx.Delete(table)
-	return k.nft.Run(ctx, tx)
+	return c.nft.Run(ctx, tx)
 }
 
-// changeElements does several operations on elements in one transaction.
-func (k *Kernel) changeElements(ctx context.Context, ops []diff.Op) error {
-	err := k.nft.Run(ctx, k.elementsTransaction(ops, false))
+// ChangeElements does several operations on elements in one transaction.
+func (c *Conn) ChangeElements(ctx context.Context, ops []diff.Op) error {
+	err := c.nft.Run(ctx, c.elementsTransaction(ops, false))
 	if knftables.IsNotFound(err) {
 		// An element that shall go may be gone already. Adding each before its
 		// deletion, which does no harm where it is there, makes that no failure.
-		return k.nft.Run(ctx, k.elementsTransaction(ops, true))
+		return c.nft.Run(ctx, c.elementsTransaction(ops, true))
 	}
 	return err
 }
 
-func (k *Kernel) elementsTransaction(ops []diff.Op, addFirst bool) *knftables.Transaction {
-	tx := k.nft.NewTransaction()
+func (c *Conn) elementsTransaction(ops []diff.Op, addFirst bool) *knftables.Transaction {
+	tx := c.nft.NewTransaction()
 	for _, op := range ops {
 		e, ok := op.Object.(diff.Elements)
 		if !ok {

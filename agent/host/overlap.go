@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"cmp"
@@ -7,9 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
+	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -24,59 +22,27 @@ type foreign struct {
 
 // overlapFindings looks for networks on the node's links and for addresses of its
 // interfaces that overlap the network's ranges and are not podnet's.
-func (p *pass) overlapFindings(links []netlink.Link, ranges []netip.Prefix) ([]model.Finding, error) {
-	others := map[int]string{}
-	for _, l := range links {
-		if a := l.Attrs(); !isOwn(a.Alias) && a.Name != probeLink {
-			others[a.Index] = a.Name
-		}
-	}
-	own, err := p.observeRoutes(model.RouteTable)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := p.allAddresses()
-	if err != nil {
-		return nil, err
-	}
+func overlapFindings(v kernel.View, ranges []netip.Prefix) []model.Finding {
+	others := map[string]bool{}
 	var all []foreign
-	for _, a := range addrs {
-		addr := prefixOf(a.IPNet).Addr()
-		name, ok := others[a.LinkIndex]
-		// podnet's own address is on lo where there is no overlay.
-		if !ok || name == "lo" && inOwnBlock(own, addr) {
+	for _, l := range v.Links {
+		if l.Own || l.Name == probeLink {
 			continue
 		}
-		all = append(all, foreign{netip.PrefixFrom(addr, addr.BitLen()), name})
-	}
-	for _, family := range families {
-		routes, err := p.routes(family, mainTable)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range routes {
-			name, ok := others[onLink(r)]
-			if ok && r.Type == unix.RTN_UNICAST && r.Protocol != model.RouteProtocol {
-				all = append(all, foreign{prefixOf(r.Dst), name})
+		others[l.Name] = true
+		for _, a := range l.Addrs {
+			// podnet's own address is on lo where there is no overlay.
+			if l.Name != "lo" || !v.InOwnBlock(a.Addr()) {
+				all = append(all, foreign{netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), l.Name})
 			}
 		}
 	}
-	return overlapFinding(all, ranges), nil
-}
-
-// onLink returns the index of the interface on whose link a route's destination
-// is, 0 where it is behind a gateway.
-func onLink(r netlink.Route) int {
-	for _, hop := range r.MultiPath {
-		if hop.Gw == nil && hop.Via == nil {
-			return hop.LinkIndex
+	for _, r := range v.Routes {
+		if others[r.Link] && !r.Via.IsValid() {
+			all = append(all, foreign{r.Dst, r.Link})
 		}
 	}
-	// A gateway of the other family is in Via (RFC 5549).
-	if r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0 {
-		return r.LinkIndex
-	}
-	return 0
+	return overlapFinding(all, ranges)
 }
 
 // overlapFinding makes one finding of what overlaps the ranges.
@@ -117,7 +83,7 @@ func overlapFinding(all []foreign, ranges []netip.Prefix) []model.Finding {
 	return []model.Finding{found}
 }
 
-// counts says whether something can overlap a range. The manager tells of ranges
+// counts reports whether something can overlap a range. The manager tells of ranges
 // with addresses that are local to every link or host. Default routes say nothing
 // of what is behind them, nor do halves of one, which VPNs set to win over it.
 func (f foreign) counts() bool {

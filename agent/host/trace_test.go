@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/podnet/podnet/agent/socket"
 )
 
 // endless are traces of packets that are not the probes'.
@@ -19,7 +21,7 @@ type endless struct{}
 func (endless) Receive() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink, error) {
 	time.Sleep(traceWait / 2)
 	header := syscall.NlMsghdr{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE}
-	return []syscall.NetlinkMessage{{Header: header, Data: make([]byte, nfgenmsg)}}, &unix.SockaddrNetlink{Pid: nl.PidKernel}, nil
+	return []syscall.NetlinkMessage{{Header: header, Data: make([]byte, socket.NetfilterHeader)}}, &unix.SockaddrNetlink{Pid: nl.PidKernel}, nil
 }
 
 func TestTracesOfOthersEndTheSearchAfterAWhile(t *testing.T) {

@@ -1,4 +1,4 @@
-package kernel
+package nft
 
 import (
 	"encoding/json"
@@ -35,7 +35,7 @@ func TestElementsAsNFTListsThem(t *testing.T) {
 
 func TestTableAsNFTListsIt(t *testing.T) {
 	var listing struct {
-		Objects []nftObject `json:"nftables"`
+		Objects []object `json:"nftables"`
 	}
 	text := `{"nftables": [
 		{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
@@ -50,7 +50,7 @@ func TestTableAsNFTListsIt(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &listing); err != nil {
 		t.Fatal(err)
 	}
-	got, err := tableOf("inet", listing.Objects)
+	got, err := tableOf("inet", "podnet", listing.Objects)
 	if err != nil {
 		t.Fatal(err)
 	}

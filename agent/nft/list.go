@@ -1,4 +1,4 @@
-package kernel
+package nft
 
 import (
 	"bytes"
@@ -14,38 +14,64 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// tableFamilies are the families of podnet's tables.
-var tableFamilies = []string{"inet", "bridge", "arp"}
+// families are those of podnet's tables.
+var families = []string{"inet", "bridge", "arp"}
 
-// observeFirewall reads podnet's tables, those that exist.
-func observeFirewall(ctx context.Context) ([]model.Table, error) {
+// List reads the tables of a name, those that exist. Of rules it returns the fingerprints alone.
+func (*Conn) List(ctx context.Context, name string) ([]model.Table, error) {
 	var tables []model.Table
-	for _, family := range tableFamilies {
-		objects, err := listNFT(ctx, "table", family, model.FirewallTable)
+	for _, family := range families {
+		objects, err := list(ctx, "table", family, name)
 		if errors.Is(err, errNoTable) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		table, err := tableOf(family, objects)
+		table, err := tableOf(family, name, objects)
 		if err != nil {
-			return nil, fmt.Errorf("read nft table %s %s: %w", family, model.FirewallTable, err)
+			return nil, fmt.Errorf("read nft table %s %s: %w", family, name, err)
 		}
 		tables = append(tables, table)
 	}
 	return tables, nil
 }
 
-// nftObject is one object of a listing (libnftables-json(5)): one of its fields is set.
-type nftObject struct {
-	Chain *nftChain `json:"chain"`
-	Rule  *nftRule  `json:"rule"`
-	Set   *nftSet   `json:"set"`
-	Map   *nftSet   `json:"map"`
+// Noted returns the keys of the elements that rules have added to a set; none where there
+// is no such set.
+func (*Conn) Noted(ctx context.Context, family, table, set string) ([][]string, error) {
+	objects, err := list(ctx, "set", family, table, set)
+	if errors.Is(err, errNoTable) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var keys [][]string
+	for _, o := range objects {
+		if o.Set == nil {
+			continue
+		}
+		found, err := setOf(o.Set, false)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range found.Elements {
+			keys = append(keys, e.Key)
+		}
+	}
+	return keys, nil
 }
 
-type nftChain struct {
+// object is one object of a listing (libnftables-json(5)): one of its fields is set.
+type object struct {
+	Chain *listedChain `json:"chain"`
+	Rule  *listedRule  `json:"rule"`
+	Set   *listedSet   `json:"set"`
+	Map   *listedSet   `json:"map"`
+}
+
+type listedChain struct {
 	Family string `json:"family"`
 	Table  string `json:"table"`
 	Name   string `json:"name"`
@@ -55,29 +81,29 @@ type nftChain struct {
 	Policy string `json:"policy"`
 }
 
-type nftRule struct {
+type listedRule struct {
 	Chain   string `json:"chain"`
 	Comment string `json:"comment"`
 }
 
-type nftSet struct {
-	Name  string   `json:"name"`
-	Type  nftType  `json:"type"`
-	Map   nftType  `json:"map"`
-	Flags []string `json:"flags"`
+type listedSet struct {
+	Name  string     `json:"name"`
+	Type  listedType `json:"type"`
+	Map   listedType `json:"map"`
+	Flags []string   `json:"flags"`
 	// Timeout is in seconds.
 	Timeout int               `json:"timeout"`
 	Elem    []json.RawMessage `json:"elem"`
 }
 
-// nftType is a type, which the listing writes as a string or, concatenated, as a list.
-type nftType string
+// listedType is a type, which the listing writes as a string or, concatenated, as a list.
+type listedType string
 
 // UnmarshalJSON reads both forms.
-func (t *nftType) UnmarshalJSON(text []byte) error {
+func (t *listedType) UnmarshalJSON(text []byte) error {
 	var parts []string
 	if err := json.Unmarshal(text, &parts); err == nil {
-		*t = nftType(strings.Join(parts, " . "))
+		*t = listedType(strings.Join(parts, " . "))
 		return nil
 	}
 	return json.Unmarshal(text, (*string)(t))
@@ -85,9 +111,9 @@ func (t *nftType) UnmarshalJSON(text []byte) error {
 
 var errNoTable = errors.New("no such nft table")
 
-// listNFT runs nft to list objects. knftables lists the elements of one set at a
+// list runs nft to list objects. knftables lists the elements of one set at a
 // time and no tables of others; this is the whole of it in one run.
-func listNFT(ctx context.Context, what ...string) ([]nftObject, error) {
+func list(ctx context.Context, what ...string) ([]object, error) {
 	cmd := exec.CommandContext(ctx, "nft", append([]string{"--json", "list"}, what...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -99,7 +125,7 @@ func listNFT(ctx context.Context, what ...string) ([]nftObject, error) {
 		return nil, fmt.Errorf("nft list %s: %w: %s", strings.Join(what, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	var listing struct {
-		Objects []nftObject `json:"nftables"`
+		Objects []object `json:"nftables"`
 	}
 	if err := json.Unmarshal(out, &listing); err != nil {
 		return nil, fmt.Errorf("nft list %s: %w", strings.Join(what, " "), err)
@@ -108,8 +134,8 @@ func listNFT(ctx context.Context, what ...string) ([]nftObject, error) {
 }
 
 // tableOf makes a table of its listing.
-func tableOf(family string, objects []nftObject) (model.Table, error) {
-	table := model.Table{Family: family, Name: model.FirewallTable}
+func tableOf(family, name string, objects []object) (model.Table, error) {
+	table := model.Table{Family: family, Name: name}
 	chains := map[string]int{}
 	for _, o := range objects {
 		switch {
@@ -145,7 +171,7 @@ func tableOf(family string, objects []nftObject) (model.Table, error) {
 	return table, nil
 }
 
-func setOf(s *nftSet, isMap bool) (model.Set, error) {
+func setOf(s *listedSet, isMap bool) (model.Set, error) {
 	set := model.Set{Name: s.Name, Key: string(s.Type), Value: string(s.Map)}
 	for _, f := range s.Flags {
 		set.Interval = set.Interval || f == "interval"
@@ -178,8 +204,8 @@ func elementOf(raw json.RawMessage, isMap bool) (model.Element, error) {
 	return model.Element{Key: key, Value: value}, err
 }
 
-// nftExpression is a value that is more than a word or a number.
-type nftExpression struct {
+// expression is a value that is more than a word or a number.
+type expression struct {
 	// Elem wraps a value that has more to it, such as a counter.
 	Elem *struct {
 		Val json.RawMessage `json:"val"`
@@ -202,7 +228,7 @@ func parts(raw json.RawMessage) ([]string, error) {
 	if err := json.Unmarshal(raw, &number); err == nil {
 		return []string{number.String()}, nil
 	}
-	var e nftExpression
+	var e expression
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return nil, err
 	}

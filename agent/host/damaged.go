@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"errors"
@@ -13,10 +13,9 @@ import (
 const FindingDamagedState = "DamagedState"
 
 // damagedFindings looks for files in the agent's folder, and those below, that were set aside.
-func (k *Kernel) damagedFindings() ([]model.Finding, error) {
+func (h *Host) damagedFindings() ([]model.Finding, error) {
 	var damaged []string
-	folder := filepath.Dir(k.previousFile)
-	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(h.cfg.StateDir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, model.DamagedSuffix) {
 			damaged = append(damaged, path)
 		}

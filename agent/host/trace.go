@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"bytes"
@@ -16,14 +16,10 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
 
+	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
 )
-
-// traceTable is the name of the tables that are made while a packet is traced, and
-// removed at once.
-const traceTable = "podnet-trace"
 
 // traceWait is how long messages on a packet are waited for, each.
 const traceWait = 200 * time.Millisecond
@@ -76,55 +72,50 @@ func iptablesOf(family string) string {
 // trace sends a packet of the probes once more, and has the kernel tell which rules it
 // meets (nft(8), monitor trace). That costs all packets a little for as long as it takes.
 // It returns errArrived where the packet arrives.
-func (k *Kernel) trace(ctx context.Context, probe model.Pod, addr netip.Addr, send func() (bool, error)) (dropper, error) {
-	socket, err := subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE)
+func (h *Host) trace(ctx context.Context, probe model.Pod, addr netip.Addr, send func() (bool, error)) (dropper, error) {
+	s, err := socket.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTRACE)
 	if err != nil {
 		return dropper{}, fmt.Errorf("subscribe to traces of nftables: %w", err)
 	}
-	defer socket.Close()
+	defer s.Close()
 	timeout := unix.NsecToTimeval(traceWait.Nanoseconds())
-	if err := socket.SetReceiveTimeout(&timeout); err != nil {
+	if err := s.SetReceiveTimeout(&timeout); err != nil {
 		return dropper{}, err
 	}
-	k.mu.Lock()
-	k.traced = true
-	k.mu.Unlock()
-	err = k.putTrace(ctx, probe, addr)
+	h.mu.Lock()
+	h.traced = true
+	h.mu.Unlock()
+	err = h.putTrace(ctx, probe, addr)
 	var back bool
 	if err == nil {
 		back, err = send()
 	}
 	// Also where the caller has given up meanwhile.
-	if err := errors.Join(err, k.removeTrace(context.WithoutCancel(ctx))); err != nil {
+	if err := errors.Join(err, h.removeTrace(context.WithoutCancel(ctx))); err != nil {
 		return dropper{}, err
 	}
 	if back {
 		return dropper{}, errArrived
 	}
-	return readTrace(ctx, socket, addr)
+	return readTrace(ctx, s, addr)
 }
 
 // putTrace makes the tables whose rules have a packet of the probes traced. On a bridge
 // it passes tables of the bridge family first.
-func (k *Kernel) putTrace(ctx context.Context, probe model.Pod, addr netip.Addr) error {
+func (h *Host) putTrace(ctx context.Context, probe model.Pod, addr netip.Addr) error {
 	header := "ip"
 	if addr.Is6() {
 		header = "ip6"
 	}
 	rule := fmt.Sprintf(`%[1]s saddr %[2]s %[1]s daddr %[2]s udp dport %[3]d meta nftrace set 1`, header, addr, model.ForwardPort)
-	tables := map[string]string{"inet": "-310"}
+	chains := []model.Chain{{
+		Name: "trace", Type: "filter", Hook: "prerouting", Priority: "-310", Rules: []model.FirewallRule{{Text: rule}},
+	}}
+	tables := []model.Table{{Family: "inet", Name: model.TraceTable, Chains: chains}}
 	if probe.Attachment == model.Bridge {
-		tables["bridge"] = "-310"
+		tables = append(tables, model.Table{Family: "bridge", Name: model.TraceTable, Chains: chains})
 	}
-	tx := k.nft.NewTransaction()
-	for family, priority := range tables {
-		t := model.Table{Family: family, Name: traceTable, Chains: []model.Chain{{
-			Name: "trace", Type: "filter", Hook: "prerouting", Priority: priority, Rules: []model.FirewallRule{{Text: rule}},
-		}}}
-		tx.Add(&knftables.Table{Family: knftables.Family(family), Name: traceTable})
-		fillTable(tx, t)
-	}
-	if err := k.nft.Run(ctx, tx); err != nil {
+	if err := h.cfg.NFT.Add(ctx, tables...); err != nil {
 		return fmt.Errorf("have a packet traced: %w", err)
 	}
 	return nil
@@ -132,16 +123,16 @@ func (k *Kernel) putTrace(ctx context.Context, probe model.Pod, addr netip.Addr)
 
 // removeTrace removes the tables of a trace, where one was begun or, before the first,
 // an agent may have ended in one.
-func (k *Kernel) removeTrace(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.traced {
+func (h *Host) removeTrace(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.traced {
 		return nil
 	}
-	if err := k.removeTables(ctx, traceTable); err != nil {
+	if err := h.cfg.NFT.Remove(ctx, model.TraceTable); err != nil {
 		return err
 	}
-	k.traced = false
+	h.traced = false
 	return nil
 }
 
@@ -152,7 +143,7 @@ type traces interface {
 
 // readTrace reads what the kernel reported of a packet from an address to itself until it was
 // dropped, or says no more.
-func readTrace(ctx context.Context, socket traces, addr netip.Addr) (dropper, error) {
+func readTrace(ctx context.Context, from traces, addr netip.Addr) (dropper, error) {
 	ctx, cancel := context.WithTimeout(ctx, traceTime)
 	defer cancel()
 	// The first message of each base chain holds the packet's header. In others it is known
@@ -160,25 +151,25 @@ func readTrace(ctx context.Context, socket traces, addr netip.Addr) (dropper, er
 	ends := slices.Concat(addr.AsSlice(), addr.AsSlice())
 	ids := map[uint32]bool{}
 	for ctx.Err() == nil {
-		messages, from, err := socket.Receive()
+		messages, sender, err := from.Receive()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			return dropper{}, nil
 		}
 		if err != nil {
 			return dropper{}, fmt.Errorf("receive traces: %w", err)
 		}
-		if from.Pid != nl.PidKernel {
+		if sender.Pid != nl.PidKernel {
 			continue
 		}
 		for _, m := range messages {
-			if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE || len(m.Data) < nfgenmsg {
+			if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE || len(m.Data) < socket.NetfilterHeader {
 				continue
 			}
-			attrs, err := nftAttributes(m.Data[nfgenmsg:])
+			attrs, err := socket.Attributes(m.Data[socket.NetfilterHeader:])
 			if err != nil {
 				return dropper{}, err
 			}
-			id := bigEndian32(attrs[unix.NFTA_TRACE_ID])
+			id := socket.Uint32(attrs[unix.NFTA_TRACE_ID])
 			if header := attrs[unix.NFTA_TRACE_NETWORK_HEADER]; len(header) > 0 {
 				ids[id] = ids[id] || bytes.Contains(header, ends)
 			}
@@ -192,13 +183,13 @@ func readTrace(ctx context.Context, socket traces, addr netip.Addr) (dropper, er
 
 // isDrop reports whether a message says that the packet is dropped.
 func isDrop(attrs map[uint16][]byte) bool {
-	switch bigEndian32(attrs[unix.NFTA_TRACE_TYPE]) {
+	switch socket.Uint32(attrs[unix.NFTA_TRACE_TYPE]) {
 	case unix.NFT_TRACETYPE_POLICY:
-		return bigEndian32(attrs[unix.NFTA_TRACE_POLICY]) == netfilterDrop
+		return socket.Uint32(attrs[unix.NFTA_TRACE_POLICY]) == netfilterDrop
 	case unix.NFT_TRACETYPE_RULE:
-		verdict, err := nftAttributes(attrs[unix.NFTA_TRACE_VERDICT])
+		verdict, err := socket.Attributes(attrs[unix.NFTA_TRACE_VERDICT])
 		// The upper half may hold an error for the sender.
-		return err == nil && len(verdict[unix.NFTA_VERDICT_CODE]) == 4 && bigEndian32(verdict[unix.NFTA_VERDICT_CODE])&0xffff == netfilterDrop
+		return err == nil && len(verdict[unix.NFTA_VERDICT_CODE]) == 4 && socket.Uint32(verdict[unix.NFTA_VERDICT_CODE])&0xffff == netfilterDrop
 	}
 	return false
 }
@@ -212,7 +203,7 @@ var traceFamilies = map[byte]string{
 }
 
 func dropperOf(ctx context.Context, family byte, attrs map[uint16][]byte) (dropper, error) {
-	d := dropper{family: traceFamilies[family], table: textOf(attrs[unix.NFTA_TRACE_TABLE]), chain: textOf(attrs[unix.NFTA_TRACE_CHAIN])}
+	d := dropper{family: traceFamilies[family], table: socket.Text(attrs[unix.NFTA_TRACE_TABLE]), chain: socket.Text(attrs[unix.NFTA_TRACE_CHAIN])}
 	if handle := attrs[unix.NFTA_TRACE_RULE_HANDLE]; len(handle) == 8 {
 		var err error
 		if d.rule, err = ruleText(ctx, d, binary.BigEndian.Uint64(handle)); err != nil {
@@ -244,11 +235,4 @@ func ruleText(ctx context.Context, in dropper, handle uint64) (string, error) {
 		text = strings.ToValidUTF8(text[:maxRuleText], "") + " …"
 	}
 	return text, nil
-}
-
-func bigEndian32(value []byte) uint32 {
-	if len(value) < 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(value)
 }

@@ -1,7 +1,6 @@
-package kernel
+package host
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
@@ -18,16 +17,5 @@ func TestNeighbourTableTooSmall(t *testing.T) {
 		if c.found && !strings.Contains(found[0].Message, "net.ipv4.neigh.default.gc_thresh3") {
 			t.Errorf("the message does not name the sysctl: %s", found[0].Message)
 		}
-	}
-}
-
-func TestForwardingIsRestoredFirst(t *testing.T) {
-	keys := []string{
-		"net/ipv4/conf/eth0/rp_filter", "net/ipv6/conf/all/forwarding", "net/bridge/bridge-nf-call-iptables",
-		"net/ipv4/ip_forward", "net/ipv6/conf/eth0/accept_ra",
-	}
-	slices.SortFunc(keys, restoreOrder)
-	if keys[0] != "net/ipv4/ip_forward" || keys[1] != "net/ipv6/conf/all/forwarding" {
-		t.Errorf("order %v, want forwarding first", keys)
 	}
 }

@@ -1,4 +1,4 @@
-package kernel
+package netfilter
 
 import (
 	"context"
@@ -9,14 +9,18 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
 )
+
+// Conntrack is what the kernel remembers of connections.
+type Conntrack struct{}
 
 // Forget deletes the conntrack entries of flows to a pod's UDP host ports at the
 // node's addresses. An entry lives as long as packets come, and keeps the
 // translation that its first packet met: none, or one to a former pod. TCP needs
 // no such thing, as its connections end and are made anew.
-func (k *Kernel) Forget(_ context.Context, pod model.Pod) error {
+func (Conntrack) Forget(_ context.Context, pod model.Pod) error {
 	stale := staleFlows{ports: map[uint16]bool{}, addrs: map[netip.Addr]bool{}}
 	for _, port := range pod.HostPorts {
 		if port.Protocol == "udp" {
@@ -26,12 +30,9 @@ func (k *Kernel) Forget(_ context.Context, pod model.Pod) error {
 	if len(stale.ports) == 0 {
 		return nil
 	}
-	p, err := newPass()
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	addrs, err := p.allAddresses()
+	addrs, err := socket.Complete("addresses", func() ([]netlink.Addr, error) {
+		return netlink.AddrList(nil, unix.AF_UNSPEC) //nolint:forbidigo // socket.Complete retries, then fails
+	})
 	if err != nil {
 		return err
 	}

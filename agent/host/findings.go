@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"context"
@@ -12,8 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-
+	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -46,8 +45,6 @@ type Search struct {
 	ConfDir string
 	// Conflist is the name of podnet's own file in it.
 	Conflist string
-	// Port is the UDP port of podnet's VXLAN devices; 0 for those that exist.
-	Port uint16
 	// Probe is the attachment of the probes, from which packets are sent through the
 	// node to see whether it forwards them; nil for none.
 	Probe *model.Pod
@@ -56,13 +53,8 @@ type Search struct {
 // Findings returns what is, or may come, in the network's way. It changes nothing, but
 // that it has nftables trace a packet of its own which the node does not forward. Where
 // some of it cannot be looked for it returns the rest with the error, and nil where none can.
-func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error) {
-	p, err := newPass()
-	if err != nil {
-		return nil, err
-	}
-	defer p.close()
-	links, err := p.allLinks()
+func (h *Host) Findings(ctx context.Context, s Search) ([]model.Finding, error) {
+	v, err := h.cfg.Kernel.View()
 	if err != nil {
 		return nil, err
 	}
@@ -73,16 +65,16 @@ func (k *Kernel) Findings(ctx context.Context, s Search) ([]model.Finding, error
 			if s.Probe == nil {
 				return nil, nil
 			}
-			return k.forwardFindings(ctx, *s.Probe)
+			return h.forwardFindings(ctx, *s.Probe)
 		},
 		legacyFindings,
 		func() ([]model.Finding, error) { return configFindings(s.ConfDir, s.Conflist) },
-		func() ([]model.Finding, error) { return networkFindings(links), nil },
-		p.neighbourFindings,
-		func() ([]model.Finding, error) { return p.routeFindings(s.Blocks) },
-		func() ([]model.Finding, error) { return p.overlapFindings(links, s.Ranges) },
-		func() ([]model.Finding, error) { return portFindings(links, s.Port), nil },
-		k.damagedFindings,
+		func() ([]model.Finding, error) { return networkFindings(v.Links), nil },
+		func() ([]model.Finding, error) { return neighbourFindings(v.Own) },
+		func() ([]model.Finding, error) { return routeFindings(v.Routes, s.Blocks), nil },
+		func() ([]model.Finding, error) { return overlapFindings(v, s.Ranges), nil },
+		func() ([]model.Finding, error) { return portFindings(v.Links), nil },
+		h.damagedFindings,
 	} {
 		found, err := look()
 		if err != nil {
@@ -163,17 +155,16 @@ var otherNetworks = []struct{ pattern, network string }{
 }
 
 // networkFindings looks for interfaces of other pod networks.
-func networkFindings(links []netlink.Link) []model.Finding {
+func networkFindings(links []kernel.ViewedLink) []model.Finding {
 	names := map[string][]string{}
 	for _, l := range links {
-		if isOwn(l.Attrs().Alias) {
+		if l.Own {
 			continue
 		}
 		for _, o := range otherNetworks {
-			name := l.Attrs().Name
 			prefix, open := strings.CutSuffix(o.pattern, "*")
-			if name == o.pattern || open && strings.HasPrefix(name, prefix) {
-				names[o.network] = append(names[o.network], name)
+			if l.Name == o.pattern || open && strings.HasPrefix(l.Name, prefix) {
+				names[o.network] = append(names[o.network], l.Name)
 				break
 			}
 		}
@@ -204,11 +195,7 @@ func shorten(names []string) string {
 // neighbourFindings compares the number of nodes that packets are routed to
 // directly, each of which takes an entry, with the size of the neighbour tables.
 // Permanent entries do not count (net/core/neighbour.c, gc_entries).
-func (p *pass) neighbourFindings() ([]model.Finding, error) {
-	own, err := p.observeRoutes(tables...)
-	if err != nil {
-		return nil, err
-	}
+func neighbourFindings(own []model.Route) ([]model.Finding, error) {
 	hops := map[netip.Addr]bool{}
 	for _, r := range own {
 		if r.Via.IsValid() && r.Link != model.VXLANLink4 && r.Link != model.VXLANLink6 {
@@ -217,11 +204,11 @@ func (p *pass) neighbourFindings() ([]model.Finding, error) {
 	}
 	var needed [2]int
 	for hop := range hops {
-		needed[slices.Index(families[:], familyOf(hop.Is4()))]++
+		needed[model.FamilyIndex(hop)]++
 	}
 	var out []model.Finding
 	for i, key := range []string{"net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/default/gc_thresh3"} {
-		value, there, err := readSysctl(key)
+		value, there, err := kernel.ReadSysctl(key)
 		if err != nil {
 			return nil, err
 		}
@@ -246,11 +233,7 @@ func neighbourFinding(key string, needed, limit int) []model.Finding {
 }
 
 // routeFindings looks for routes of others inside the node's blocks.
-func (p *pass) routeFindings(blocks []netip.Prefix) ([]model.Finding, error) {
-	routes, err := p.underlayRoutes()
-	if err != nil {
-		return nil, err
-	}
+func routeFindings(routes []model.UnderlayRoute, blocks []netip.Prefix) []model.Finding {
 	var inside []string
 	for _, r := range routes {
 		if slices.ContainsFunc(blocks, func(b netip.Prefix) bool { return b.Bits() <= r.Dst.Bits() && b.Contains(r.Dst.Addr()) }) {
@@ -258,33 +241,29 @@ func (p *pass) routeFindings(blocks []netip.Prefix) ([]model.Finding, error) {
 		}
 	}
 	if len(inside) == 0 {
-		return nil, nil
+		return nil
 	}
 	return []model.Finding{finding(FindingForeignRoute,
 		"Routes that are not podnet's lead into this node's own pod addresses (%s) and are not followed as long as podnet's are there: delete them, or give the network another range.",
-		shorten(inside))}, nil
+		shorten(inside))}
 }
 
 // portFindings looks for VXLAN devices of others that take podnet's UDP port.
-func portFindings(links []netlink.Link, port uint16) []model.Finding {
+func portFindings(links []kernel.ViewedLink) []model.Finding {
 	ports := map[int]bool{}
-	if port != 0 {
-		ports[int(port)] = true
-	}
 	for _, l := range links {
-		if v, ok := l.(*netlink.Vxlan); ok && isOwn(v.Alias) {
-			ports[v.Port] = true
+		if l.Own && l.Kind == string(model.LinkVXLAN) {
+			ports[l.Port] = true
 		}
 	}
 	var out []model.Finding
 	for _, l := range links {
-		v, ok := l.(*netlink.Vxlan)
-		if !ok || isOwn(v.Alias) || v.Name == probeLink || !ports[v.Port] {
+		if l.Own || l.Kind != string(model.LinkVXLAN) || l.Name == probeLink || !ports[l.Port] {
 			continue
 		}
 		out = append(out, finding(FindingVXLANPort,
 			"The VXLAN device %s, which is not podnet's, uses UDP port %d too (VNI %d), and podnet drops packets to that port from "+
-				"addresses that are no nodes: delete it, or give the network another port (spec.overlay.port).", v.Name, v.Port, v.VxlanId))
+				"addresses that are no nodes: delete it, or give the network another port (spec.overlay.port).", l.Name, l.Port, l.VNI))
 	}
 	return out
 }

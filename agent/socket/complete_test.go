@@ -1,4 +1,4 @@
-package kernel
+package socket
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ func TestInterruptedDumpIsNeverTakenForComplete(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			calls := 0
-			all, err := complete("numbers", func() ([]int, error) {
+			all, err := Complete("numbers", func() ([]int, error) {
 				answer := c.answers[min(calls, len(c.answers)-1)]
 				calls++
 				return []int{calls}, answer

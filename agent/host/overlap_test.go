@@ -1,14 +1,11 @@
-package kernel
+package host
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/vishvananda/netlink"
 )
 
 func foreigns(texts ...string) []foreign {
@@ -66,24 +63,5 @@ func TestManyOverlapsAreOneFinding(t *testing.T) {
 	found := overlapFinding(all, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")})
 	if len(found) != 1 || len(found[0].CIDRs) != maxFindingCIDRs || !strings.Contains(found[0].Message, "and 245 more") {
 		t.Errorf("found %+v; want one with %d prefixes that counts the rest", found, maxFindingCIDRs)
-	}
-}
-
-func TestRoutesBehindGatewaysAreNotOnLink(t *testing.T) {
-	gateway := net.IPv4(192, 0, 2, 1)
-	viaSix := &netlink.Via{AddrFamily: 10, Addr: net.ParseIP("fe80::1")}
-	for name, c := range map[string]struct {
-		route netlink.Route
-		want  int
-	}{
-		"on a link":                            {netlink.Route{LinkIndex: 3}, 3},
-		"behind a gateway":                     {netlink.Route{LinkIndex: 3, Gw: gateway}, 0},
-		"behind a gateway of the other family": {netlink.Route{LinkIndex: 3, Via: viaSix}, 0},
-		"behind several":                       {netlink.Route{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 3, Gw: gateway}, {LinkIndex: 4, Via: viaSix}}}, 0},
-		"on one of two links":                  {netlink.Route{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 3, Gw: gateway}, {LinkIndex: 4}}}, 4},
-	} {
-		if got := onLink(c.route); got != c.want {
-			t.Errorf("a route %s is on link %d, want %d", name, got, c.want)
-		}
 	}
 }

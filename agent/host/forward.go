@@ -1,4 +1,4 @@
-package kernel
+package host
 
 import (
 	"bytes"
@@ -27,17 +27,17 @@ const (
 
 // forwardFindings sends packets through the node as those of pods go, and where none
 // comes out says what drops them, in whatever table.
-func (k *Kernel) forwardFindings(ctx context.Context, probe model.Pod) ([]model.Finding, error) {
-	if err := k.removeTrace(ctx); err != nil {
+func (h *Host) forwardFindings(ctx context.Context, probe model.Pod) ([]model.Finding, error) {
+	if err := h.removeTrace(ctx); err != nil {
 		return nil, err
 	}
 	var out []model.Finding
-	for _, family := range families {
-		i := slices.IndexFunc(probe.Addrs, func(a netip.Addr) bool { return familyOf(a.Is4()) == family })
+	for family := range 2 {
+		i := slices.IndexFunc(probe.Addrs, func(a netip.Addr) bool { return model.FamilyIndex(a) == family })
 		if i < 0 {
 			continue
 		}
-		found, err := k.forwards(ctx, probe, probe.Addrs[i])
+		found, err := h.forwards(ctx, probe, probe.Addrs[i])
 		if err != nil {
 			return nil, fmt.Errorf("send a packet of %s through the node: %w", probe.Addrs[i], err)
 		}
@@ -48,7 +48,7 @@ func (k *Kernel) forwardFindings(ctx context.Context, probe model.Pod) ([]model.
 }
 
 // forwards sends a packet from an address of the probes to itself by way of the node.
-func (k *Kernel) forwards(ctx context.Context, probe model.Pod, addr netip.Addr) ([]model.Finding, error) {
+func (h *Host) forwards(ctx context.Context, probe model.Pod, addr netip.Addr) ([]model.Finding, error) {
 	r, err := newRound(probe, addr)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (k *Kernel) forwards(ctx context.Context, probe model.Pod, addr netip.Addr)
 			return nil, err
 		}
 	}
-	by, err := k.trace(ctx, probe, addr, r.send)
+	by, err := h.trace(ctx, probe, addr, r.send)
 	if errors.Is(err, errArrived) || by.table == model.FirewallTable || by.table == model.PolicyTable {
 		// podnet's own tables are changed at this moment.
 		return nil, nil
@@ -94,7 +94,7 @@ func newRound(probe model.Pod, addr netip.Addr) (*round, error) {
 	r := &round{fd: -1, addr: addr, header: binary.BigEndian.AppendUint16(slices.Concat(to[:], probe.PodMAC[:]), protocol)}
 	target, err := ns.GetNS(probe.Netns)
 	if err != nil {
-		return nil, noNamespace(probe, err)
+		return nil, fmt.Errorf("open the namespace of the probes: %w", err)
 	}
 	defer target.Close()
 	err = target.Do(func(ns.NetNS) error {
@@ -121,19 +121,12 @@ func routerOf(probe model.Pod) (model.MAC, error) {
 	if probe.Attachment != model.Bridge {
 		return probe.HostMAC, nil
 	}
-	p, err := newPass()
+	bridge, err := net.InterfaceByName(model.BridgeLink)
 	if err != nil {
-		return model.MAC{}, err
+		return model.MAC{}, fmt.Errorf("find link %s: %w", model.BridgeLink, err)
 	}
-	defer p.close()
-	bridge, err := p.link(model.BridgeLink)
-	if err != nil {
-		return model.MAC{}, err
-	}
-	if bridge == nil {
-		return model.MAC{}, fmt.Errorf("link %s: %w", model.BridgeLink, unix.ENODEV)
-	}
-	mac, _ := macOf(bridge.Attrs().HardwareAddr)
+	var mac model.MAC
+	copy(mac[:], bridge.HardwareAddr)
 	return mac, nil
 }
 
