@@ -15,8 +15,10 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// foreignObjects are what others have on a node, beside podnet's.
+// foreignObjects are what others have on a node, beside podnet's. The link has no address of its own making, as such
+// an address is tentative for a while.
 const foreignObjects = `ip link add foreign0 type bridge
+ip link set foreign0 addrgenmode none
 ip link set foreign0 up
 ip addr add 172.31.0.1/24 dev foreign0
 ip neigh add 172.31.0.9 lladdr 02:00:00:00:00:09 dev foreign0 nud permanent

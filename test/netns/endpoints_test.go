@@ -122,13 +122,13 @@ func moveEndpoint(t *testing.T, o options) {
 	a, b := mover.addPod(t), other.addPod(t)
 	reaches(t, a, b)
 	reaches(t, b, a)
-	flows := map[string]*topology.Flow{}
+	flows := flows{}
 	for i, addr := range b.Addrs {
 		flows["to "+addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
 		flows["from "+addr.String()] = b.StartFlow(t, a.Addrs[i], port, time.Millisecond)
 		flows["node to "+addr.String()] = mover.StartFlow(t, addr, port, time.Millisecond)
 	}
-	step := func() { time.Sleep(100 * time.Millisecond) }
+	step := func() { t.Helper(); flows.await(t, 50) }
 	step()
 	first := other.heardEndpoints(mover.Name)
 	mover.nodeIPs = first
@@ -183,12 +183,7 @@ func moveEndpoint(t *testing.T, o options) {
 	other.former = nil
 	other.pass(t)
 	step()
-	for name, flow := range flows {
-		sent, back := flow.Stop()
-		if sent < 100 || sent != back {
-			t.Errorf("%s: of %d datagrams %d came back", name, sent, back)
-		}
-	}
+	flows.expectAll(t)
 	mover.sync(t)
 	other.sync(t)
 }

@@ -79,7 +79,7 @@ func TestPodOnBridgeSendsNothingButIPInAFrame(t *testing.T) {
 			payload := fmt.Sprintf("this is datagram %d", sent)
 			frames := target.NewFrames(t, "eth0", unix.ETH_P_ALL)
 			bad.SendFrame(t, "eth0", wrap(datagram(bad, target, is4, payload)))
-			if got := frames.Heard(func(f []byte) bool { return bytes.Contains(f, []byte(payload)) }); got != want {
+			if got := frames.Heard(want, func(f []byte) bool { return bytes.Contains(f, []byte(payload)) }); got != want {
 				t.Errorf("%s, IPv4 %t: arrives %t, want %t", what, is4, got, want)
 			}
 		}

@@ -209,7 +209,7 @@ func TestNodeAnswersPodsForTheGatewayAlone(t *testing.T) {
 				}
 			}
 			p.SendFrame(t, "eth0", question)
-			if got := frames.Heard(isAnswer); got != want {
+			if got := frames.Heard(want, isAnswer); got != want {
 				t.Errorf("%s (%s) is answered for: %t, want %t", what, target, got, want)
 			}
 		}

@@ -50,7 +50,7 @@ func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
 					packet := topology.Datagram(about[0].addr(is4), about[1].addr(is4), sinkPort, []byte(what))
 					frames := to.NewFrames(t, "eth0", packetProtocol(is4))
 					from.SendFrame(t, "eth0", from.frame(t, topology.PortUnreachable(from.addr(is4), to.addr(is4), packet)))
-					if got := frames.Heard(func(frame []byte) bool { return bytes.Contains(frame, []byte(what)) }); got != want {
+					if got := frames.Heard(want, func(frame []byte) bool { return bytes.Contains(frame, []byte(what)) }); got != want {
 						t.Errorf("%s: the error arrives: %t, want %t", what, got, want)
 					}
 				}

@@ -134,11 +134,11 @@ func TestFabricTurnsStrictUnderTraffic(t *testing.T) {
 	eachAttachment(t, func(t *testing.T, c *proving) {
 		a, b := c.pair(t)
 		c.expectPaths(t, model.PathRouted, 10*time.Second)
-		flows := map[string]*topology.Flow{}
+		flows, control := flows{}, topology.StartControl(t, time.Millisecond)
 		for _, addr := range b.Addrs {
-			flows[addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
+			flows["to "+addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
 		}
-		time.Sleep(300 * time.Millisecond)
+		flows.await(t, 100)
 		c.strict(t)
 		c.expectPaths(t, model.PathOverlay, 10*time.Second)
 		for _, choice := range c.agents[0].report().Plan.Paths {
@@ -146,29 +146,24 @@ func TestFabricTurnsStrictUnderTraffic(t *testing.T) {
 				t.Errorf("nothing says why the overlay is taken to %s: %q", choice.Block, choice.Message)
 			}
 		}
-		time.Sleep(300 * time.Millisecond)
+		flows.await(t, 100)
 		for name, flow := range flows {
-			gap := flow.LongestGap(t)
-			t.Logf("to %s: longest gap %s", name, gap)
-			if gap > time.Second {
-				t.Errorf("to %s: nothing came back for %s", name, gap)
+			from, to := flow.LongestGap(t)
+			gap, stalled := to.Sub(from), control.Stalled(from, to)
+			t.Logf("%s: longest gap %s, of which the machine stalled for %s", name, gap, stalled)
+			if gap-stalled > time.Second {
+				t.Errorf("%s: nothing came back for %s, of which the machine stalled for %s", name, gap, stalled)
 			}
-		}
-		for name, flow := range flows {
-			flow.Stop()
+			flow.Close()
 			delete(flows, name)
 		}
 		for _, addr := range b.Addrs {
-			flows[addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
+			flows["to "+addr.String()+" on the return to routed paths"] = a.StartFlow(t, addr, port, time.Millisecond)
 		}
 		c.open(t)
 		c.expectPaths(t, model.PathRouted, time.Minute)
-		time.Sleep(300 * time.Millisecond)
-		for name, flow := range flows {
-			if sent, back := flow.Stop(); sent != back || sent < 500 {
-				t.Errorf("to %s: of %d datagrams %d came back on the return to routed paths", name, sent, back)
-			}
-		}
+		flows.await(t, 100)
+		flows.expectAll(t)
 	})
 }
 

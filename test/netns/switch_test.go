@@ -17,28 +17,44 @@ func TestSwitchLosesNothing(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, options{nodes: 2, attachment: attachment, mode: model.ModeOverlay, families: dual})
 			a, b := c.nodes[0].addPod(t), c.nodes[1].addPod(t)
-			flows := map[string]*topology.Flow{}
+			flows := flows{}
 			for _, addr := range b.Addrs {
 				flows["pod to "+addr.String()] = a.StartFlow(t, addr, port, time.Millisecond)
 				flows["node to "+addr.String()] = c.nodes[0].StartFlow(t, addr, port, time.Millisecond)
 			}
 			for i := range 8 {
-				time.Sleep(100 * time.Millisecond)
+				flows.await(t, 70)
 				c.network.Mode = model.ModeRouted
 				if i%2 == 1 {
 					c.network.Mode = model.ModeOverlay
 				}
 				c.nodes[i/2%2].pass(t)
-				time.Sleep(50 * time.Millisecond)
+				flows.await(t, 30)
 				c.nodes[1-i/2%2].pass(t)
 			}
-			for name, flow := range flows {
-				sent, back := flow.Stop()
-				if sent < 500 || sent != back {
-					t.Errorf("%s: of %d datagrams %d came back", name, sent, back)
-				}
-			}
+			flows.expectAll(t)
 		})
+	}
+}
+
+// flows are steady flows by what they are.
+type flows map[string]*topology.Flow
+
+// await waits until each flow has gone on for so many datagrams.
+func (f flows) await(t *testing.T, datagrams int) {
+	t.Helper()
+	for _, flow := range f {
+		flow.Await(t, datagrams)
+	}
+}
+
+// expectAll ends the flows, of which nothing may be missing.
+func (f flows) expectAll(t *testing.T) {
+	t.Helper()
+	for name, flow := range f {
+		if sent, back := flow.Stop(); sent != back {
+			t.Errorf("%s: of %d datagrams %d came back", name, sent, back)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a reply is waited for. Packets here take microseconds.
-const patience = 2 * time.Second
+// patience is how long a reply is waited for. Packets here take microseconds, but on a busy
+// machine whoever is to answer may wait for its turn.
+const patience = 10 * time.Second
 
 // Serve answers TCP and UDP on a port of every address of the namespace: UDP
 // datagrams with themselves, and each TCP connection first with the client's
@@ -29,8 +31,10 @@ func (n *Namespace) Serve(t testing.TB, port uint16) {
 		if listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
 			return err
 		}
-		packets, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
-		return err
+		if packets, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)}); err != nil {
+			return err
+		}
+		return keepAll(packets)
 	})
 	t.Cleanup(func() { listener.Close(); packets.Close() })
 	go func() {
@@ -242,16 +246,17 @@ func (n *Namespace) Reaches(to netip.Addr, port uint16) error {
 
 // Flow is a steady flow of small datagrams that come back.
 type Flow struct {
-	conn net.Conn
-	stop chan struct{}
-	done chan struct{}
+	conn     net.Conn
+	interval time.Duration
+	stop     chan struct{}
+	done     chan struct{}
+	halt     sync.Once
+
+	mu   sync.Mutex
 	sent uint64
 	seen map[uint64]bool
-
-	mu sync.Mutex
-	// last is when a datagram came back last, and gap the longest time between two.
-	last time.Time
-	gap  time.Duration
+	// back is when datagrams came back.
+	back []time.Time
 }
 
 // StartFlow sends a numbered datagram every interval to a server of Serve.
@@ -261,19 +266,24 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Flow{conn: conn, stop: make(chan struct{}), done: make(chan struct{}), seen: map[uint64]bool{}}
+	if err := keepAll(conn.(*net.UDPConn)); err != nil {
+		t.Fatal(err)
+	}
+	f := &Flow{conn: conn, interval: interval, stop: make(chan struct{}), done: make(chan struct{}), seen: map[uint64]bool{}}
 	go func() {
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
-		for {
+		for number := uint64(1); ; number++ {
 			select {
 			case <-f.stop:
 				return
 			case <-ticker.C:
 			}
-			f.sent++
+			f.mu.Lock()
+			f.sent = number
+			f.mu.Unlock()
 			//nolint:errcheck // what is not sent does not come back
-			conn.Write(binary.BigEndian.AppendUint64(nil, f.sent))
+			conn.Write(binary.BigEndian.AppendUint64(nil, number))
 		}
 	}()
 	go func() {
@@ -281,44 +291,113 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 		buffer := make([]byte, 1500)
 		for {
 			size, err := conn.Read(buffer)
-			if err != nil && isTimeout(err) || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if err == nil && size == 8 {
-				f.seen[binary.BigEndian.Uint64(buffer)] = true
-				f.heard(time.Now())
+				f.heard(binary.BigEndian.Uint64(buffer), time.Now())
 			}
 		}
 	}()
 	return f
 }
 
-func (f *Flow) heard(now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.last.IsZero() {
-		f.gap = max(f.gap, now.Sub(f.last))
-	}
-	f.last = now
+// StartControl starts a flow that no network carries: what stalls it is the machine.
+func StartControl(t testing.TB, interval time.Duration) *Flow {
+	t.Helper()
+	n := NewNamespace(t, "control")
+	n.Serve(t, controlPort)
+	return n.StartFlow(t, netip.AddrFrom4([4]byte{127, 0, 0, 1}), controlPort, interval)
 }
 
-// LongestGap returns the longest time in which no datagram came back.
-func (f *Flow) LongestGap(t testing.TB) time.Duration {
+const controlPort = 9
+
+// keepAll lets a socket hold what comes in while its reader waits for a processor.
+func keepAll(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+	return errors.Join(err, failed)
+}
+
+func (f *Flow) heard(number uint64, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen[number] = true
+	f.back = append(f.back, now)
+}
+
+// Await waits until so many more datagrams have come back.
+func (f *Flow) Await(t testing.TB, more int) {
+	t.Helper()
+	_, before := f.counts()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, now := f.counts(); now >= before+uint64(more) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d datagrams did not come back within %s", more, patience)
+		}
+	}
+}
+
+func (f *Flow) counts() (sent, back uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sent, uint64(len(f.seen))
+}
+
+// LongestGap returns between which times no datagram came back, for longest.
+func (f *Flow) LongestGap(t testing.TB) (from, to time.Time) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.last.IsZero() {
+	if len(f.back) == 0 {
 		t.Fatal("no datagram came back")
 	}
-	return max(f.gap, time.Since(f.last))
+	for i, at := range append(slices.Clone(f.back[1:]), time.Now()) {
+		if at.Sub(f.back[i]) > to.Sub(from) {
+			from, to = f.back[i], at
+		}
+	}
+	return from, to
 }
 
-// Stop ends the flow, and returns how many datagrams were sent and how many came back.
-func (f *Flow) Stop() (sent, back uint64) {
-	f.stop <- struct{}{}
-	//nolint:errcheck // the reader ends by the deadline or sees the socket closed
-	f.conn.SetReadDeadline(time.Now().Add(patience / 4))
-	<-f.done
+// Stalled returns for how long, between two times, a datagram was late.
+func (f *Flow) Stalled(from, to time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var sum time.Duration
+	last := from
+	for _, at := range append(slices.Clone(f.back), to) {
+		if at.Before(from) || at.After(to) {
+			continue
+		}
+		sum += max(0, at.Sub(last)-2*f.interval)
+		last = at
+	}
+	return sum
+}
+
+// Close ends the flow.
+func (f *Flow) Close() {
+	f.halt.Do(func() { close(f.stop) })
 	f.conn.Close()
-	return f.sent, uint64(len(f.seen))
+	<-f.done
+}
+
+// Stop ends the flow when all has come back, or what is missing will not, and returns how
+// many datagrams were sent and how many came back.
+func (f *Flow) Stop() (sent, back uint64) {
+	f.halt.Do(func() { close(f.stop) })
+	for deadline := time.Now().Add(patience / 4); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if sent, back = f.counts(); sent == back {
+			break
+		}
+	}
+	f.Close()
+	return f.counts()
 }
