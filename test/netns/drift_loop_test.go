@@ -54,7 +54,8 @@ func newLoop(t *testing.T, n *node) *loop {
 // are attached already.
 func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	t.Helper()
-	l := &loop{node: n, links: pods, events: make(chan string, 10)}
+	// Most tests read no event, and none is to wait for one that does.
+	l := &loop{node: n, links: pods, events: make(chan string, 1000)}
 	var paths *prober.Prober
 	if proves {
 		var err error
