@@ -115,6 +115,5 @@ func median[T any](things []T, value func(T) float64) float64 {
 	for _, thing := range things {
 		values = append(values, value(thing))
 	}
-	slices.Sort(values)
-	return values[len(values)/2]
+	return middle(values)
 }

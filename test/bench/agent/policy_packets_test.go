@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -20,20 +19,6 @@ import (
 // With none the pods are not isolated; with one they are.
 var policyCounts = []int{0, 1, 100, 10_000}
 
-const (
-	// rounds is how often each is measured, one after the other and then all again:
-	// what the machine does besides changes meanwhile.
-	rounds = 31
-	// measured is how long.
-	measured = 100 * time.Millisecond
-)
-
-// talk is who talks with whom by which connection, and how it went in each round.
-type talk struct {
-	*connection
-	roundTrips, streams []float64
-}
-
 // BenchmarkPolicyPackets measures what policies cost packets: between two pods of one
 // node, and between pods of two nodes. Each number of policies has nodes of its own.
 func BenchmarkPolicyPackets(b *testing.B) {
@@ -42,15 +27,14 @@ func BenchmarkPolicyPackets(b *testing.B) {
 	talks := map[string][]*talk{}
 	counts := apiserver.Smallest(policyCounts)
 	for _, count := range counts {
-		same, other := policedPods(b, count)
+		same, other := policedPods(b, model.ModeRouted, count)
 		talks[ways[0]] = append(talks[ways[0]], &talk{connection: same})
 		talks[ways[1]] = append(talks[ways[1]], &talk{connection: other})
 	}
 	for range apiserver.Few(rounds) {
 		for _, way := range ways {
 			for _, t := range talks[way] {
-				t.roundTrips = append(t.roundTrips, float64(t.roundTrip(b, measured).Nanoseconds())/1000)
-				t.streams = append(t.streams, t.stream(b, measured)/1e9)
+				t.round(b)
 			}
 		}
 	}
@@ -68,22 +52,13 @@ func BenchmarkPolicyPackets(b *testing.B) {
 	}
 }
 
-// ratios compares what was measured in the same round.
-func ratios(of, to []float64) []float64 {
-	var out []float64
-	for i := range of {
-		out = append(out, of[i]/to[i])
-	}
-	return out
-}
-
-// policedPods makes two nodes with pods that so many policies select, and connects one
-// of them to a pod of its own node and to one of the other node.
-func policedPods(b *testing.B, policies int) (same, other *connection) {
+// policedPods makes two nodes with pods that so many policies select, and paths of a mode
+// between them. It connects one of the pods to a pod of its own node and to one of the other node.
+func policedPods(b *testing.B, mode model.Mode, policies int) (same, other *connection) {
 	b.Helper()
 	c := newCluster(1)
 	c.blocks[1].CIDR = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 1, 0}), 24)
-	c.modes = []model.RouteMode{{Name: "routed", Mode: model.ModeRouted, Forced: true, Between: []model.Selector{{}, {}}}}
+	c.modes = []model.RouteMode{{Name: "forced", Mode: mode, Forced: true, Between: []model.Selector{{}, {}}}}
 	underlay := topology.NewUnderlay(b, 1500)
 	var nodes []*agent
 	for i := range c.blocks {
@@ -166,9 +141,4 @@ func policyObjects(policies int) model.PolicyObjects {
 		})
 	}
 	return o
-}
-
-// middle is the median of values.
-func middle(values []float64) float64 {
-	return median(slices.Clone(values), func(x float64) float64 { return x })
 }

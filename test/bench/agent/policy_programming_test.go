@@ -142,7 +142,7 @@ func (p *programming) begin(b *testing.B) {
 	for range 2 * repetitions {
 		passes = append(passes, p.policyPass(b))
 	}
-	p.idle = percentile(passes, 50)
+	p.idle = quantile(passes, 0.5)
 }
 
 // policyPass makes a pass over policy, and returns how long it took.
@@ -229,14 +229,8 @@ func (p *programming) report(b *testing.B) {
 			enforced, passed = append(enforced, l.enforced), append(passed, l.passed)
 		}
 		for _, percent := range []int{50, 99} {
-			b.ReportMetric(milliseconds(percentile(enforced, percent)), fmt.Sprintf("ms/%s:p%d", what, percent))
-			b.ReportMetric(milliseconds(percentile(passed, percent)), fmt.Sprintf("ms/%s:first-packet:p%d", what, percent))
+			b.ReportMetric(milliseconds(quantile(enforced, float64(percent)/100)), fmt.Sprintf("ms/%s:p%d", what, percent))
+			b.ReportMetric(milliseconds(quantile(passed, float64(percent)/100)), fmt.Sprintf("ms/%s:first-packet:p%d", what, percent))
 		}
 	}
-}
-
-// percentile returns what so many of a hundred durations are shorter than.
-func percentile(of []time.Duration, percent int) time.Duration {
-	sorted := slices.Sorted(slices.Values(of))
-	return sorted[len(sorted)*percent/100]
 }
