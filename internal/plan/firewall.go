@@ -16,28 +16,33 @@ const (
 	tableARP    = "arp"
 )
 
-// pods matches packets from links that face pods, and podVeths those from veths alone:
-// notBridge leaves out the bridge, since what comes through it was checked at its ports.
+// pods matches packets from links that face pods, bridge those from the bridge, and podVeths
+// those from veths alone.
 const (
-	pods      = `iifname "` + model.PodLinkPrefix + `*"`
-	notBridge = `iifname != "` + model.BridgeLink + `"`
-	podVeths  = pods + " " + notBridge
-	toPods    = `oifname "` + model.PodLinkPrefix + `*"`
+	pods     = `iifname "` + model.PodLinkPrefix + `*"`
+	bridge   = `iifname "` + model.BridgeLink + `"`
+	podVeths = pods + ` iifname != "` + model.BridgeLink + `"`
+	toPods   = `oifname "` + model.PodLinkPrefix + `*"`
 )
 
 // afterServices is the priority of the chains of hostPorts: what kube-proxy has translated they
 // do not see.
 const afterServices = "dstnat+10"
 
-// chainRawPods and chainPodErrors are the chains of rawPods and podErrors.
+// Chains that only rules lead to: of what pods send, and of what packets go to other nodes.
 const (
 	chainRawPods   = "raw-pods"
+	chainPods      = "pods" // and the family's digit
 	chainPodErrors = "pod-errors"
+	chainTalking   = "talking"
 )
 
 // errorsOfPods leads what pods say of connections to podErrors. A node learns from an error too,
 // such as how large a packet to another node may be.
-const errorsOfPods = "ct state invalid,related meta l4proto { icmp, ipv6-icmp } " + pods + " jump " + chainPodErrors
+var errorsOfPods = []string{
+	"meta l4proto icmp ct state invalid,related " + pods + " jump " + chainPodErrors,
+	"meta l4proto ipv6-icmp ct state invalid,related " + pods + " jump " + chainPodErrors,
+}
 
 // kubeProxyMark is the bit with which kube-proxy marks packets that it will
 // masquerade (its default, --iptables-masquerade-bit).
@@ -46,18 +51,26 @@ const kubeProxyMark = 0x4000
 // firewall returns podnet's tables without the elements of pods. Rules are the
 // same however many pods and nodes there are; these are elements of sets, so
 // that a packet costs the same.
+//
+// Every packet meets the hooks of raw, forward, input and output, so that what decides most
+// packets stands first there: a pod's source is looked up once, and TCP, which nothing
+// further is about, leaves; a cheap look at the protocol, a flag or a number stands before
+// one into a set of prefixes.
 func (v *view) firewall() []model.Table {
 	inet := model.Table{Family: tableInet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []model.Chain{
 		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
 		chain("raw-output", "filter", "output", "raw", []string{v.vxlanPacket() + " jump " + chainVXLANOut}),
-		chain("filter-input", "filter", "input", "mangle", []string{v.overlayPort() + " jump " + chainVXLANLocal, errorsOfPods}),
+		chain("filter-input", "filter", "input", "mangle", append([]string{v.overlayPort() + " jump " + chainVXLANLocal}, errorsOfPods...)),
 		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
 		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
 		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts(false)),
 		chain("nat-output", "nat", "output", afterServices, v.hostPorts(true)),
 		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
 		part(chainRawPods, v.rawPods()),
+		part(chainPods+families[0].digit, v.podsSend4()),
+		part(chainPods+families[1].digit, v.podsSend6()),
 		part(chainPodErrors, v.podErrors()),
+		part(chainTalking, v.talking()),
 		part(chainVXLANIn, v.vxlanIn()),
 		part(chainVXLANLocal, v.vxlanLocal()),
 		part(chainVXLANOut, v.vxlanOut()),
@@ -127,7 +140,10 @@ func (v *view) inetSets() []model.Set {
 // rawPrerouting drops what others send in somebody else's name, and keeps conntrack
 // from following VXLAN packets. What pods send is judged by rawPods.
 func (v *view) rawPrerouting() []string {
-	rules := []string{pods + " goto " + chainRawPods}
+	rules := []string{
+		pods + " goto " + chainRawPods,
+		v.vxlanPacket() + " jump " + chainVXLANIn,
+	}
 	for i, f := range families {
 		if v.active[i] {
 			// What this node's pods, and the node in its pod range, send never comes in
@@ -135,48 +151,81 @@ func (v *view) rawPrerouting() []string {
 			rules = append(rules, fmt.Sprintf(`%s saddr @%s%s iifname != "lo" drop`, f.header, setBlocks, f.digit))
 		}
 	}
-	rules = append(rules, v.vxlanPacket()+" jump "+chainVXLANIn)
 	return append(rules, v.probesFromOthers()...)
 }
 
-// rawPods drops what pods send in somebody else's name.
+// rawPods drops what pods send in somebody else's name. Sources of what comes through the
+// bridge were checked at its ports.
 func (v *view) rawPods() []string {
+	if v.bridge {
+		return []string{
+			bridge + " meta nfproto ipv4 goto " + chainPods + families[0].digit,
+			bridge + " meta nfproto ipv6 goto " + chainPods + families[1].digit,
+			"drop",
+		}
+	}
+	return []string{
+		"iifname . ip saddr @" + setPodSources + "4 goto " + chainPods + families[0].digit,
+		"iifname . ip6 saddr @" + setPodSources + "6 goto " + chainPods + families[1].digit,
+		// Neighbour discovery alone uses the unspecified source (RFC 4861, section 4.3).
+		"ip6 saddr :: meta l4proto ipv6-icmp goto " + chainPods + families[1].digit,
+		"drop",
+	}
+}
+
+// podsSend4 drops of IPv4 what pods must not send with their own addresses either.
+func (v *view) podsSend4() []string {
+	f := families[0]
 	rules := []string{
 		// route_localnet, which a hostPort on 127.0.0.1 needs, opens the node's
 		// loopback to everything that comes in on the same link.
 		"ip daddr 127.0.0.0/8 drop",
 		// Nobody has the gateway's address, and nothing is sent to it.
 		"ip daddr " + ipam.LinkGateway(true).String() + " drop",
-		// A node is no host that pods could tell where its routers are, and no router that
-		// they have to look for: whoever does is noted among the neighbours.
-		"icmp type redirect drop",
-		"icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
-		notBridge + " iifname . ip saddr != @podsources4 drop",
-		// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
-		// node notes whoever solicits it among the neighbours, of which it can hold only so
-		// many: a pod has one link-local address.
-		notBridge + " ip6 saddr { ::, fe80::/10 } meta l4proto != ipv6-icmp drop",
-		notBridge + " ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop",
-		// The gateway's address is the node's on this link, and for neighbour discovery alone.
-		notBridge + " ip6 daddr fe80::/10 icmpv6 type != { nd-neighbor-solicit, nd-neighbor-advert } drop",
-		notBridge + " ip6 daddr fe80::/10 meta l4proto != ipv6-icmp drop",
 	}
-	return append(rules, v.probesFromPods()...)
+	return append(append(rules, v.probesToPods(f)...), append([]string{
+		leavesTCP,
+		// A node is no host that pods could tell where its routers are.
+		"icmp type redirect drop",
+	}, v.probesFromPods(f)...)...)
 }
+
+// podsSend6 does the same for IPv6.
+func (v *view) podsSend6() []string {
+	f := families[1]
+	var rules []string
+	if !v.bridge {
+		rules = []string{
+			// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
+			// node notes whoever solicits it among the neighbours, of which it can hold only so
+			// many: a pod has one link-local address.
+			"ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop",
+			// The gateway's address is the node's on this link, and for neighbour discovery alone.
+			"ip6 daddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+			"ip6 daddr fe80::/10 drop",
+		}
+	}
+	return append(append(rules, v.probesToPods(f)...), append([]string{
+		leavesTCP,
+		// A node is no router that pods have to look for, and no host that they could tell where
+		// its routers are: whoever does is noted among the neighbours.
+		"icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop",
+	}, v.probesFromPods(f)...)...)
+}
+
+// leavesTCP ends what rules that follow, which are not about TCP, would cost it.
+const leavesTCP = "meta l4proto tcp accept"
 
 // filterForward keeps forged packets off the overlay, and fits TCP's segments to the
 // path: each end's SYN to the way that it goes out.
 func (v *view) filterForward() []string {
-	rules := []string{
-		v.overlayPort() + " jump " + chainVXLANForward,
-		errorsOfPods,
-	}
+	rules := append([]string{v.overlayPort() + " jump " + chainVXLANForward}, errorsOfPods...)
 	for i, f := range families {
 		if v.active[i] {
-			rules = append(rules, v.toRemote(f)+" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
+			rules = append(rules, "tcp flags & (syn | rst) == syn "+v.toRemote(f)+" tcp option maxseg size set rt mtu")
 		}
 	}
-	return append(rules, v.talking()...)
+	return append(rules, sometimesTalking)
 }
 
 // podErrors drops ICMP errors of pods about anything but their own connections: routers and
@@ -203,12 +252,12 @@ func (v *view) podErrors() []string {
 // sender, has no other. IPv6 has no parameter for it, and IPv4's holds only where
 // all links have it.
 func (v *view) filterOutput() []string {
-	rules := []string{
+	return []string{
 		v.overlayPort() + " ct status dnat jump " + chainVXLANForward,
-		toPods + " icmp type redirect drop",
-		toPods + " icmpv6 type nd-redirect drop",
+		"icmp type redirect " + toPods + " drop",
+		"icmpv6 type nd-redirect " + toPods + " drop",
+		sometimesTalking,
 	}
-	return append(rules, v.talking()...)
 }
 
 // toRemote matches packets to blocks of other nodes.

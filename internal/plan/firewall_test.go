@@ -84,10 +84,20 @@ func TestVXLANIsSentByNobodyButNodes(t *testing.T) {
 func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
 	s := Build(cluster()).State
 	first, _, _ := strings.Cut(rules(t, s, "inet", "raw-prerouting"), "\n")
-	next, _, _ := strings.Cut(rules(t, s, "inet", "raw-pods"), "\n")
+	next, _, _ := strings.Cut(rules(t, s, "inet", "pods4"), "\n")
 	if first != `iifname "podn*" goto raw-pods` || next != "ip daddr 127.0.0.0/8 drop" {
 		t.Errorf("the first rules are %q and %q", first, next)
 	}
+}
+
+// Whatever is not a pod's own is dropped at the end, and nothing but a known source, or that of
+// neighbour discovery, leads past it.
+func TestPodsSendWithSourcesThatTheyHave(t *testing.T) {
+	expectChain(t, Build(cluster()).State, "raw-pods",
+		"iifname . ip saddr @podsources4 goto pods4", "iifname . ip6 saddr @podsources6 goto pods6", "ip6 saddr :: meta l4proto ipv6-icmp goto pods6", "drop")
+	c := cluster()
+	c.Network.Attachment = model.Bridge
+	expectChain(t, Build(c).State, "raw-pods", `iifname "podnet0" meta nfproto ipv4 goto pods4`, `iifname "podnet0" meta nfproto ipv6 goto pods6`, "drop")
 }
 
 func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
@@ -95,7 +105,9 @@ func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {
 	c.Pods = []model.Pod{pod("x", 2)}
 	s := Build(c).State
 	for _, chain := range []string{"filter-input", "filter-forward"} {
-		expectRule(t, s, chain, `ct state invalid,related meta l4proto { icmp, ipv6-icmp } iifname "podn*" jump pod-errors`)
+		for _, protocol := range []string{"icmp", "ipv6-icmp"} {
+			expectRule(t, s, chain, "meta l4proto "+protocol+` ct state invalid,related iifname "podn*" jump pod-errors`)
+		}
 	}
 	expectChain(t, s, "pod-errors",
 		"ip saddr . ct original ip saddr @self4 return", "ip saddr . ct reply ip saddr @self4 return",
@@ -244,7 +256,8 @@ func TestOneFamilyHasNoRulesOfTheOther(t *testing.T) {
 		t.Errorf("nat-postrouting:\n%s", text)
 	}
 	// A pod without IPv6 addresses has none to send from.
-	expectRule(t, s, "raw-pods", `iifname != "podnet0" ip6 saddr != :: iifname . ip6 saddr != @podsources6 drop`)
+	expectRule(t, s, "raw-pods", "iifname . ip6 saddr @podsources6 goto pods6")
+	expectElements(t, s, "inet", "podsources6")
 }
 
 // Pods and nodes come and go as elements; a new rule would replace the whole table.

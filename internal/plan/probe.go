@@ -51,7 +51,7 @@ func (v *view) probeAddresses() (own, others [2][]netip.Addr) {
 	return own, others
 }
 
-// probesFromOthers and probesFromPods keep everybody but other nodes' probes from the
+// probesFromOthers and probesToPods keep everybody but other nodes' probes from the
 // namespace that answers them: whoever could fill its sockets could make one path look
 // worse than the other.
 func (v *view) probesFromOthers() []string {
@@ -64,19 +64,22 @@ func (v *view) probesFromOthers() []string {
 	return rules
 }
 
-// probesFromPods besides give probes that leave the node the mark by which they take the
-// path that they are to prove. The network's own probes alone can have their source: pods
-// cannot send with another's address. To itself it sends to see whether the node forwards.
-func (v *view) probesFromPods() []string {
-	var rules []string
-	for i, f := range families {
-		if v.active[i] {
-			rules = append(rules,
-				fmt.Sprintf("%[1]s daddr @%[2]s%[3]s %[1]s saddr != @%[2]s%[3]s drop", f.header, setProbes, f.digit),
-				fmt.Sprintf("%s saddr @%s%s meta mark set udp dport map { %s }", f.header, setProbes, f.digit, marksByPort()))
-		}
+// probesToPods is for what pods send. To itself the namespace sends to see whether the node forwards.
+func (v *view) probesToPods(f family) []string {
+	if !v.active[model.FamilyIndex(f.ones)] {
+		return nil
 	}
-	return rules
+	return []string{fmt.Sprintf("%[1]s daddr @%[2]s%[3]s %[1]s saddr != @%[2]s%[3]s drop", f.header, setProbes, f.digit)}
+}
+
+// probesFromPods gives probes that leave the node the mark by which they take the path that they
+// are to prove. The network's own probes alone can have their source: pods cannot send with
+// another's address.
+func (v *view) probesFromPods(f family) []string {
+	if !v.active[model.FamilyIndex(f.ones)] {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s saddr @%s%s meta mark set udp dport map { %s }", f.header, setProbes, f.digit, marksByPort())}
 }
 
 // marksByPort are the elements of a map from the ports to which requests and answers
@@ -93,9 +96,12 @@ func marksByPort() string {
 	return strings.Join(elements, ", ")
 }
 
+// sometimesTalking leads one packet in eight to talking: that is enough to know to whom there is
+// traffic, and costs the others next to nothing.
+const sometimesTalking = "numgen random mod 8 == 0 jump " + chainTalking
+
 // talking notes to which addresses of other nodes' blocks this node's pods, and the
-// node itself, send: those paths are probed more often. One packet in eight is
-// enough to know it, and costs the others next to nothing. Addresses are noted up to
+// node itself, send: those paths are probed more often. Addresses are noted up to
 // the length of the smallest blocks, and only those in blocks that there are: pods
 // could else fill the set with others.
 func (v *view) talking() []string {
@@ -103,8 +109,8 @@ func (v *view) talking() []string {
 	for i, f := range families {
 		if v.active[i] {
 			mask := netip.PrefixFrom(f.ones, v.network.BlockBits[i]).Masked().Addr()
-			rules = append(rules, fmt.Sprintf("%s meta mark != { %#x, %#x } numgen random mod 8 == 0 %s daddr @%s%s update @%s%s { %s daddr & %s }",
-				v.toRemote(f), uint32(model.ProbeRoutedMark), uint32(model.ProbeOverlayMark), f.header, setRemote, f.digit,
+			rules = append(rules, fmt.Sprintf("%s daddr @%s%s meta mark != { %#x, %#x } update @%s%s { %s daddr & %s }",
+				f.header, setRemote, f.digit, uint32(model.ProbeRoutedMark), uint32(model.ProbeOverlayMark),
 				setTalking, f.digit, f.header, mask))
 		}
 	}
