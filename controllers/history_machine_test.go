@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/source"
@@ -63,6 +64,7 @@ type machine struct {
 	// watches says that the agent has heard all from the API server once.
 	watches bool
 	applier *apply.Applier
+	offers  *attach.Offers
 	report  *status.Report
 	// written is the status that the agent wrote last, as far as it remembers, and
 	// read when it last looked at the object.
@@ -96,7 +98,7 @@ type pod struct {
 	id    string
 	state podState
 	// serving is what the ADD read.
-	serving cni.Serving
+	serving attach.Serving
 	waits   [2]bool
 	model   model.Pod
 	// lost says that nobody answers for its addresses: somebody took the object of
@@ -137,8 +139,9 @@ func (m *machine) startAgent() {
 	m.cache, m.report, m.written, m.read = newWatcher(m.w.api), nil, nil, time.Time{}
 	m.watches = false
 	m.source = source.New(func() (cache.Cache, error) { return agentCache{view: m.cache}, nil }, m.w.api.client)
+	m.offers = attach.NewOffers()
 	m.applier = apply.New(apply.Config{
-		Source: m.source, Kernel: host{m}, Links: host{m}, Flows: host{m}, Node: host{m},
+		Source: m.source, Kernel: host{m}, Links: host{m}, Offers: m.offers, Node: host{m},
 		Pods: func(context.Context) ([]model.Pod, error) { return m.book.Pods(), nil },
 		Usage: func(held []netip.Prefix) map[netip.Prefix]int64 {
 			if m.counting != nil {
@@ -243,7 +246,7 @@ func (m *machine) add(p *pod) {
 	}
 	switch p.state {
 	case podAsked:
-		serving, err := m.applier.Serving()
+		serving, err := m.offers.Serving()
 		if err == nil {
 			p.serving, p.state = serving, podRead
 		}
@@ -251,7 +254,7 @@ func (m *machine) add(p *pod) {
 		m.reserve(p)
 	case podRecorded:
 		// It is confirmed and attached.
-		serving, err := m.applier.Serving()
+		serving, err := m.offers.Serving()
 		if err == nil && !slices.ContainsFunc(p.model.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
 			p.state = podLive
 			m.w.note("%s: pod %s has %v", m, p.id, p.model.Addrs)

@@ -1,6 +1,6 @@
 // Package apply makes the node's kernel what the objects ask for: in a loop of
-// passes, each of which observes, diffs and executes, and between which it serves
-// the CNI server's requests. What the kernel shall be is left to internal/plan,
+// passes, each of which observes, diffs and executes, and between which attachments
+// may change the kernel too. What the kernel shall be is left to internal/plan,
 // how it is made so to agent/kernel.
 package apply
 
@@ -12,11 +12,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
@@ -35,10 +36,9 @@ type Kernel interface {
 	Execute(ctx context.Context, ops []diff.Op) error
 }
 
-// Links makes and removes the links of pods.
+// Links makes the links of pods.
 type Links interface {
 	Attach(ctx context.Context, pod model.Pod) error
-	Detach(ctx context.Context, pod model.Pod) error
 	CheckAttached(ctx context.Context, pod model.Pod) error
 }
 
@@ -54,14 +54,6 @@ type Paths interface {
 	Aim(choices []model.PathChoice)
 }
 
-// Flows ends what the kernel remembers of flows.
-type Flows interface {
-	// Forget makes the kernel forget the flows that came in by a pod's UDP host
-	// ports: as long as packets keep coming, it would go on sending them where it
-	// sent the first.
-	Forget(ctx context.Context, pod model.Pod) error
-}
-
 // Node tells about the node, and takes podnet off it.
 type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
@@ -74,12 +66,15 @@ type Node interface {
 	Remove(ctx context.Context) error
 }
 
-// Config is what a Applier works with.
+// Config is what an Applier works with.
 type Config struct {
+	// Passes, unless it is nil, is raised by others when a pass is needed.
+	Passes loop.Signal
 	Source Source
 	Kernel Kernel
 	Links  Links
-	Flows  Flows
+	// Offers are told what new pods get after each pass.
+	Offers *attach.Offers
 	// Paths, unless it is nil, proves paths.
 	Paths Paths
 	// Policy, unless it is nil, returns what of network policy is not enforced as asked.
@@ -118,31 +113,34 @@ type Applier struct {
 	// notes are what is seen of the kernel between passes.
 	notes *notes
 
-	// mu is held through a pass and through a pod's attachment, so that a pass
-	// never takes for foreign what an attachment is just making.
+	// outcome is what became of the last pass, and removed says that podnet was taken off
+	// the node: who asks does not wait for a pass.
+	outcome atomic.Pointer[outcome]
+	removed atomic.Bool
+
+	// mu is held by who writes the kernel, a pass or a pod's attachment, so that a pass
+	// never takes for foreign what an attachment is just making. It guards what follows.
 	mu sync.Mutex
 	// cluster and plan are those of the last pass that had a network; nil before.
 	cluster *model.Cluster
 	plan    *model.Plan
 	// fatal says why pods cannot be attached; nil where they can.
 	fatal error
-	// failed says why the last pass did not do what the objects ask; nil where it did.
-	failed  error
-	removed bool
 	// rollCall is the manager's request that the last pass answered.
 	rollCall string
-	// serving is what new pods get, and changed is closed when it changes.
-	serving cni.Serving
-	changed chan struct{}
-	// reported is what the last pass found, with the counts of this moment; nil before the first.
-	reported *status.Report
-
 	// probe is the attachment of the namespace from which probes are sent, and network
 	// that for which it listens; nil before it is there.
 	probe   *model.Pod
 	network string
 	// probeRetry is after what time that is tried again.
 	probeRetry loop.Backoff
+
+	// counting is held while addresses are counted and reported, and never while the kernel
+	// is written. It guards what follows.
+	counting sync.Mutex
+	// reported is what the last pass found, with the counts of this moment; nil before the first.
+	reported *status.Report
+
 	// What follows is the loop's alone.
 
 	findings []model.Finding
@@ -151,15 +149,16 @@ type Applier struct {
 	looked, installed time.Time
 }
 
-// New returns a Applier that does nothing before Run.
+// outcome says why a pass did not do what the objects ask; nil where it did.
+type outcome struct{ failed error }
+
+// New returns an Applier that does nothing before Run.
 func New(cfg Config) *Applier {
-	unheard := errors.New("the agent has just started and has not heard from the API server yet")
-	s := &Applier{
-		cfg: cfg, notes: newNotes(), changed: make(chan struct{}), fatal: unheard, failed: unheard,
-		probeRetry: loop.Backoff{First: firstRetry},
-	}
+	_, unheard := cfg.Offers.Serving()
+	s := &Applier{cfg: cfg, notes: newNotes(), fatal: unheard, probeRetry: loop.Backoff{First: firstRetry}}
+	s.outcome.Store(&outcome{failed: unheard})
 	s.Loop = loop.New(loop.Config{
-		Pass: s.Pass, Failure: "pass failed, trying again",
+		Asked: cfg.Passes, Pass: s.Pass, Failure: "pass failed, trying again",
 		Settle: settle, RestFactor: restFactor, MostRest: mostRest, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 	})
 	return s
@@ -175,8 +174,6 @@ const (
 	mostRest   = 300 * time.Millisecond
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = 2 * time.Minute
-	// familyGrace is how long the second family's block may come after the first's.
-	familyGrace = 10 * time.Second
 	// lookInterval is the least time between searches for what is in the way.
 	lookInterval = 30 * time.Second
 )
@@ -190,13 +187,13 @@ func (s *Applier) Pass(ctx context.Context) error {
 	defer cancel()
 
 	s.mu.Lock()
-	if s.removed {
+	if s.removed.Load() {
 		s.mu.Unlock()
 		return nil
 	}
 	report, err := s.pass(ctx)
 	s.serve()
-	serving := err == nil && s.fatal == nil && !s.removed
+	serving := err == nil && s.fatal == nil && !report.Removed
 	var ranges []netip.Prefix
 	var own []model.Block
 	var probe *model.Pod
@@ -222,9 +219,9 @@ func (s *Applier) Pass(ctx context.Context) error {
 			report.Findings = slices.Concat(report.Findings, s.cfg.Rights())
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failed = err
+	s.outcome.Store(&outcome{failed: err})
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	s.report(report)
 	return err
 }
@@ -232,7 +229,7 @@ func (s *Applier) Pass(ctx context.Context) error {
 // report hands over a report, with the addresses in use and wanted at this moment.
 // They are counted after what new pods get was changed: an address that is
 // taken as things were before is either counted, or given back by whoever took it
-// (see cni.Server).
+// (see cni.Server). The caller holds counting.
 func (s *Applier) report(r status.Report) {
 	if !r.Removed {
 		held := make([]netip.Prefix, 0, len(r.Plan.Blocks))
@@ -247,11 +244,41 @@ func (s *Applier) report(r status.Report) {
 
 // Recount reports anew how many addresses are in use and wanted, without a pass.
 func (s *Applier) Recount() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.counting.Lock()
+	defer s.counting.Unlock()
 	if s.reported != nil {
 		s.report(*s.reported)
 	}
+}
+
+// Attached implements attach.Kernel: it reports the pods anew, without a pass.
+func (s *Applier) Attached(pods []model.Pod) {
+	s.counting.Lock()
+	defer s.counting.Unlock()
+	if s.reported != nil {
+		s.reported.Pods = pods
+		s.report(*s.reported)
+	}
+}
+
+// Between implements attach.Kernel.
+func (s *Applier) Between(f func(last *model.Cluster) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f(s.cluster)
+}
+
+// Exchange implements attach.Kernel.
+func (s *Applier) Exchange(ctx context.Context, gone, come model.State) error {
+	s.notes.remove(gone)
+	s.notes.add(come)
+	if err := s.cfg.Kernel.Execute(ctx, append(diff.Removals(gone), diff.Additions(come)...)); err != nil {
+		s.notes.remove(come)
+		// Something that the last pass made is gone: the next one makes it again.
+		s.Trigger()
+		return err
+	}
+	return nil
 }
 
 // kernelProblem says that the node itself keeps the agent from doing its work.
@@ -332,7 +359,10 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	s.aim(wanted)
 	s.fatal = fatalOf(report.Problems)
 	if s.fatal == nil {
-		s.fatal = s.young(wanted, report.Problems)
+		var again time.Duration
+		if again, s.fatal = attach.BlockToCome(wanted, report.Problems, time.Now()); again > 0 {
+			time.AfterFunc(again, s.Trigger)
+		}
 	}
 	return report, nil
 }
@@ -409,7 +439,7 @@ func (s *Applier) remove(ctx context.Context, last status.Report) (status.Report
 	if err := s.cfg.Node.Remove(ctx); err != nil {
 		return last, fmt.Errorf("take podnet off the node: %w", err)
 	}
-	s.removed = true
+	s.removed.Store(true)
 	s.fatal = errors.New("podnet is being uninstalled")
 	log.FromContext(ctx).Info("podnet was taken off this node, as an uninstall asks")
 	return status.Report{Removed: true}, nil
@@ -418,17 +448,18 @@ func (s *Applier) remove(ctx context.Context, last status.Report) (status.Report
 // Ready returns nil when the last pass did what the objects ask. That they ask for
 // nothing, as there is no network or no block yet, is not the agent's failure: an
 // installation that waits for its agents makes the network after them.
-func (s *Applier) Ready() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
-}
+func (s *Applier) Ready() error { return s.outcome.Load().failed }
 
 // Removed reports whether podnet was taken off the node.
-func (s *Applier) Removed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.removed
+func (s *Applier) Removed() bool { return s.removed.Load() }
+
+// serve makes what new pods get follow from the pass.
+func (s *Applier) serve() {
+	serving := attach.Serving{}
+	if s.plan != nil {
+		serving = attach.ServingOf(*s.cluster.Network, *s.plan)
+	}
+	s.cfg.Offers.Publish(serving, s.fatal)
 }
 
 // explain adds the ranges' figures to the problem that only they explain.

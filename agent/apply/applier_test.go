@@ -11,8 +11,10 @@ import (
 
 	"github.com/onsi/gomega"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
@@ -21,6 +23,7 @@ import (
 // node is a node in memory: what the API says of it, its kernel and its pods.
 type node struct {
 	kernel   *difftest.Fake
+	offers   *attach.Offers
 	snapshot source.Snapshot
 	err      error
 	pods     []model.Pod
@@ -40,7 +43,7 @@ type node struct {
 }
 
 func newNode() *node {
-	return &node{kernel: difftest.New(model.State{}, "eth0", "podc0ffee"), snapshot: source.Snapshot{
+	return &node{offers: attach.NewOffers(), kernel: difftest.New(model.State{}, "eth0", "podc0ffee"), snapshot: source.Snapshot{
 		Network: &model.Network{
 			Ranges:     []netip.Prefix{netip.MustParsePrefix("fd00:10:244::/48"), netip.MustParsePrefix("10.244.0.0/16")},
 			Attachment: model.PointToPoint, Mode: model.ModeOverlay, VNI: 7466, Port: 4789,
@@ -61,7 +64,7 @@ func block(cidr, node, endpoint string) model.Block {
 
 func (n *node) applier() *Applier {
 	return New(Config{
-		Source: n, Kernel: n, Links: n, Flows: n, Node: n,
+		Source: n, Kernel: n, Links: n, Offers: n.offers, Node: n,
 		Pods:         func(context.Context) ([]model.Pod, error) { return n.pods, nil },
 		Usage:        func([]netip.Prefix) map[netip.Prefix]int64 { return n.usage },
 		Waiting:      func() [2]int64 { return n.waiting },
@@ -69,6 +72,11 @@ func (n *node) applier() *Applier {
 		Serve:        func(context.Context) error { n.served++; return nil },
 		FullInterval: time.Hour,
 	})
+}
+
+// attacher attaches pods to the node whose passes an Applier makes.
+func (n *node) attacher(s *Applier) *attach.Attacher {
+	return attach.New(attach.Config{Offers: n.offers, Kernel: s, Links: n, Flows: n, Pods: s.cfg.Pods, Passes: loop.NewSignal()})
 }
 
 func (n *node) Snapshot(context.Context) (source.Snapshot, error) { return n.snapshot, n.err }
@@ -166,7 +174,7 @@ func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).To(gomega.BeZero())
 	g.Expect(n.routes(t)).To(gomega.Equal(before))
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no PodNetwork")))
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoNetwork))
 }
@@ -189,13 +197,13 @@ func TestAttachedPodIsWhatTheNextPassExpects(t *testing.T) {
 	n := newNode()
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	g.Expect(s.Attach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(n.attacher(s).Attach(t.Context(), pod())).To(gomega.Succeed())
 	g.Expect(n.routes(t)).To(gomega.ContainElement(netip.MustParsePrefix("10.244.1.2/32")))
 	n.pods, n.ops = []model.Pod{pod()}, 0
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).To(gomega.BeZero())
 
-	g.Expect(s.Detach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(n.attacher(s).Detach(t.Context(), pod())).To(gomega.Succeed())
 	g.Expect(n.routes(t)).NotTo(gomega.ContainElement(netip.MustParsePrefix("10.244.1.2/32")))
 	n.pods, n.ops = nil, 0
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -206,10 +214,10 @@ func TestPodsWaitUntilTheFirstPass(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := n.applier()
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("has just started")))
-	g.Expect(s.Attach(t.Context(), pod())).NotTo(gomega.Succeed())
-	g.Expect(s.Detach(t.Context(), pod())).To(gomega.Succeed(), "pods may leave while the API server is away")
+	g.Expect(n.attacher(s).Attach(t.Context(), pod())).NotTo(gomega.Succeed())
+	g.Expect(n.attacher(s).Detach(t.Context(), pod())).To(gomega.Succeed(), "pods may leave while the API server is away")
 }
 
 func TestPodsWaitForABlockAndAreToldOfTheRanges(t *testing.T) {
@@ -219,7 +227,7 @@ func TestPodsWaitForABlockAndAreToldOfTheRanges(t *testing.T) {
 	n.snapshot.RangeSummary = "range 10.244.0.0/16 has 1 blocks of which 0 are free"
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.And(
 		gomega.ContainSubstring("no block of IPv4"), gomega.ContainSubstring("has 1 blocks of which 0 are free"))))
 	g.Expect(n.served).To(gomega.BeZero())
@@ -232,12 +240,12 @@ func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
 	n.snapshot.Blocks[0].Created = time.Now()
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no block of IPv6")))
 
-	n.snapshot.Blocks[0].Created = time.Now().Add(-2 * familyGrace)
+	n.snapshot.Blocks[0].Created = time.Now().Add(-time.Minute)
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	serving, err := s.Serving()
+	serving, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred(), "the other family works")
 	g.Expect(serving.Blocks).To(gomega.HaveLen(1))
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoBlock))
@@ -252,7 +260,7 @@ func TestPodWhoseLinkVanishedKeepsNoOthersWaiting(t *testing.T) {
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.reports[0].Refused).To(gomega.BeTrue())
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 }
 
@@ -262,7 +270,7 @@ func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 	n.refuse = netip.MustParsePrefix("10.244.2.0/24")
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	problem := n.reports[0].Problems[0]
 	g.Expect(problem.Reason).To(gomega.Equal(model.ReasonKernelError))
@@ -278,11 +286,11 @@ func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
 	s := n.applier()
 	n.snapshot.Blocks[1].State, n.snapshot.Blocks[1].Vanished = model.BlockDraining, true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("gone without having been released")))
 	n.snapshot.Blocks = append(n.snapshot.Blocks, block("fd00:10:244:3::/64", "a", "192.0.2.1"))
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err = s.Serving()
+	_, err = n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred(), "another block gives addresses")
 }
 
@@ -301,7 +309,7 @@ func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
 	n := newNode()
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	serving, err := s.Serving()
+	serving, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(serving.Blocks).To(gomega.Equal([]netip.Prefix{
 		netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("10.244.1.0/24"),
@@ -314,7 +322,7 @@ func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
 	n.snapshot.Network.MaxBlocks = 2
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	before, err := s.Serving()
+	before, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(before.Growing).To(gomega.Equal([2]bool{true, true}))
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -324,7 +332,7 @@ func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
 	n.snapshot.Network.Exhausted[1] = true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(before.Changed).To(gomega.BeClosed())
-	after, err := s.Serving()
+	after, err := n.offers.Serving()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(after.Blocks).To(gomega.ContainElement(netip.MustParsePrefix("10.244.3.0/24")))
 	g.Expect(after.Growing).To(gomega.Equal([2]bool{}))
@@ -361,7 +369,7 @@ func TestAttachmentIsCountedAtOnce(t *testing.T) {
 	passes := len(n.reports)
 	n.usage = map[netip.Prefix]int64{netip.MustParsePrefix("10.244.1.0/24"): 1}
 	n.pods = []model.Pod{{HostLink: "podc0ffee"}}
-	g.Expect(s.Attach(t.Context(), n.pods[0])).To(gomega.Succeed())
+	g.Expect(n.attacher(s).Attach(t.Context(), n.pods[0])).To(gomega.Succeed())
 	g.Expect(n.reports).To(gomega.HaveLen(passes + 1))
 	report := n.reports[passes]
 	g.Expect(report.Used).To(gomega.Equal(n.usage))
@@ -376,7 +384,7 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := New(Config{
-		Source: n, Kernel: moduleless{}, Links: n, Flows: n, Node: n,
+		Source: n, Kernel: moduleless{}, Links: n, Offers: n.offers, Node: n,
 		Pods:    func(context.Context) ([]model.Pod, error) { return nil, nil },
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return n.waiting },
@@ -420,7 +428,7 @@ func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	n.snapshot.Uninstall, n.ops = false, 0
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).To(gomega.BeZero(), "the annotation goes before the agent does")
-	_, err := s.Serving()
+	_, err := n.offers.Serving()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("uninstalled")))
 }
 

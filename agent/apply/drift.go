@@ -84,7 +84,7 @@ func (s *Applier) contradicted() bool {
 	odd, moved := s.notes.odd()
 	// A pass that failed is tried again anyway, and less and less often: but where the
 	// node is another one, it may succeed.
-	return !s.removed && (moved || s.failed == nil && odd)
+	return !s.Removed() && (moved || s.Ready() == nil && odd)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

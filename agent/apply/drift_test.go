@@ -98,7 +98,7 @@ func TestWhatIsAsWantedAsksForNoPass(t *testing.T) {
 	// Also where it was not for a moment.
 	seen(diff.Sighting{Object: r, Gone: true})
 	seen(diff.Sighting{Object: r})
-	g.Expect(w.applier.Attach(t.Context(), pod())).To(gomega.Succeed())
+	g.Expect(n.attacher(w.applier).Attach(t.Context(), pod())).To(gomega.Succeed())
 	seen(diff.Sighting{Object: model.Route{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podc0ffee"}})
 	seen(diff.Sighting{Object: model.HostLink{Name: "eth7", Up: true}})
 	g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())

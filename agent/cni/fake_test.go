@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -36,7 +37,7 @@ func folder(t *testing.T) string {
 // one whose address another had a moment ago, with errMixedUp.
 type fakeNetwork struct {
 	mu         sync.Mutex
-	serving    Serving
+	serving    attach.Serving
 	servingErr error
 	// changed is closed when serving changes; nil where that is not told.
 	changed chan struct{}
@@ -63,14 +64,14 @@ var errMixedUp = errors.New("MIXED UP")
 
 func newFakeNetwork(blocks ...string) *fakeNetwork {
 	n := &fakeNetwork{links: map[string]model.Pod{}, left: map[netip.Addr]left{}}
-	n.serving = Serving{Attachment: model.PointToPoint, MTU: 1500}
+	n.serving = attach.Serving{Attachment: model.PointToPoint, MTU: 1500}
 	for _, b := range blocks {
 		n.serving.Blocks = append(n.serving.Blocks, netip.MustParsePrefix(b))
 	}
 	return n
 }
 
-func (n *fakeNetwork) Serving() (Serving, error) {
+func (n *fakeNetwork) Serving() (attach.Serving, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.serving, n.servingErr

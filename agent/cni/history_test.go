@@ -13,6 +13,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
@@ -45,7 +46,7 @@ func (h *history) start(faulty bool) {
 		h.t.Fatal(err)
 	}
 	h.book.disk = h.disk
-	if h.server, err = NewServer(ServerConfig{Socket: h.dir + "/unused", Book: h.book, Network: h.net, Checker: h.net, Present: h.net.Present}); err != nil {
+	if h.server, err = NewServer(ServerConfig{Socket: h.dir + "/unused", Book: h.book, Network: h.net, Checker: h.net, Present: h.net.Present, Demand: &attach.Demand{}}); err != nil {
 		h.t.Fatal(err)
 	}
 }

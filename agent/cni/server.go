@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -31,34 +31,11 @@ const (
 	maxRequest = 16 << 20
 )
 
-// ErrLimitedConnectivity is wrapped by the error of Network.Serving where not
-// only new pods are concerned: pods that are attached may not reach others.
-var ErrLimitedConnectivity = errors.New("attached pods may have limited connectivity")
-
-// Serving is what new pods get.
-type Serving struct {
-	// Blocks are the blocks of the node from which addresses are taken, in order
-	// of preference. A pod gets one address of each family that is among them,
-	// and the family that comes first is its primary one.
-	Blocks     []netip.Prefix
-	Attachment model.Attachment
-	// MTU is the largest IP packet in bytes that pods may send.
-	MTU int
-	// Growing reports whether the node may still get another block of IPv4 and of
-	// IPv6: then an ADD that finds all addresses in use waits for it.
-	Growing [2]bool
-	// NotGrowing says, in part of a sentence, why the node gets no other block of
-	// IPv4 and of IPv6. It may be empty.
-	NotGrowing [2]string
-	// Changed is closed when Serving would answer otherwise; nil where that is not told.
-	Changed <-chan struct{}
-}
-
 // Network is the node's part of the pod network, as far as attachments need it.
 type Network interface {
 	// Serving returns what new pods get, or an error, a sentence for the user, that
-	// says why none can be attached now.
-	Serving() (Serving, error)
+	// says why none can be attached now. It does not wait.
+	Serving() (attach.Serving, error)
 	// Attach makes a pod's link and returns when its addresses, routes and firewall
 	// elements are in the kernel. What is there already is left alone.
 	Attach(ctx context.Context, pod model.Pod) error
@@ -80,8 +57,9 @@ type ServerConfig struct {
 	Book    *Book
 	Network Network
 	Checker Checker
-	// Wanted is called, unless it is nil, when the answer of Server.Waiting has
-	// changed. The ADD waits for it.
+	// Demand counts the ADDs that wait for an address, and Wanted is called, unless it is
+	// nil, when it has changed. The ADD waits for it.
+	Demand *attach.Demand
 	Wanted func()
 	// Present returns those of pods whose links exist on the node.
 	Present func(ctx context.Context, pods []model.Pod) ([]model.Pod, error)
@@ -97,7 +75,6 @@ type ServerConfig struct {
 type Server struct {
 	config ServerConfig
 	keys   keyLocks
-	needs  needs
 	leaks  leaks
 	// ending is closed when no request shall wait any longer.
 	ending chan struct{}
@@ -105,8 +82,8 @@ type Server struct {
 
 // NewServer returns a Server. It serves nothing before Run.
 func NewServer(config ServerConfig) (*Server, error) {
-	if config.Book == nil || config.Network == nil || config.Checker == nil || config.Present == nil {
-		return nil, errors.New("make CNI server: Book, Network, Checker and Present are needed")
+	if config.Book == nil || config.Network == nil || config.Checker == nil || config.Demand == nil || config.Present == nil {
+		return nil, errors.New("make CNI server: Book, Network, Checker, Demand and Present are needed")
 	}
 	if config.Socket == "" {
 		config.Socket = protocol.DefaultSocket

@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni/protocol"
 )
 
@@ -28,7 +29,7 @@ type agent struct {
 func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 	t.Helper()
 	socket := filepath.Join(dir, "cni.sock")
-	server, err := NewServer(ServerConfig{Socket: socket, Book: open(t, filepath.Join(dir, "attachments")), Network: network, Checker: network, Present: network.Present})
+	server, err := NewServer(ServerConfig{Socket: socket, Book: open(t, filepath.Join(dir, "attachments")), Network: network, Checker: network, Present: network.Present, Demand: &attach.Demand{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -77,7 +78,7 @@ func (s *swept) start() {
 	s.t.Helper()
 	var err error
 	s.Server, err = NewServer(ServerConfig{
-		Socket: "unused", Book: open(s.t, filepath.Join(s.dir, "attachments")), Network: s.net, Checker: s.net, Present: s.net.Present,
+		Socket: "unused", Book: open(s.t, filepath.Join(s.dir, "attachments")), Network: s.net, Checker: s.net, Present: s.net.Present, Demand: &attach.Demand{},
 		Runtime:   s.runtime,
 		Reclaimed: func(pod model.Pod, why string) { s.reclaimed = append(s.reclaimed, pod.ContainerID+": "+why) },
 	})

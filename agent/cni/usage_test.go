@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -16,7 +17,7 @@ type drainingNetwork struct {
 	asked int
 }
 
-func (n *drainingNetwork) Serving() (Serving, error) {
+func (n *drainingNetwork) Serving() (attach.Serving, error) {
 	n.asked++
 	if n.asked == 2 {
 		n.serving.Blocks = n.serving.Blocks[1:]
@@ -27,7 +28,7 @@ func (n *drainingNetwork) Serving() (Serving, error) {
 func TestNoPodHasAnAddressOfABlockThatHasStoppedServing(t *testing.T) {
 	net := &drainingNetwork{fakeNetwork: newFakeNetwork("10.244.1.0/24", "10.244.2.0/24")}
 	book := open(t, folder(t))
-	s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: net, Checker: net, Present: net.Present})
+	s, err := NewServer(ServerConfig{Socket: "unused", Book: book, Network: net, Checker: net, Present: net.Present, Demand: &attach.Demand{}})
 	if err != nil {
 		t.Fatal(err)
 	}

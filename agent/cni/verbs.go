@@ -164,11 +164,7 @@ func (s *Server) status(context.Context, protocol.Request) (any, error) {
 	}
 	served := protocol.ServedPath(s.config.Socket)
 	if _, never := os.Stat(served); err != nil && never != nil {
-		code := types.ErrPluginNotAvailable
-		if errors.Is(err, ErrLimitedConnectivity) {
-			code = types.ErrLimitedConnectivity
-		}
-		return nil, types.NewError(code, err.Error(), "")
+		return nil, types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
 	}
 	if err := touch(served); err != nil {
 		return nil, fmt.Errorf("record that pods can be attached: %w", err)

@@ -308,9 +308,6 @@ func TestStatus(t *testing.T) {
 	network.servingErr = errors.New("the caches have not synced yet")
 	_, e := a.call(t, protocol.Status, request("", `{}`))
 	wantError(t, e, types.ErrPluginNotAvailable, "the caches have not synced yet")
-	network.servingErr = fmt.Errorf("the VXLAN device is missing: %w", ErrLimitedConnectivity)
-	_, e = a.call(t, protocol.Status, request("", `{}`))
-	wantError(t, e, types.ErrLimitedConnectivity, "the VXLAN device is missing: attached pods may have limited connectivity")
 	if _, err := os.Stat(served); !os.IsNotExist(err) {
 		t.Errorf("says that it served: %v", err)
 	}

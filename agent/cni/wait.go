@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -19,41 +19,10 @@ import (
 // requestTimeout to attach the pod.
 const addWait = 30 * time.Second
 
-// needs counts the ADDs that wait for an address, by family.
-type needs struct {
-	mu      sync.Mutex
-	waiting [2]int64
-}
-
-// change moves one ADD from the families that it waited for to others, and says
-// whether that changes a count.
-func (n *needs) change(from, to [2]bool) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for family := range n.waiting {
-		if from[family] {
-			n.waiting[family]--
-		}
-		if to[family] {
-			n.waiting[family]++
-		}
-	}
-	return from != to
-}
-
-// Waiting returns how many ADDs wait for an address of IPv4 and of IPv6. One that
-// waits for both counts twice. One for which an address rests counts too: the manager
-// counts that address as free, so that the node gets no other block for it.
-func (s *Server) Waiting() [2]int64 {
-	s.needs.mu.Lock()
-	defer s.needs.mu.Unlock()
-	return s.needs.waiting
-}
-
 // wait makes an ADD count as one that waits for the families in to, and no longer
 // for those in from.
 func (s *Server) wait(from, to [2]bool) {
-	if s.needs.change(from, to) && s.config.Wanted != nil {
+	if s.config.Demand.Move(from, to) && s.config.Wanted != nil {
 		s.config.Wanted()
 	}
 }
@@ -61,7 +30,7 @@ func (s *Server) wait(from, to [2]bool) {
 // reserve records a pod with its addresses. It waits for them where some have yet to
 // rest, or where all are in use and the node may get another block. Meanwhile the pod
 // has no address, of neither family. The caller holds the attachment's lock.
-func (s *Server) reserve(ctx context.Context, pod model.Pod, serving Serving) (model.Pod, error) {
+func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serving) (model.Pod, error) {
 	limit, cancel := context.WithTimeoutCause(ctx, addWait, errWaited)
 	defer cancel()
 	var waits [2]bool
@@ -145,10 +114,10 @@ var errWaited = fmt.Errorf("the node got no further block within %s", addWait)
 
 // serving returns what new pods get, and an error as the specification has them
 // where there is nothing.
-func (s *Server) serving() (Serving, error) {
+func (s *Server) serving() (attach.Serving, error) {
 	serving, err := s.config.Network.Serving()
 	if err != nil {
-		return Serving{}, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+		return attach.Serving{}, types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	}
 	return serving, nil
 }
@@ -182,7 +151,7 @@ func (e *RefusedError) rested() <-chan time.Time {
 
 // Needs returns of which families the node lacks an address for a pod, and whether one
 // of each may come: it rests, or the node may get another block.
-func (e *RefusedError) Needs(serving Serving) (needed [2]bool, come bool) {
+func (e *RefusedError) Needs(serving attach.Serving) (needed [2]bool, come bool) {
 	if e.noBlock {
 		return serving.Growing, serving.Growing != [2]bool{}
 	}

@@ -12,6 +12,8 @@ import (
 
 // Config is what a Loop works with.
 type Config struct {
+	// Asked, unless it is nil, is a Signal by which others ask for passes too.
+	Asked Signal
 	// Pass is the work. It returns an error when another try may help.
 	Pass func(ctx context.Context) error
 	// Failure is what the log says of a pass that failed.
@@ -45,7 +47,11 @@ type Loop struct {
 
 // New returns a Loop that makes no pass before Run.
 func New(cfg Config) *Loop {
-	return &Loop{cfg: cfg, asked: NewSignal()}
+	l := &Loop{cfg: cfg, asked: cfg.Asked}
+	if l.asked == nil {
+		l.asked = NewSignal()
+	}
+	return l
 }
 
 // Trigger asks for a pass. Any number of calls before the pass begins lead to one.

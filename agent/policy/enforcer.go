@@ -17,7 +17,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
@@ -370,24 +369,4 @@ func (e *Enforcer) publish() {
 		})
 	}
 	e.problems.Store(&problems)
-}
-
-// Gate is a cni.Network in which policies are in force before a pod is attached.
-type Gate struct {
-	cni.Network
-	Enforcer *Enforcer
-}
-
-// Attach implements cni.Network.
-func (g Gate) Attach(ctx context.Context, pod model.Pod) error {
-	if err := g.Enforcer.Admit(ctx, pod); err != nil {
-		return err
-	}
-	return g.Network.Attach(ctx, pod)
-}
-
-// Detach implements cni.Network. Policies are enforced on a pod until its record is gone.
-func (g Gate) Detach(ctx context.Context, pod model.Pod) error {
-	defer g.Enforcer.Trigger()
-	return g.Network.Detach(ctx, pod)
 }

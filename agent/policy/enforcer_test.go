@@ -15,7 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/podnet/podnet/agent/cni"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
 	"github.com/podnet/podnet/agent/source"
@@ -190,13 +190,13 @@ func TestOldPartsAreDeletedWhenTheKernelLetsThemGo(t *testing.T) {
 	n.expect(t, world(4))
 }
 
-// link is a network that knows when a pod was attached.
+// link is a kernel that knows when a pod is attached.
 type link struct {
-	cni.Network
+	attach.Kernel
 	attached chan struct{}
 }
 
-func (l link) Attach(context.Context, model.Pod) error { close(l.attached); return nil }
+func (l link) Between(func(*model.Cluster) error) error { close(l.attached); return nil }
 
 func denyAll(pods ...model.ClusterPod) policytest.World {
 	return policytest.World{Objects: model.PolicyObjects{
@@ -209,9 +209,9 @@ func TestPodIsAttachedWhenItsPoliciesAreInForce(t *testing.T) {
 		pod := model.Pod{ContainerID: "c", IfName: "eth0", Namespace: "red", Name: "p", UID: "1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}
 		n := newNode(denyAll())
 		l := link{attached: make(chan struct{})}
-		gate := Gate{Network: l, Enforcer: n.enforcer}
+		attacher := attach.New(attach.Config{Kernel: l, Policy: n.enforcer})
 		done := make(chan error, 1)
-		go func() { done <- gate.Attach(t.Context(), pod) }()
+		go func() { done <- attacher.Attach(t.Context(), pod) }()
 		waits := func(what string) {
 			t.Helper()
 			synctest.Wait()

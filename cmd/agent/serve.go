@@ -28,11 +28,13 @@ import (
 
 	"github.com/podnet/podnet/agent/admission"
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/heartbeat"
 	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/node"
@@ -79,9 +81,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	changes := status.NewPathChanges(func(text string, first []status.PathChange) { events.add(events.pathChanged(text, first)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
-	var server *cni.Server
-	var applier *apply.Applier
-	paths, err := prober.New(prober.Config{Changed: func() { applier.Trigger() }, Taken: k.Taken, Talking: k.Talking})
+	offers, demand, passes := attach.NewOffers(), &attach.Demand{}, loop.NewSignal()
+	paths, err := prober.New(prober.Config{Changed: passes.Raise, Taken: k.Taken, Talking: k.Talking})
 	if err != nil {
 		return err
 	}
@@ -89,12 +90,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
-	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: func() { applier.Trigger() }}
-	applier = apply.New(apply.Config{
+	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: passes.Raise}
+	pods := func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, book.Pods()) }
+	applier := apply.New(apply.Config{
+		Passes:  passes,
 		Source:  src,
 		Kernel:  k,
 		Links:   k,
-		Flows:   netfilter.Conntrack{},
+		Offers:  offers,
 		Paths:   paths,
 		Policy:  enforcer.Problems,
 		Rights:  guard.Findings,
@@ -104,19 +107,18 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 			Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: o.stateDir}), ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
 			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
 		},
-		Pods: func(ctx context.Context) ([]model.Pod, error) {
-			return k.Present(ctx, book.Pods())
-		},
+		Pods:         pods,
 		Usage:        book.UsageByBlock,
-		Waiting:      func() [2]int64 { return server.Waiting() },
+		Waiting:      demand.Waiting,
 		Report:       writer.Report,
 		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
 		Repaired:     drifts.Add,
 		PathsChanged: changes.Add,
 		FullInterval: o.fullInterval,
 	})
-	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: o.socket(), Book: book, Network: policy.Gate{Network: applier, Enforcer: enforcer}, Checker: applier, Wanted: applier.Recount,
+	attacher := attach.New(attach.Config{Offers: offers, Kernel: applier, Links: k, Flows: netfilter.Conntrack{}, Policy: enforcer, Pods: pods, Passes: passes})
+	server, err := cni.NewServer(cni.ServerConfig{
+		Socket: o.socket(), Book: book, Network: attacher, Checker: attacher, Demand: demand, Wanted: applier.Recount,
 		Present: k.Present, Runtime: o.runtime(), Reclaimed: func(pod model.Pod, why string) { events.add(addressReclaimed(pod, why)) },
 	})
 	if err != nil {
@@ -126,8 +128,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// while it is away.
 	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
 		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), after(src.Synced(), guard.Run),
-		func(ctx context.Context) error { return known.Run(ctx, applier.Trigger) },
-		func(ctx context.Context) error { return hear(ctx, src, applier) },
+		func(ctx context.Context) error { return known.Run(ctx, passes.Raise) },
+		func(ctx context.Context) error { return hear(ctx, src, passes) },
 	); err != nil {
 		return err
 	}
@@ -166,8 +168,8 @@ func beating(mgr manager.Manager, o options, applier *apply.Applier) manager.Run
 }
 
 // hear keeps the source up to date until ctx ends.
-func hear(ctx context.Context, src *source.Source, applier *apply.Applier) error {
-	if err := src.Run(ctx, applier.Trigger); err != nil && ctx.Err() == nil {
+func hear(ctx context.Context, src *source.Source, passes loop.Signal) error {
+	if err := src.Run(ctx, passes.Raise); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cni/protocol"
 	"github.com/podnet/podnet/internal/model"
@@ -71,11 +72,11 @@ func (n *network) set(err, serving error) {
 	n.err, n.serving = err, serving
 }
 
-func (n *network) Serving() (cni.Serving, error) {
+func (n *network) Serving() (attach.Serving, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	blocks := []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd00:3::/64")}
-	return cni.Serving{Blocks: blocks, Attachment: model.PointToPoint, MTU: 1500}, n.serving
+	return attach.Serving{Blocks: blocks, Attachment: model.PointToPoint, MTU: 1500}, n.serving
 }
 
 func (n *network) Attach(_ context.Context, pod model.Pod) error {
@@ -145,7 +146,7 @@ func (n *node) startAgent() (stop func()) {
 		n.t.Fatal(err)
 	}
 	server, err := cni.NewServer(cni.ServerConfig{
-		Socket: n.socket, Book: n.book, Network: n.net, Checker: n.net,
+		Socket: n.socket, Book: n.book, Network: n.net, Checker: n.net, Demand: &attach.Demand{},
 		Present: func(_ context.Context, pods []model.Pod) ([]model.Pod, error) { return pods, nil },
 	})
 	if err != nil {

@@ -16,10 +16,11 @@ import (
 	"github.com/onsi/gomega"
 
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/cni/protocol"
+	agentloop "github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
-	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -49,19 +50,23 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	}
 	n.enforce(t, n.book.Recorded)
 	api, k := &loop{node: n.node, forced: true}, n.node.kernel
-	var server *cni.Server
+	offers, demand, passes := attach.NewOffers(), &attach.Demand{}, agentloop.NewSignal()
+	pods := func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, n.book.Pods()) }
 	applier := apply.New(apply.Config{
-		Source: api, Kernel: k, Links: k, Flows: netfilter.Conntrack{}, Node: api,
-		Pods:         func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, n.book.Pods()) },
+		Passes: passes, Source: api, Kernel: k, Links: k, Offers: offers, Node: api,
+		Pods:         pods,
 		Usage:        n.book.UsageByBlock,
-		Waiting:      func() [2]int64 { return server.Waiting() },
+		Waiting:      demand.Waiting,
 		Report:       func(status.Report) {},
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	})
-	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: n.socket, Book: n.book, Present: k.Present, Checker: applier, Wanted: applier.Recount,
-		Network: inNode{node: n, Network: policy.Gate{Network: applier, Enforcer: n.enforcer}},
+	attacher := attach.New(attach.Config{
+		Offers: offers, Kernel: applier, Links: k, Flows: netfilter.Conntrack{}, Policy: n.enforcer, Pods: pods, Passes: passes,
+	})
+	server, err := cni.NewServer(cni.ServerConfig{
+		Socket: n.socket, Book: n.book, Present: k.Present, Checker: attacher, Demand: demand, Wanted: applier.Recount,
+		Network: inNode{node: n, Network: attacher},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +82,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	}
 	t.Cleanup(func() { cancel(); all.Wait() })
 	gomega.NewWithT(t).Eventually(func() error {
-		_, err := applier.Serving()
+		_, err := offers.Serving()
 		return err
 	}, 20*time.Second, 10*time.Millisecond).Should(gomega.Succeed())
 	return n

@@ -17,9 +17,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	agentloop "github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/status"
@@ -74,20 +76,20 @@ func (a *crashAgent) run() error {
 	if err != nil {
 		return err
 	}
-	var server *cni.Server
+	pods := func(ctx context.Context) ([]model.Pod, error) { return a.kernel.Present(ctx, book.Pods()) }
+	offers, demand, passes := attach.NewOffers(), &attach.Demand{}, agentloop.NewSignal()
 	applier := apply.New(apply.Config{
-		Source: a, Kernel: a.kernel, Links: a.kernel, Flows: netfilter.Conntrack{}, Node: a,
-		Pods: func(ctx context.Context) ([]model.Pod, error) {
-			return a.kernel.Present(ctx, book.Pods())
-		},
+		Passes: passes, Source: a, Kernel: a.kernel, Links: a.kernel, Offers: offers, Node: a,
+		Pods:         pods,
 		Usage:        book.UsageByBlock,
-		Waiting:      func() [2]int64 { return server.Waiting() },
+		Waiting:      demand.Waiting,
 		Report:       func(status.Report) {},
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: time.Second,
 	})
-	server, err = cni.NewServer(cni.ServerConfig{
-		Socket: a.socket(), Book: book, Network: applier, Checker: applier, Present: a.kernel.Present, Wanted: applier.Recount,
+	attacher := attach.New(attach.Config{Offers: offers, Kernel: applier, Links: a.kernel, Flows: netfilter.Conntrack{}, Pods: pods, Passes: passes})
+	server, err := cni.NewServer(cni.ServerConfig{
+		Socket: a.socket(), Book: book, Network: attacher, Checker: attacher, Present: a.kernel.Present, Demand: demand, Wanted: applier.Recount,
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,9 @@ import (
 	"github.com/onsi/gomega"
 
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
+	agentloop "github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
@@ -25,7 +27,9 @@ import (
 // comes so seldom that what is repaired in a test was told of by the kernel.
 type loop struct {
 	*node
-	applier *apply.Applier
+	applier  *apply.Applier
+	attacher *attach.Attacher
+	offers   *attach.Offers
 	// forced says that paths are taken unproven.
 	forced bool
 
@@ -55,12 +59,13 @@ func newLoop(t *testing.T, n *node) *loop {
 func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	t.Helper()
 	// Most tests read no event, and none is to wait for one that does.
-	l := &loop{node: n, links: pods, events: make(chan string, 1000)}
+	l := &loop{node: n, links: pods, events: make(chan string, 1000), offers: attach.NewOffers()}
+	passes := agentloop.NewSignal()
 	var paths *prober.Prober
 	if proves {
 		var err error
 		paths, err = prober.New(prober.Config{
-			Changed: func() { l.applier.Trigger() },
+			Changed: passes.Raise,
 			Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 				return taken, n.Try(func() error { taken, err = n.kernel.Taken(ctx); return err })
 			},
@@ -76,7 +81,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	drifts := status.NewDrifts(func(note string, _ []diff.Repair) { l.events <- note })
 	subscribed := make(chan struct{})
 	cfg := apply.Config{
-		Source: l, Kernel: n.kernel, Links: n.kernel, Flows: netfilter.Conntrack{}, Node: l,
+		Passes: passes, Source: l, Kernel: n.kernel, Links: n.kernel, Offers: l.offers, Node: l,
 		Watcher: &firstSight{watcher: n.kernel, done: subscribed},
 		Pods: func(ctx context.Context) ([]model.Pod, error) {
 			l.mu.Lock()
@@ -107,6 +112,9 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 		parts = append(parts, paths.Run)
 	}
 	l.applier, l.forced = apply.New(cfg), !proves
+	l.attacher = attach.New(attach.Config{
+		Offers: l.offers, Kernel: l.applier, Links: n.kernel, Flows: netfilter.Conntrack{}, Pods: cfg.Pods, Passes: passes,
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, part := range parts {
@@ -174,13 +182,13 @@ func (l *loop) attach(t *testing.T, p *pod) {
 	l.mu.Lock()
 	l.links = append(l.links, p.Pod)
 	l.mu.Unlock()
-	l.Do(t, func() error { return l.applier.Attach(context.Background(), p.Pod) })
+	l.Do(t, func() error { return l.attacher.Attach(context.Background(), p.Pod) })
 }
 
 // detach detaches a pod as the CNI server does.
 func (l *loop) detach(t *testing.T, p *pod) {
 	t.Helper()
-	l.Do(t, func() error { return l.applier.Detach(context.Background(), p.Pod) })
+	l.Do(t, func() error { return l.attacher.Detach(context.Background(), p.Pod) })
 	l.mu.Lock()
 	l.links = slices.DeleteFunc(l.links, func(x model.Pod) bool { return x.ContainerID == p.ContainerID })
 	l.mu.Unlock()

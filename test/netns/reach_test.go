@@ -75,7 +75,7 @@ func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
 	g := gomega.NewWithT(t)
 	serving := func() error {
 		l.applier.Trigger()
-		_, err := l.applier.Serving()
+		_, err := l.offers.Serving()
 		return err
 	}
 	load := func(there bool) {
@@ -86,7 +86,7 @@ func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
 	load(false)
 	g.Eventually(serving, 10*time.Second, 50*time.Millisecond).Should(gomega.MatchError(gomega.ContainSubstring("modprobe br_netfilter")))
 	late := l.newPod(t)
-	if err := l.Try(func() error { return l.applier.Attach(t.Context(), late.Pod) }); err == nil {
+	if err := l.Try(func() error { return l.attacher.Attach(t.Context(), late.Pod) }); err == nil {
 		t.Error("a pod is attached whose policies would not hold")
 	}
 	reaches(t, a, b, remote)

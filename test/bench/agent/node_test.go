@@ -14,9 +14,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/agent/apply"
+	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
+	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/node"
@@ -37,6 +39,7 @@ type agent struct {
 	kernel   *meter
 	prober   *prober.Prober
 	applier  *apply.Applier
+	attacher *attach.Attacher
 	enforcer *policy.Enforcer
 	enforced *stopwatch
 
@@ -107,8 +110,10 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	k, err := kernel.New(kernel.Config{StateDir: dir, NFT: tables})
 	must(b, "making the kernel", err)
 	a.kernel = &meter{Kernel: k}
+	offers, passes := attach.NewOffers(), loop.NewSignal()
+	pods := func(context.Context) ([]model.Pod, error) { return a.attached(), nil }
 	a.prober, err = prober.New(prober.Config{
-		Changed: func() { a.applier.Trigger() },
+		Changed: passes.Raise,
 		Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 			return taken, a.Try(func() error { taken, err = k.Taken(ctx); return err })
 		},
@@ -118,12 +123,12 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	})
 	must(b, "making the prober", err)
 	a.applier = apply.New(apply.Config{
-		Source: source, Kernel: a.kernel, Links: k, Flows: netfilter.Conntrack{}, Paths: a.prober, Watcher: a.kernel,
+		Passes: passes, Source: source, Kernel: a.kernel, Links: k, Offers: offers, Paths: a.prober, Watcher: a.kernel,
 		Node: &node.Local{
 			Name: name, Network: k, Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: dir}), Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
 			Uninstall: func(context.Context) error { return errors.ErrUnsupported },
 		},
-		Pods:    func(context.Context) ([]model.Pod, error) { return a.attached(), nil },
+		Pods:    pods,
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return [2]int64{} },
 		Report: func(r status.Report) {
@@ -134,6 +139,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 		Serve:        func(context.Context) error { return nil },
 		FullInterval: fullInterval,
 	})
+	a.attacher = attach.New(attach.Config{Offers: offers, Kernel: a.applier, Links: k, Flows: netfilter.Conntrack{}, Pods: pods, Passes: passes})
 	a.enforced = &stopwatch{Kernel: k}
 	a.enforcer = policy.New(policy.Config{
 		Source: source, Kernel: a.enforced, Tables: tables, Log: netfilter.Log{NFT: tables}, FullInterval: fullInterval,
@@ -166,7 +172,7 @@ func (a *agent) attach(b *testing.B, object model.ClusterPod) *topology.Namespac
 	a.mu.Lock()
 	a.pods = append(a.pods, p)
 	a.mu.Unlock()
-	a.Do(b, func() error { return a.applier.Attach(b.Context(), p) })
+	a.Do(b, func() error { return a.attacher.Attach(b.Context(), p) })
 	return netns
 }
 
