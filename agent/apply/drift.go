@@ -135,17 +135,20 @@ func (n *notes) see(s diff.Sighting) {
 	case model.HostLink, model.HostAddress, model.UnderlayRoute:
 		n.seeHost(o, s.Gone)
 		return
-	}
-	key := s.Key()
-	if !n.wanted.Contradicts(s) {
-		// Perhaps it was odd for a moment.
-		delete(n.seen, key)
-		return
-	}
-	if s.Object == nil || len(n.seen) >= maxSightings {
+	case nil:
 		n.anything = true
-	} else {
-		n.seen[key] = s
+	default:
+		key := o.Identity()
+		if !n.wanted.Contradicts(s) {
+			// Perhaps it was odd for a moment.
+			delete(n.seen, key)
+			return
+		}
+		if len(n.seen) < maxSightings {
+			n.seen[key] = s
+		} else {
+			n.anything = true
+		}
 	}
 	n.wake.Raise()
 }
@@ -204,10 +207,10 @@ func without(ops, left []diff.Op) []diff.Op {
 	}
 	undone := map[any]bool{}
 	for _, op := range left {
-		undone[diff.Sighting{Object: op.Object}.Key()] = true
+		undone[op.Object.Identity()] = true
 	}
 	return slices.DeleteFunc(slices.Clone(ops), func(op diff.Op) bool {
-		return undone[diff.Sighting{Object: op.Object}.Key()]
+		return undone[op.Object.Identity()]
 	})
 }
 

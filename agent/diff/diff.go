@@ -3,7 +3,6 @@ package diff
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -14,7 +13,7 @@ import (
 //
 //   - Parameters that name none of podnet's links come first, then the links,
 //     then the parameters that name one.
-//   - A link that cannot be changed in place is removed and made anew, and all
+//   - A link that cannot be changed in place is removed and recreated, and all
 //     that was on it is put again.
 //   - Addresses come before the routes that use them as source, and old ones go
 //     after these routes have another: the kernel removes a route with its source.
@@ -24,45 +23,38 @@ import (
 // is not known. So do ports, which go with their links.
 func Diff(want, have model.State) []Op {
 	want, have = sorted(want), sorted(have)
-	remade := remadeLinks(want, have)
-	have = withoutIPv6(without(have, remade), want.Links)
+	recreated := recreatedLinks(want, have)
+	have = withoutIPv6(without(have, recreated), want.Links)
 
-	var put, del model.State
-	put.Links, del.Links = changes(want.Links, have.Links, func(l model.Link) string { return l.Name })
-	put.Addresses, del.Addresses = changes(want.Addresses, have.Addresses, func(a model.Address) model.Address { return a })
-	moved, gone := movedAddresses(want, del.Addresses)
-	del.Addresses = gone
-	have.Routes = withoutSources(have.Routes, moved)
-	put.Routes, del.Routes = changes(want.Routes, have.Routes, routeKey)
-	put.Rules, del.Rules = changes(want.Rules, have.Rules, func(r model.Rule) model.Rule { return r })
-	put.Neighbours, del.Neighbours = changes(want.Neighbours, have.Neighbours, neighbourKey)
-	put.FDB, del.FDB = changes(want.FDB, have.FDB, fdbKey)
-	put.Ports, _ = changes(want.Ports, have.Ports, func(p model.Port) string { return p.Link })
-	put.Sysctls, _ = changes(want.Sysctls, have.Sysctls, func(s model.Sysctl) string { return s.Key })
-	firewall, oldTables := firewallOps(want.Firewall, have.Firewall)
-	early, late := splitSysctls(put.Sysctls, want.Links)
-
-	var ops opList
-	appendOps(&ops, Put, early)
-	appendOps(&ops, Delete, remade)
-	appendOps(&ops, Put, put.Links)
-	appendOps(&ops, Put, late)
-	appendOps(&ops, Put, put.Ports)
-	ops.addresses(put.Addresses, moved)
-	ops = append(ops, firewall...)
-	appendOps(&ops, Put, put.Neighbours)
-	appendOps(&ops, Put, put.FDB)
-	appendOps(&ops, Put, put.Routes)
-	appendOps(&ops, Put, put.Rules)
-
-	appendOps(&ops, Delete, del.Rules)
-	appendOps(&ops, Delete, del.Routes)
-	appendOps(&ops, Delete, del.FDB)
-	appendOps(&ops, Delete, del.Neighbours)
-	ops = append(ops, oldTables...)
-	appendOps(&ops, Delete, del.Addresses)
-	appendOps(&ops, Delete, del.Links)
-	return ops
+	var first, ops opList
+	var gone [][]model.Object
+	found := have.Lists()
+	for i, list := range want.Lists() {
+		put, del := list.Changes(found[i])
+		switch list.Kind() {
+		case model.KindSysctl:
+			late, early := split(put, func(o model.Object) bool { return hasLink(want.Links, o.On()) })
+			add(&first, Put, early)
+			put = late
+		case model.KindLink:
+			add(&ops, Delete, recreated)
+		case model.KindAddress:
+			var moved []model.Object
+			moved, del = split(del, func(o model.Object) bool { return hasAddress(want.Addresses, o.IP()) })
+			have.Routes = withoutSources(have.Routes, moved)
+			ops.addresses(put, moved)
+			put = nil
+		}
+		add(&ops, Put, put)
+		if list.Kind() == model.KindFirewall {
+			ops = append(ops, elementChanges(want.Firewall, have.Firewall)...)
+		}
+		gone = append(gone, del)
+	}
+	for _, del := range slices.Backward(gone) {
+		add(&ops, Delete, del)
+	}
+	return slices.Concat(first, ops)
 }
 
 // Additions returns the operations that add a part, such as a pod's, to a kernel
@@ -70,12 +62,13 @@ func Diff(want, have model.State) []Op {
 func Additions(part model.State) []Op {
 	part = sorted(part)
 	var ops opList
-	appendOps(&ops, Put, part.Ports)
-	appendOps(&ops, Put, part.Sysctls)
-	appendOps(&ops, Put, part.Addresses)
-	ops.elements(Put, part.Firewall)
-	appendOps(&ops, Put, part.Neighbours)
-	appendOps(&ops, Put, part.Routes)
+	for _, list := range part.Lists() {
+		if list.Kind() == model.KindFirewall {
+			ops.elements(Put, part.Firewall)
+			continue
+		}
+		list.Each(func(o model.Object) { ops = append(ops, Op{Put, o}) })
+	}
 	return ops
 }
 
@@ -84,15 +77,24 @@ func Additions(part model.State) []Op {
 func Removals(part model.State) []Op {
 	part = sorted(part)
 	var ops opList
-	appendOps(&ops, Delete, part.Routes)
-	appendOps(&ops, Delete, part.Neighbours)
-	ops.elements(Delete, part.Firewall)
+	var nothing model.State
+	lists := part.Lists()
+	for i, none := range slices.Backward(nothing.Lists()) {
+		switch none.Kind() {
+		case model.KindFirewall:
+			ops.elements(Delete, part.Firewall)
+		case model.KindAddress:
+		default:
+			_, del := none.Changes(lists[i])
+			add(&ops, Delete, del)
+		}
+	}
 	return ops
 }
 
 type opList []Op
 
-func appendOps[T any](ops *opList, verb Verb, objects []T) {
+func add[T model.Object](ops *opList, verb Verb, objects []T) {
 	for _, o := range objects {
 		*ops = append(*ops, Op{verb, o})
 	}
@@ -100,21 +102,13 @@ func appendOps[T any](ops *opList, verb Verb, objects []T) {
 
 // addresses puts addresses. One that moves to another link is put before it goes
 // from the old one, so that it is never missing; on one link it cannot be twice.
-func (ops *opList) addresses(put, moved []model.Address) {
-	onOneLink := func(m model.Address) bool {
-		return slices.ContainsFunc(put, func(p model.Address) bool { return p.Link == m.Link && p.Addr.Addr() == m.Addr.Addr() })
-	}
-	var before, after []model.Address
-	for _, m := range moved {
-		if onOneLink(m) {
-			before = append(before, m)
-		} else {
-			after = append(after, m)
-		}
-	}
-	appendOps(ops, Delete, before)
-	appendOps(ops, Put, put)
-	appendOps(ops, Delete, after)
+func (ops *opList) addresses(put, moved []model.Object) {
+	before, after := split(moved, func(m model.Object) bool {
+		return slices.ContainsFunc(put, func(p model.Object) bool { return p.On() == m.On() && p.IP() == m.IP() })
+	})
+	add(ops, Delete, before)
+	add(ops, Put, put)
+	add(ops, Delete, after)
 }
 
 func (ops *opList) elements(verb Verb, tables []model.Table) {
@@ -127,65 +121,18 @@ func (ops *opList) elements(verb Verb, tables []model.Table) {
 	}
 }
 
-type linkAddr struct {
-	link string
-	addr netip.Addr
-}
-
-type tableDst struct {
-	table int
-	dst   netip.Prefix
-}
-
-func routeKey(r model.Route) tableDst { return tableDst{r.Table, r.Dst} }
-
-func neighbourKey(n model.Neighbour) linkAddr { return linkAddr{n.Link, n.Addr} }
-
-type linkMAC struct {
-	link string
-	mac  model.MAC
-}
-
-func fdbKey(e model.FDBEntry) linkMAC { return linkMAC{e.Link, e.MAC} }
-
-// changes returns what of want is not in have as it is, and what of have has a
-// key that nothing in want has, both in the order in which they are given.
-func changes[T comparable, K comparable](want, have []T, key func(T) K) (put, del []T) {
-	found := make(map[K]T, len(have))
-	for _, h := range have {
-		found[key(h)] = h
-	}
-	wanted := make(map[K]bool, len(want))
-	for _, w := range want {
-		wanted[key(w)] = true
-		if h, ok := found[key(w)]; !ok || h != w {
-			put = append(put, w)
-		}
-	}
-	for _, h := range have {
-		if !wanted[key(h)] {
-			del = append(del, h)
-		}
-	}
-	return put, del
-}
-
-// remadeLinks returns the links that have to be removed because the kernel does
+// recreatedLinks returns the links that have to be removed because the kernel does
 // not change what makes a VXLAN device, as they are found. The source of its outer
 // packets, and the interface that these leave by, it does change.
-func remadeLinks(want, have model.State) []model.Link {
-	var remade []model.Link
+func recreatedLinks(want, have model.State) []model.Link {
+	var recreated []model.Link
 	for _, h := range have.Links {
-		i := slices.IndexFunc(want.Links, func(w model.Link) bool { return w.Name == h.Name })
-		if i < 0 {
-			continue
-		}
-		w := want.Links[i]
-		if w.Kind != h.Kind || w.VNI != h.VNI || w.Port != h.Port {
-			remade = append(remade, h)
+		i, wanted := slices.BinarySearchFunc(want.Links, h, model.Link.Compare)
+		if w := want.Links; wanted && (w[i].Kind != h.Kind || w[i].VNI != h.VNI || w[i].Port != h.Port) {
+			recreated = append(recreated, h)
 		}
 	}
-	return remade
+	return recreated
 }
 
 // without returns the state as the kernel leaves it when the links are removed.
@@ -193,41 +140,31 @@ func without(s model.State, links []model.Link) model.State {
 	if len(links) == 0 {
 		return s
 	}
-	on := func(link string) bool {
-		return slices.ContainsFunc(links, func(l model.Link) bool { return l.Name == link })
-	}
-	var lost []model.Address
+	goes := func(o model.Object) bool { return hasLink(links, o.On()) }
+	var lost []model.Object
 	for _, a := range s.Addresses {
-		if on(a.Link) {
+		if goes(a) {
 			lost = append(lost, a)
 		}
 	}
-	s.Links = remove(s.Links, func(l model.Link) bool { return on(l.Name) })
-	s.Addresses = remove(s.Addresses, func(a model.Address) bool { return on(a.Link) })
-	s.Neighbours = remove(s.Neighbours, func(n model.Neighbour) bool { return on(n.Link) })
-	s.FDB = remove(s.FDB, func(e model.FDBEntry) bool { return on(e.Link) })
-	s.Ports = remove(s.Ports, func(p model.Port) bool { return on(p.Bridge) })
-	s.Routes = withoutSources(remove(s.Routes, func(r model.Route) bool { return on(r.Link) }), lost)
-	s.Sysctls = remove(s.Sysctls, func(p model.Sysctl) bool { return on(sysctlLink(p.Key)) })
+	for _, list := range s.Lists() {
+		list.Remove(goes)
+	}
+	s.Links = remove(s.Links, func(l model.Link) bool { return hasLink(links, l.Name) })
+	s.Routes = withoutSources(s.Routes, lost)
 	return s
 }
 
 // withoutIPv6 returns the state as the kernel leaves it when the links are as wanted:
 // it takes all that is of IPv6 off those that carry less than IPv6 needs.
 func withoutIPv6(s model.State, wanted []model.Link) model.State {
-	var small []string
-	for _, l := range wanted {
-		if l.MTU < model.MinIPv6MTU {
-			small = append(small, l.Name)
-		}
-	}
+	small := remove(wanted, func(l model.Link) bool { return l.MTU >= model.MinIPv6MTU })
 	if len(small) == 0 {
 		return s
 	}
-	lost := func(link string, a netip.Addr) bool { return a.Is6() && slices.Contains(small, link) }
-	s.Addresses = remove(s.Addresses, func(a model.Address) bool { return lost(a.Link, a.Addr.Addr()) })
-	s.Neighbours = remove(s.Neighbours, func(n model.Neighbour) bool { return lost(n.Link, n.Addr) })
-	s.Routes = remove(s.Routes, func(r model.Route) bool { return lost(r.Link, r.Dst.Addr()) })
+	for _, list := range s.Lists() {
+		list.Remove(func(o model.Object) bool { return o.IP().Is6() && hasLink(small, o.On()) })
+	}
 	return s
 }
 
@@ -236,67 +173,40 @@ func remove[T any](list []T, goes func(T) bool) []T {
 	return slices.DeleteFunc(slices.Clone(list), goes)
 }
 
-// movedAddresses tells the addresses to delete that another link or prefix
-// length is to have from those that go altogether.
-func movedAddresses(want model.State, del []model.Address) (moved, gone []model.Address) {
-	for _, d := range del {
-		if slices.ContainsFunc(want.Addresses, func(w model.Address) bool { return w.Addr.Addr() == d.Addr.Addr() }) {
-			moved = append(moved, d)
+// split returns what a predicate holds for, and the rest, both in their order.
+func split(objects []model.Object, holds func(model.Object) bool) (those, others []model.Object) {
+	for _, o := range objects {
+		if holds(o) {
+			those = append(those, o)
 		} else {
-			gone = append(gone, d)
+			others = append(others, o)
 		}
 	}
-	return moved, gone
+	return those, others
+}
+
+func hasLink(links []model.Link, name string) bool {
+	return slices.ContainsFunc(links, func(l model.Link) bool { return l.Name == name })
+}
+
+func hasAddress(addresses []model.Address, addr netip.Addr) bool {
+	return slices.ContainsFunc(addresses, func(a model.Address) bool { return a.Addr.Addr() == addr })
 }
 
 // withoutSources leaves out the routes that may go, or lose their source, with
 // an address.
-func withoutSources(routes []model.Route, lost []model.Address) []model.Route {
+func withoutSources(routes []model.Route, lost []model.Object) []model.Route {
 	if len(lost) == 0 {
 		return routes
 	}
 	return remove(routes, func(r model.Route) bool {
-		return slices.ContainsFunc(lost, func(a model.Address) bool { return a.Addr.Addr() == r.Src })
+		return slices.ContainsFunc(lost, func(a model.Object) bool { return a.IP() == r.Src })
 	})
-}
-
-// splitSysctls tells the parameters that can be set before the links are there
-// from those of the links, and keeps their order.
-func splitSysctls(sysctls []model.Sysctl, links []model.Link) (early, late []model.Sysctl) {
-	for _, s := range sysctls {
-		if slices.ContainsFunc(links, func(l model.Link) bool { return l.Name == sysctlLink(s.Key) }) {
-			late = append(late, s)
-		} else {
-			early = append(early, s)
-		}
-	}
-	return early, late
-}
-
-// sysctlLink returns the link that a parameter is of, or nothing: keys of links
-// are net/<family>/conf/<link>/<parameter>, and the same with neigh.
-func sysctlLink(key string) string {
-	parts := strings.Split(key, "/")
-	if len(parts) != 5 || parts[0] != "net" || parts[2] != "conf" && parts[2] != "neigh" {
-		return ""
-	}
-	return parts[3]
 }
 
 // sorted returns a sorted copy of a state.
 func sorted(s model.State) model.State {
-	out := model.State{
-		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
-		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB),
-		Sysctls: slices.Clone(s.Sysctls), Ports: slices.Clone(s.Ports),
-	}
-	for _, t := range s.Firewall {
-		t.Sets = slices.Clone(t.Sets)
-		for i := range t.Sets {
-			t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
-		}
-		out.Firewall = append(out.Firewall, t)
-	}
-	out.Sort()
-	return out
+	s = s.Clone()
+	s.Sort()
+	return s
 }

@@ -79,19 +79,19 @@ func apply(t *testing.T, k *difftest.Fake, want model.State) []diff.Op {
 	}
 	ops := diff.Diff(want, have)
 	if err := k.Execute(ctx, ops); err != nil {
-		t.Fatalf("%v\noperations: %s", err, list(ops))
+		t.Fatalf("%v\noperations: %s", err, listed(ops))
 	}
 	have, err = k.Observe(ctx, want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again := diff.Diff(want, have); len(again) > 0 {
-		t.Fatalf("a second pass changes something: %s\nafter: %s", list(again), list(ops))
+		t.Fatalf("a second pass changes something: %s\nafter: %s", listed(again), listed(ops))
 	}
 	return ops
 }
 
-func list(ops []diff.Op) string {
+func listed(ops []diff.Op) string {
 	var s string
 	for _, op := range ops {
 		s += fmt.Sprintf("\n  %s %T %+v", op.Verb, op.Object, op.Object)
@@ -101,7 +101,7 @@ func list(ops []diff.Op) string {
 
 func TestUnchangedStateNeedsNothing(t *testing.T) {
 	if ops := diff.Diff(onVXLAN(), onVXLAN()); len(ops) > 0 {
-		t.Errorf("operations: %s", list(ops))
+		t.Errorf("operations: %s", listed(ops))
 	}
 }
 
@@ -115,6 +115,45 @@ func TestEverythingIsMadeAndRemoved(t *testing.T) {
 	left.Sysctls = nil
 	if fmt.Sprint(left) != fmt.Sprint(model.State{}) {
 		t.Errorf("left over: %+v", left)
+	}
+}
+
+// A new kind needs no code in here: its objects are made and taken away, but where they last.
+func TestEveryKindIsMadeAndTakenAway(t *testing.T) {
+	for _, list := range new(model.State).Lists() {
+		var one model.State
+		var object model.Object
+		all := whole()
+		for _, l := range all.Lists() {
+			if l.Kind() == list.Kind() {
+				l.Each(func(o model.Object) { object = o })
+			}
+		}
+		if object == nil {
+			t.Errorf("whole has nothing of kind %s", list.Kind())
+			continue
+		}
+		for _, l := range one.Lists() {
+			if l.Kind() == list.Kind() {
+				l.Add(object)
+			}
+		}
+		identities := func(ops []diff.Op) (ids []any) {
+			for _, op := range ops {
+				ids = append(ids, op.Verb, op.Object.Identity())
+			}
+			return ids
+		}
+		if got := identities(diff.Diff(one, model.State{})); !slices.Equal(got, []any{diff.Put, object.Identity()}) {
+			t.Errorf("%s is made by %v", object.Describe(), got)
+		}
+		lasts := list.Kind() == model.KindPort || list.Kind() == model.KindSysctl
+		if got := identities(diff.Diff(model.State{}, one)); !lasts && !slices.Equal(got, []any{diff.Delete, object.Identity()}) || lasts && len(got) > 0 {
+			t.Errorf("%s is taken away by %v", object.Describe(), got)
+		}
+		if got := diff.Diff(one, one); len(got) > 0 {
+			t.Errorf("%s is as it shall be: %s", object.Describe(), listed(got))
+		}
 	}
 }
 
@@ -155,7 +194,7 @@ func TestVXLANDeviceIsRemadeWithAllThatWasOnIt(t *testing.T) {
 			change(&want.Links[0])
 			ops := apply(t, k, want)
 			if ops[0].Verb != diff.Delete || ops[0].Object != any(vxlan()) {
-				t.Errorf("the old device does not go first: %s", list(ops))
+				t.Errorf("the old device does not go first: %s", listed(ops))
 			}
 			if !reflect.DeepEqual(k.State().Routes, want.Routes) {
 				t.Errorf("routes after: %+v", k.State().Routes)
@@ -177,7 +216,7 @@ func TestLinksAreChangedInPlace(t *testing.T) {
 			change(&want.Links[0])
 			ops := apply(t, k, want)
 			if len(ops) != 1 || ops[0].Verb != diff.Put {
-				t.Errorf("operations: %s", list(ops))
+				t.Errorf("operations: %s", listed(ops))
 			}
 		})
 	}
@@ -189,7 +228,7 @@ func TestSwitchOfPathIsOneReplacement(t *testing.T) {
 	want.Routes[1] = model.Route{Dst: prefix("10.244.1.0/24"), Link: "eth0", Via: addr("192.0.2.2"), OnLink: true, Src: addr("10.244.0.0")}
 	ops := apply(t, k, want)
 	if len(ops) != 1 || ops[0] != (diff.Op{Verb: diff.Put, Object: want.Routes[1]}) {
-		t.Errorf("operations: %s", list(ops))
+		t.Errorf("operations: %s", listed(ops))
 	}
 }
 
@@ -251,7 +290,7 @@ func TestForeignElementsOfATableGoAndOthersStay(t *testing.T) {
 	del, put := set, set
 	del.Elements, put.Elements = element("1"), element("3")
 	if want := []diff.Op{{Verb: diff.Delete, Object: del}, {Verb: diff.Put, Object: put}}; !reflect.DeepEqual(ops, want) {
-		t.Errorf("operations: %s", list(ops))
+		t.Errorf("operations: %s", listed(ops))
 	}
 }
 
@@ -280,7 +319,7 @@ func TestTableWithOtherStructureIsReplacedAsAWhole(t *testing.T) {
 			change(&found)
 			ops := apply(t, difftest.New(model.State{Firewall: []model.Table{found}}), model.State{Firewall: []model.Table{plain}})
 			if len(ops) != 1 || !reflect.DeepEqual(ops[0].Object, plain) {
-				t.Errorf("operations: %s", list(ops))
+				t.Errorf("operations: %s", listed(ops))
 			}
 		})
 	}
@@ -420,7 +459,7 @@ func TestAnyStateIsReachedFromAnyOther(t *testing.T) {
 		got, want := k.State(), difftest.New(after, hostLinks...).State()
 		got.Sysctls, want.Sysctls = nil, nil
 		if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
-			t.Fatalf("seed %d: from %+v\nwant %+v\ngot  %+v\noperations: %s", seed, before, want, got, list(k.Executed))
+			t.Fatalf("seed %d: from %+v\nwant %+v\ngot  %+v\noperations: %s", seed, before, want, got, listed(k.Executed))
 		}
 	}
 }
@@ -432,7 +471,7 @@ func TestOperationsDoNotDependOnTheOrderOfLists(t *testing.T) {
 		first := diff.Diff(after, before)
 		second := diff.Diff(shuffle(r, after), shuffle(r, before))
 		if !reflect.DeepEqual(first, second) {
-			t.Fatalf("seed %d: %s\nand %s", seed, list(first), list(second))
+			t.Fatalf("seed %d: %s\nand %s", seed, listed(first), listed(second))
 		}
 	}
 }

@@ -38,33 +38,14 @@ func TestWhatNobodyWantsMayGo(t *testing.T) {
 }
 
 // sightings are the objects of a state as the kernel tells of them.
-func sightings(s model.State) []any {
-	out := []any{diff.ElementKey{
+func sightings(s model.State) []diff.Seen {
+	out := []diff.Seen{diff.ElementKey{
 		Family: "inet", Table: "podnet", Set: "podsources4", Key: "pod1" + string(make([]byte, 12)) + "\x0a\xf4\x00\x01",
 	}}
-	for _, o := range s.Links {
-		out = append(out, o)
-	}
-	for _, o := range s.Addresses {
-		out = append(out, o)
-	}
-	for _, o := range s.Routes {
-		out = append(out, o)
-	}
-	for _, o := range s.Rules {
-		out = append(out, o)
-	}
-	for _, o := range s.Neighbours {
-		out = append(out, o)
-	}
-	for _, o := range s.FDB {
-		out = append(out, o)
-	}
-	for _, o := range s.Ports {
-		out = append(out, o)
-	}
-	for _, o := range s.Sysctls {
-		out = append(out, o)
+	for _, list := range s.Lists() {
+		if list.Kind() != model.KindFirewall {
+			list.Each(func(o model.Object) { out = append(out, o) })
+		}
 	}
 	return out
 }

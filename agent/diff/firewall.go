@@ -2,66 +2,20 @@ package diff
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/podnet/podnet/internal/model"
 )
 
-type tableKey struct{ family, name string }
-
-// firewallOps returns the operations on the tables, which are sorted: what is to be put or
-// changed, and separately the deletion of tables that are no longer wanted. A
-// table whose structure is not as wanted is replaced as a whole; otherwise only
-// the elements that differ are touched.
-func firewallOps(want, have []model.Table) (change, old []Op) {
-	found := map[tableKey]model.Table{}
-	for _, t := range have {
-		found[tableKey{t.Family, t.Name}] = t
-	}
+// elementChanges returns the operations on the elements of the tables that stay, which are sorted.
+func elementChanges(want, have []model.Table) []Op {
+	var ops []Op
 	for _, w := range want {
-		key := tableKey{w.Family, w.Name}
-		h, ok := found[key]
-		delete(found, key)
-		if !ok || !sameStructure(w, h) {
-			change = append(change, Op{Put, w})
-			continue
-		}
-		change = append(change, elementOps(w, h)...)
-	}
-	for _, h := range have {
-		if _, ok := found[tableKey{h.Family, h.Name}]; ok {
-			old = append(old, Op{Delete, model.Table{Family: h.Family, Name: h.Name}})
+		i, there := slices.BinarySearchFunc(have, w, model.Table.Compare)
+		if there && have[i].Structure() == w.Structure() {
+			ops = append(ops, elementOps(w, have[i])...)
 		}
 	}
-	return change, old
-}
-
-// sameStructure says whether two tables have the same sets, chains and rules.
-// Fingerprints of rules cover the declarations of the sets and chains.
-func sameStructure(a, b model.Table) bool {
-	return slices.Equal(setNames(a), setNames(b)) && slices.Equal(fingerprints(a), fingerprints(b))
-}
-
-func setNames(t model.Table) []string {
-	var names []string
-	for _, s := range t.Sets {
-		names = append(names, s.Name)
-	}
-	return names
-}
-
-// fingerprints returns the rules of all chains, each chain's in their order.
-func fingerprints(t model.Table) []string {
-	var all []string
-	for _, c := range t.Chains {
-		prints := []string{c.Name}
-		for _, r := range c.Rules {
-			prints = append(prints, r.Fingerprint)
-		}
-		all = append(all, strings.Join(prints, " "))
-	}
-	slices.Sort(all)
-	return all
+	return ops
 }
 
 // elementOps returns the changes of elements, set by set. What goes does so
@@ -77,7 +31,7 @@ func elementOps(want, have model.Table) []Op {
 		if w.Forgets > 0 {
 			continue
 		}
-		put, del := elementChanges(w.Elements, found[w.Name].Elements)
+		put, del := changedElements(w.Elements, found[w.Name].Elements)
 		if len(del) > 0 {
 			ops = append(ops, elementsOp(Delete, want, w, del))
 		}
@@ -88,9 +42,9 @@ func elementOps(want, have model.Table) []Op {
 	return ops
 }
 
-// elementChanges returns the elements to put and those to delete, given both sorted; one
+// changedElements returns the elements to put and those to delete, given both sorted; one
 // whose value differs is among both.
-func elementChanges(want, have []model.Element) (put, del []model.Element) {
+func changedElements(want, have []model.Element) (put, del []model.Element) {
 	for len(want) > 0 || len(have) > 0 {
 		order := 0
 		switch {

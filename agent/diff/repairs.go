@@ -10,7 +10,7 @@ import (
 
 // Repair is something that was not as podnet had left it, and was put right.
 type Repair struct {
-	// Kind is link, port, address, route, rule, neighbour, fdb, sysctl or firewall.
+	// Kind is the ObjectKind.
 	Kind string
 	// Found is a clause that says what was found, without a full stop.
 	Found string
@@ -65,83 +65,58 @@ func (r *repairs) add(op Op) {
 		if op.Verb == Put {
 			r.lostAddrs = append(r.lostAddrs, o)
 		}
-		r.object("address", op, o.Link, "")
+		r.object(op)
 	case model.Route:
-		if r.moved[o.Link] || r.withoutSource(o) {
-			return
+		if !r.moved[o.Link] && !r.withoutSource(o) {
+			r.object(op)
 		}
-		r.object("route", op, o.Link, r.was(o))
-	case model.Rule:
-		r.object("rule", op, "", "")
-	case model.Neighbour:
-		was, _ := r.found.objects[identity(o)].(model.Neighbour)
-		r.object("neighbour", op, o.Link, was.MAC.String())
-	case model.FDBEntry:
-		was, _ := r.found.objects[identity(o)].(model.FDBEntry)
-		r.object("fdb", op, o.Link, was.Endpoint.String())
-	case model.Port:
-		was, _ := r.found.objects[identity(o)].(model.Port)
-		r.object("port", op, o.Bridge, Describe(was))
 	case model.Sysctl:
-		link := sysctlLink(o.Key)
-		if r.moved[link] || r.sysctls[switchOf(o.Key)] {
+		if r.moved[o.On()] || r.sysctls[switchOf(o)] {
 			return
 		}
-		if o.Key == "net/ipv6/conf/"+link+"/disable_ipv6" {
-			r.lost6[link] = true
+		if o.Key == "net/ipv6/conf/"+o.On()+"/disable_ipv6" {
+			r.lost6[o.On()] = true
 		}
-		was, _ := r.found.objects[identity(o)].(model.Sysctl)
-		r.object("sysctl", op, link, was.Value)
+		r.object(op)
+	default:
+		r.object(op)
 	}
 }
 
-// object tells of one operation. The object is on a link, if that is not empty,
-// and was found as the last argument says, if it was found.
-func (r *repairs) object(kind string, op Op, link, was string) {
-	want, wanted := r.before.objects[identity(op.Object)]
-	_, there := r.found.objects[identity(op.Object)]
+// object tells of one operation.
+func (r *repairs) object(op Op) {
+	o, key := op.Object, op.Object.Identity()
+	want, wanted := r.before.objects[key]
+	was, there := r.found.objects[key].(model.Object)
 	switch {
-	case link != "" && r.lost[link] || r.lost6[link] && isIPv6(op.Object):
-	case op.Verb == Delete && r.before.strange(identity(op.Object)):
-		r.tell(kind, "%s had been added", Describe(op.Object))
-	case op.Verb == Delete || !wanted || want != op.Object:
+	case r.lost[o.On()] || r.lost6[o.On()] && o.IP().Is6():
+	case op.Verb == Delete && r.before.strange(key):
+		r.tell(o, "%s had been added", o.Describe())
+	case op.Verb == Delete || !wanted || want != o:
 		// The objects ask for something else than before.
 	case there:
-		r.tell(kind, "%s had been changed to %s", Describe(op.Object), was)
+		r.tell(o, "%s had been changed to %s", o.Describe(), was.Detail(o))
 	default:
-		r.tell(kind, "%s was missing", Describe(op.Object))
+		r.tell(o, "%s was missing", o.Describe())
 	}
 }
 
 // switchOf is the parameter that sets a link's forwarding with those of all others; empty
 // where there is none, as for itself.
-func switchOf(key string) string {
-	link, name := sysctlLink(key), key[strings.LastIndexByte(key, '/')+1:]
+func switchOf(s model.Sysctl) string {
+	link, name := s.On(), s.Key[strings.LastIndexByte(s.Key, '/')+1:]
 	switch {
 	case link == "" || link == "all" || name != "forwarding":
 		return ""
-	case strings.HasPrefix(key, "net/ipv4/"):
+	case strings.HasPrefix(s.Key, "net/ipv4/"):
 		return "net/ipv4/ip_forward"
 	default:
 		return "net/ipv6/conf/all/forwarding"
 	}
 }
 
-// isIPv6 reports whether an object is something of IPv6 on a link.
-func isIPv6(object any) bool {
-	switch o := object.(type) {
-	case model.Address:
-		return o.Addr.Addr().Is6()
-	case model.Route:
-		return o.Dst.Addr().Is6()
-	case model.Neighbour:
-		return o.Addr.Is6()
-	}
-	return false
-}
-
-func (r *repairs) tell(kind, format string, args ...any) {
-	r.out = append(r.out, Repair{Kind: kind, Found: fmt.Sprintf(format, args...)})
+func (r *repairs) tell(o model.Object, format string, args ...any) {
+	r.out = append(r.out, Repair{Kind: string(o.ObjectKind()), Found: fmt.Sprintf(format, args...)})
 }
 
 // withoutSource reports whether a route had to be put because its source was.
@@ -149,28 +124,15 @@ func (r *repairs) withoutSource(o model.Route) bool {
 	return slices.ContainsFunc(r.lostAddrs, func(a model.Address) bool { return a.Addr.Addr() == o.Src })
 }
 
-// was tells how a route was found.
-func (r *repairs) was(o model.Route) string {
-	was, ok := r.found.objects[identity(o)].(model.Route)
-	if !ok {
-		return ""
-	}
-	text := Describe(was)
-	if text == Describe(o) {
-		return fmt.Sprintf("source %s, MTU %d", was.Src, was.MTU)
-	}
-	return text
-}
-
 // link tells of a link. One that is removed only to be made anew is told of when
 // it is put.
 func (r *repairs) link(verb Verb, o model.Link) {
-	want, wanted := r.before.objects[identity(o)]
-	was, there := r.found.objects[identity(o)].(model.Link)
+	want, wanted := r.before.objects[o.Identity()]
+	was, there := r.found.objects[o.Identity()].(model.Link)
 	if verb == Delete {
 		r.lost[o.Name] = true
-		if r.before.strange(identity(o)) {
-			r.tell("link", "%s had been added", Describe(o))
+		if r.before.strange(o.Identity()) {
+			r.tell(o, "%s had been added", o.Describe())
 		}
 		return
 	}
@@ -183,32 +145,32 @@ func (r *repairs) link(verb Verb, o model.Link) {
 	}
 	switch {
 	case !there:
-		r.tell("link", "%s was missing", Describe(o))
+		r.tell(o, "%s was missing", o.Describe())
 	case !inPlace:
-		r.tell("link", "%s had been replaced by another", Describe(o))
+		r.tell(o, "%s had been replaced by another", o.Describe())
 	case was.MTU == 0:
-		r.tell("link", "%s was down", Describe(o))
+		r.tell(o, "%s was down", o.Describe())
 	case was.MAC != o.MAC:
-		r.tell("link", "%s had the MAC %s in place of %s", Describe(o), was.MAC, o.MAC)
+		r.tell(o, "%s had the MAC %s in place of %s", o.Describe(), was.MAC, o.MAC)
 	case was.Local != o.Local || was.Underlay != o.Underlay:
-		r.tell("link", "%s sent from %s on %s in place of %s on %s", Describe(o), was.Local, was.Underlay, o.Local, o.Underlay)
+		r.tell(o, "%s sent from %s on %s in place of %s on %s", o.Describe(), was.Local, was.Underlay, o.Local, o.Underlay)
 	default:
-		r.tell("link", "%s had an MTU of %d in place of %d", Describe(o), was.MTU, o.MTU)
+		r.tell(o, "%s had an MTU of %d in place of %d", o.Describe(), was.MTU, o.MTU)
 	}
 }
 
 func (r *repairs) table(verb Verb, o model.Table) {
-	key := identity(o)
+	key := o.Identity()
 	was, wanted := r.before.objects[key]
 	_, there := r.found.objects[key]
 	switch {
 	case verb == Delete && r.before.strange(key):
-		r.tell("firewall", "%s had been added", Describe(o))
-	case verb == Delete || !wanted || was != structure(o):
+		r.tell(o, "%s had been added", o.Describe())
+	case verb == Delete || !wanted || was != o.Structure():
 	case there:
-		r.tell("firewall", "%s had other chains, rules or sets", Describe(o))
+		r.tell(o, "%s had other chains, rules or sets", o.Describe())
 	default:
-		r.tell("firewall", "%s was missing", Describe(o))
+		r.tell(o, "%s was missing", o.Describe())
 	}
 }
 
@@ -232,5 +194,5 @@ func (r *repairs) elements(verb Verb, o Elements) {
 	if verb == Delete {
 		how = "had been added"
 	}
-	r.tell("firewall", "%s in set %s of nft table %s %s %s", what, o.Set, o.Family, o.Table, how)
+	r.tell(o, "%s in set %s of nft table %s %s %s", what, o.Set, o.Family, o.Table, how)
 }

@@ -21,6 +21,9 @@ type ElementKey struct {
 	Key string
 }
 
+// Identity implements Seen.
+func (k ElementKey) Identity() any { return k }
+
 // protocols are the numbers of the protocols that pods have ports of.
 var protocols = map[string]byte{"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -32,7 +35,7 @@ const addressBits = 128
 
 // kernelKey writes the key of an element as the kernel holds it: each part of a
 // concatenation fills whole registers of four bytes (net/netfilter/nf_tables_api.c).
-// It says false for a set whose keys it cannot write, an interval set for one.
+// It reports false for a set whose keys it cannot write, an interval set for one.
 func kernelKey(set model.Set, key []string) (string, bool) {
 	types := strings.Split(set.Key, " . ")
 	if set.Interval || len(types) != len(key) {

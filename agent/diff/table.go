@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -25,6 +26,16 @@ type TableChange struct {
 	// Old are emptied. Nothing leads to them any more, and they are to be deleted by
 	// an operation of their own.
 	Old TableParts
+	partOfTable
+}
+
+// Identity implements model.Object.
+func (c TableChange) Identity() any { return model.Table{Family: c.Family, Name: c.Table}.Identity() }
+
+// Describe implements model.Object.
+func (c TableChange) Describe() string {
+	return fmt.Sprintf("change of %d chains, %d sets and the elements of %d more of nft table %s %s",
+		len(c.Chains), len(c.Sets), len(c.Changes), c.Family, c.Table)
 }
 
 // TableParts are parts of a table. Of the sets the names and values count.
@@ -34,15 +45,24 @@ type TableParts struct {
 	Counters []string
 	Sets     []model.Set
 	Chains   []string
+	partOfTable
 }
 
-// Empty says whether there are none.
+// Identity implements model.Object.
+func (p TableParts) Identity() any { return model.Table{Family: p.Family, Name: p.Table}.Identity() }
+
+// Describe implements model.Object.
+func (p TableParts) Describe() string {
+	return fmt.Sprintf("%d chains, %d sets and %d counters of nft table %s %s", len(p.Chains), len(p.Sets), len(p.Counters), p.Family, p.Table)
+}
+
+// Empty reports whether there are none.
 func (p TableParts) Empty() bool {
 	return len(p.Counters) == 0 && len(p.Sets) == 0 && len(p.Chains) == 0
 }
 
 // ChangeTable returns what turns have into want, both as internal/policy writes them:
-// with texts of rules, and counters, sets, elements and chains sorted. It says false where the
+// with texts of rules, and counters, sets, elements and chains sorted. It reports false where the
 // table has to be replaced as a whole.
 //
 // The kernel may count a chain as used for a while after the last element that led to
@@ -64,7 +84,7 @@ func ChangeTable(want, have model.Table) (change TableChange, ok bool) {
 		case w.Key != h.Key || w.Value != h.Value || w.Interval != h.Interval:
 			return TableChange{}, false
 		default:
-			put, del := elementChanges(w.Elements, h.Elements)
+			put, del := changedElements(w.Elements, h.Elements)
 			if len(del) > 0 {
 				change.Changes = append(change.Changes, elementsOp(Delete, want, w, del))
 			}
@@ -108,7 +128,7 @@ func missing(list, in []string) []string {
 	return remove(list, func(name string) bool { return slices.Contains(in, name) })
 }
 
-// Empty says whether the change changes nothing.
+// Empty reports whether the change changes nothing.
 func (c TableChange) Empty() bool {
 	return len(c.Counters) == 0 && len(c.Sets) == 0 && len(c.Chains) == 0 && len(c.Changes) == 0 && c.Old.Empty()
 }

@@ -1,7 +1,6 @@
 package diff
 
 import (
-	"net/netip"
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
@@ -9,18 +8,17 @@ import (
 
 // Sighting is what the kernel told of one object: how it is now, or that it is gone.
 type Sighting struct {
-	// Object is a model.Link, Address, Route, Rule, Neighbour, FDBEntry, Port or
-	// Sysctl, or an ElementKey. A model.Table says that something of its structure changed,
-	// and nil that anything may have changed. What is not podnet's: a model.HostLink says
-	// that a link came, went, or changed its state or its MTU, a model.HostAddress that
-	// an address came or went, and a model.UnderlayRoute, with its destination alone,
-	// that a route of the main table did or was changed.
-	Object any
+	// Object is one of a State's lists, or an ElementKey. A model.Table says that something
+	// of its structure changed, and nil that anything may have changed. What is not podnet's: a
+	// model.HostLink says that a link came, went, or changed its state or its MTU, a
+	// model.HostAddress that an address came or went, and a model.UnderlayRoute, with its
+	// destination alone, that a route of the main table did or was changed.
+	Object Seen
 	Gone   bool
 }
 
-// Key tells the object from others: of two sightings with one key the later counts.
-func (s Sighting) Key() any { return identity(s.Object) }
+// Seen is something that the kernel tells of. Of two sightings of one identity the later counts.
+type Seen interface{ Identity() any }
 
 // Wanted is what a kernel shall be, in a form in which single objects are found.
 type Wanted struct {
@@ -35,18 +33,13 @@ type Wanted struct {
 	uses map[string]bool
 }
 
-type (
-	linkName  string
-	sysctlKey string
-	portLink  string
-	setKey    struct{ family, table, set string }
-)
+type setKey struct{ family, table, set string }
 
 // NewWanted makes a Wanted of a state.
 func NewWanted(s model.State) *Wanted {
 	w := &Wanted{objects: map[any]any{}, sets: map[setKey]model.Set{}, retired: map[any]bool{}, uses: map[string]bool{}}
 	for _, t := range s.Firewall {
-		w.objects[tableKey{t.Family, t.Name}] = structure(t)
+		w.objects[t.Identity()] = t.Structure()
 		for _, set := range t.Sets {
 			w.sets[setKey{t.Family, t.Name, set.Name}] = model.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval, Forgets: set.Forgets}
 		}
@@ -64,13 +57,13 @@ func NewWanted(s model.State) *Wanted {
 
 // Add adds a part, such as a pod's.
 func (w *Wanted) Add(part model.State) {
-	each(part, func(object any) { w.objects[identity(object)] = object })
+	each(part, func(o model.Object) { w.objects[o.Identity()] = o })
 	w.eachElement(part, func(key ElementKey, value string) { w.objects[key] = value })
 }
 
 // Remove takes a part out.
 func (w *Wanted) Remove(part model.State) {
-	each(part, func(object any) { w.retire(identity(object)) })
+	each(part, func(o model.Object) { w.retire(o.Identity()) })
 	w.eachElement(part, func(key ElementKey, _ string) { w.retire(key) })
 }
 
@@ -88,12 +81,12 @@ func (w *Wanted) Forget(ops []Op) {
 			}
 			continue
 		}
-		w.retire(identity(op.Object))
+		w.retire(op.Object.Identity())
 	}
 }
 
 // Has reports whether an object is wanted as it is.
-func (w *Wanted) Has(object any) bool { return w.objects[identity(object)] == object }
+func (w *Wanted) Has(o model.Object) bool { return w.objects[o.Identity()] == o }
 
 // strange reports whether something that is there, and is not wanted, was brought by
 // somebody else.
@@ -114,7 +107,7 @@ func (w *Wanted) Contradicts(s Sighting) bool {
 		return true
 	case model.Table:
 		// What the structure is now is for a pass to find out.
-		_, wanted := w.objects[identity(o)]
+		_, wanted := w.objects[o.Identity()]
 		return wanted || !s.Gone
 	case ElementKey:
 		set, known := w.sets[setKey{o.Family, o.Table, o.Set}]
@@ -132,61 +125,23 @@ func (w *Wanted) Contradicts(s Sighting) bool {
 			return false
 		}
 	case model.Sysctl, model.Port:
-		if _, wanted := w.objects[identity(o)]; !wanted {
+		if _, wanted := w.objects[o.Identity()]; !wanted {
 			return false
 		}
 	}
-	want, wanted := w.objects[identity(s.Object)]
+	want, wanted := w.objects[s.Object.Identity()]
 	if s.Gone {
 		return wanted
 	}
 	return !wanted || want != s.Object
 }
 
-func identity(object any) any {
-	switch o := object.(type) {
-	case model.Link:
-		return linkName(o.Name)
-	case model.Route:
-		return routeKey(o)
-	case model.Neighbour:
-		return neighbourKey(o)
-	case model.FDBEntry:
-		return fdbKey(o)
-	case model.Port:
-		return portLink(o.Link)
-	case model.Sysctl:
-		return sysctlKey(o.Key)
-	case model.Table:
-		return tableKey{o.Family, o.Name}
-	case Elements:
-		return setKey{o.Family, o.Table, o.Set}
-	case model.HostLink:
-		return hostLink(o.Name)
-	case nil:
-		return netip.Prefix{}
-	}
-	// Addresses, rules and keys of elements are all identity.
-	return object
-}
-
-type hostLink string
-
 // each calls f with every object of a state but its tables.
-func each(s model.State, f func(object any)) {
-	all(s.Links, f)
-	all(s.Addresses, f)
-	all(s.Routes, f)
-	all(s.Rules, f)
-	all(s.Neighbours, f)
-	all(s.FDB, f)
-	all(s.Ports, f)
-	all(s.Sysctls, f)
-}
-
-func all[T any](objects []T, f func(any)) {
-	for _, o := range objects {
-		f(o)
+func each(s model.State, f func(model.Object)) {
+	for _, l := range s.Lists() {
+		if l.Kind() != model.KindFirewall {
+			l.Each(f)
+		}
 	}
 }
 
@@ -211,8 +166,3 @@ func (w *Wanted) elementKey(s setKey, e model.Element) ElementKey {
 }
 
 func valueOf(e model.Element) string { return strings.Join(e.Value, " . ") }
-
-// structure is what sameStructure compares.
-func structure(t model.Table) string {
-	return strings.Join(setNames(t), " ") + "\n" + strings.Join(fingerprints(t), "\n")
-}

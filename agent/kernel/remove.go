@@ -39,7 +39,7 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	return k.restoreSysctls()
 }
 
-func appendDeletes[T any](ops []diff.Op, objects []T) []diff.Op {
+func appendDeletes[T model.Object](ops []diff.Op, objects []T) []diff.Op {
 	for _, o := range objects {
 		ops = append(ops, diff.Op{Verb: diff.Delete, Object: o})
 	}

@@ -257,11 +257,19 @@ type HostLink struct {
 	Addrs []netip.Prefix
 }
 
+type hostLink string
+
+// Identity is comparable, and the same for all that is said of one interface.
+func (l HostLink) Identity() any { return hostLink(l.Name) }
+
 // HostAddress is an address of an interface of the node that is not podnet's.
 type HostAddress struct {
 	Link string
 	Addr netip.Addr
 }
+
+// Identity is comparable, and the same for all that is said of one address.
+func (a HostAddress) Identity() any { return a }
 
 // EndpointOptions say which addresses of the node others shall send to. The
 // zero value leaves the choice to the rule.
@@ -297,6 +305,9 @@ type UnderlayRoute struct {
 	// Metric is the priority of the route: of two for one Dst the lower is used.
 	Metric int
 }
+
+// Identity is comparable, and the same for all that is said of one next hop.
+func (r UnderlayRoute) Identity() any { return r }
 
 // Pod is a pod's attachment to this node.
 type Pod struct {

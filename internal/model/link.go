@@ -1,6 +1,10 @@
 package model
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
 
 // LinkKind is the kind of a link, named as the kernel does.
 type LinkKind string
@@ -26,3 +30,26 @@ type Link struct {
 	Local    netip.Addr
 	Underlay string
 }
+
+type linkName string
+
+// ObjectKind implements Object.
+func (Link) ObjectKind() ObjectKind { return KindLink }
+
+// Identity implements Object.
+func (l Link) Identity() any { return linkName(l.Name) }
+
+// On implements Object.
+func (Link) On() string { return "" }
+
+// IP implements Object.
+func (Link) IP() netip.Addr { return netip.Addr{} }
+
+// Describe implements Object.
+func (l Link) Describe() string { return fmt.Sprintf("%s link %s", l.Kind, l.Name) }
+
+// Detail implements Object.
+func (Link) Detail(Object) string { return "" }
+
+// Compare orders links by their names.
+func (l Link) Compare(other Link) int { return strings.Compare(l.Name, other.Name) }

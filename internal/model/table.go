@@ -1,9 +1,13 @@
 package model
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -82,4 +86,47 @@ func (t *Table) Sign() {
 			c.Rules[j].Fingerprint = hex.EncodeToString(sum[:8])
 		}
 	}
+}
+
+type tableKey struct{ family, name string }
+
+// ObjectKind implements Object.
+func (Table) ObjectKind() ObjectKind { return KindFirewall }
+
+// Identity implements Object.
+func (t Table) Identity() any { return tableKey{t.Family, t.Name} }
+
+// On implements Object.
+func (Table) On() string { return "" }
+
+// IP implements Object.
+func (Table) IP() netip.Addr { return netip.Addr{} }
+
+// Describe implements Object.
+func (t Table) Describe() string { return fmt.Sprintf("nft table %s %s", t.Family, t.Name) }
+
+// Detail implements Object.
+func (Table) Detail(Object) string { return "" }
+
+// Compare orders tables by family and name.
+func (t Table) Compare(other Table) int {
+	return cmp.Or(strings.Compare(t.Family, other.Family), strings.Compare(t.Name, other.Name))
+}
+
+// Structure is the same for tables with the same sets, chains and rules, whatever their
+// elements. Fingerprints of rules cover the declarations of the sets and chains.
+func (t Table) Structure() string {
+	var sets, chains []string
+	for _, s := range t.Sets {
+		sets = append(sets, s.Name)
+	}
+	for _, c := range t.Chains {
+		prints := []string{c.Name}
+		for _, r := range c.Rules {
+			prints = append(prints, r.Fingerprint)
+		}
+		chains = append(chains, strings.Join(prints, " "))
+	}
+	slices.Sort(chains)
+	return strings.Join(sets, " ") + "\n" + strings.Join(chains, "\n")
 }

@@ -75,39 +75,40 @@ func (f *Fake) execute(op diff.Op) error {
 		return f.address(put, o)
 	case model.Route:
 		return f.route(put, o)
-	case model.Rule:
-		f.state.Rules = set(f.state.Rules, o, put, func(r model.Rule) bool { return r == o })
-	case model.Neighbour:
-		if put && !f.hasLink(o.Link) {
-			return errNoLink
-		}
-		f.state.Neighbours = set(f.state.Neighbours, o, put,
-			func(n model.Neighbour) bool { return n.Link == o.Link && n.Addr == o.Addr })
-	case model.FDBEntry:
-		if put && !f.hasLink(o.Link) {
-			return errNoLink
-		}
-		f.state.FDB = set(f.state.FDB, o, put, func(e model.FDBEntry) bool { return e.Link == o.Link && e.MAC == o.MAC })
 	case model.Port:
-		if !put || !f.hasLink(o.Link) || !f.hasLink(o.Bridge) {
+		if !put || !f.hasLink(o.Link) {
 			return errNoLink
 		}
-		f.state.Ports = set(f.state.Ports, o, true, func(p model.Port) bool { return p.Link == o.Link })
 	case model.Sysctl:
 		return f.sysctl(put, o)
 	case model.Table:
-		same := func(t model.Table) bool { return t.Family == o.Family && t.Name == o.Name }
-		f.state.Firewall = set(f.state.Firewall, observedTable(o), put, same)
+		f.set(observedTable(o), put)
+		return nil
 	case diff.Elements:
 		return f.elements(put, o)
 	case diff.TableChange:
 		return f.changeTable(put, o)
 	case diff.TableParts:
 		return f.deleteParts(put, o)
-	default:
-		return errors.New("unknown object")
 	}
+	if on := op.Object.On(); put && on != "" && !f.hasLink(on) {
+		return errNoLink
+	}
+	f.set(op.Object, put)
 	return nil
+}
+
+// set puts an object in place of the one of its identity, or takes that one out.
+func (f *Fake) set(o model.Object, put bool) {
+	for _, list := range f.state.Lists() {
+		if list.Kind() != o.ObjectKind() {
+			continue
+		}
+		list.Remove(func(have model.Object) bool { return have.Identity() == o.Identity() })
+		if put {
+			list.Add(o)
+		}
+	}
 }
 
 var errNoLink = errors.New("no such link")
@@ -138,13 +139,13 @@ func (f *Fake) link(put bool, o model.Link) error {
 				return errors.New("cannot be changed in place")
 			}
 		}
-		f.state.Links = set(f.state.Links, o, true, func(l model.Link) bool { return l.Name == o.Name })
+		f.set(o, true)
 		return nil
 	}
 	if i < 0 {
 		return nil
 	}
-	f.state.Links = slices.Delete(slices.Clone(f.state.Links), i, i+1)
+	f.set(o, false)
 	for _, a := range slices.Clone(f.state.Addresses) {
 		if a.Link == o.Name {
 			if err := f.address(false, a); err != nil {
@@ -152,11 +153,9 @@ func (f *Fake) link(put bool, o model.Link) error {
 			}
 		}
 	}
-	f.state.Routes = slices.DeleteFunc(f.state.Routes, func(r model.Route) bool { return r.Link == o.Name })
-	f.state.Neighbours = slices.DeleteFunc(f.state.Neighbours, func(n model.Neighbour) bool { return n.Link == o.Name })
-	f.state.Ports = slices.DeleteFunc(f.state.Ports, func(p model.Port) bool { return p.Bridge == o.Name })
-	f.state.FDB = slices.DeleteFunc(f.state.FDB, func(e model.FDBEntry) bool { return e.Link == o.Name })
-	f.state.Sysctls = slices.DeleteFunc(f.state.Sysctls, func(s model.Sysctl) bool { return linkOf(s.Key) == o.Name })
+	for _, list := range f.state.Lists() {
+		list.Remove(func(on model.Object) bool { return on.On() == o.Name })
+	}
 	return nil
 }
 
@@ -164,7 +163,7 @@ func (f *Fake) link(put bool, o model.Link) error {
 // prefix length, as IPv6 has it. A route whose source leaves the node goes with it.
 func (f *Fake) address(put bool, o model.Address) error {
 	if !put {
-		f.state.Addresses = set(f.state.Addresses, o, false, func(a model.Address) bool { return a == o })
+		f.set(o, false)
 		f.state.Routes = slices.DeleteFunc(slices.Clone(f.state.Routes), func(r model.Route) bool {
 			return r.Src == o.Addr.Addr()
 		})
@@ -178,7 +177,7 @@ func (f *Fake) address(put bool, o model.Address) error {
 	}) {
 		return errors.New("the link has the address")
 	}
-	f.state.Addresses = set(f.state.Addresses, o, true, func(a model.Address) bool { return a == o })
+	f.set(o, true)
 	return nil
 }
 
@@ -189,7 +188,7 @@ func (f *Fake) route(put bool, o model.Route) error {
 	if put && o.Src.IsValid() && !slices.ContainsFunc(f.state.Addresses, func(a model.Address) bool { return a.Addr.Addr() == o.Src }) {
 		return errors.New("the source is no address of the node")
 	}
-	f.state.Routes = set(f.state.Routes, o, put, func(r model.Route) bool { return r.Table == o.Table && r.Dst == o.Dst })
+	f.set(o, put)
 	return nil
 }
 
@@ -197,18 +196,11 @@ func (f *Fake) sysctl(put bool, o model.Sysctl) error {
 	if !put {
 		return errors.New("parameters cannot be deleted")
 	}
-	if link := linkOf(o.Key); link != "" && link != "all" && link != "default" && !f.hasLink(link) {
+	if link := o.On(); link != "" && link != "all" && link != "default" && !f.hasLink(link) {
 		return errNoLink
 	}
-	f.state.Sysctls = set(f.state.Sysctls, o, true, func(s model.Sysctl) bool { return s.Key == o.Key })
+	f.set(o, true)
 	return nil
-}
-
-func linkOf(key string) string {
-	if parts := strings.Split(key, "/"); len(parts) == 5 && parts[2] == "conf" {
-		return parts[3]
-	}
-	return ""
 }
 
 // elements changes the elements of a set. A key of a map that has another value
@@ -257,15 +249,11 @@ func prefix(text string) netip.Prefix {
 
 // observed copies a state as a kernel shows it.
 func observed(s model.State) model.State {
-	out := model.State{
-		Links: slices.Clone(s.Links), Addresses: slices.Clone(s.Addresses), Routes: slices.Clone(s.Routes),
-		Rules: slices.Clone(s.Rules), Neighbours: slices.Clone(s.Neighbours), FDB: slices.Clone(s.FDB), Ports: slices.Clone(s.Ports),
-		Sysctls: slices.Clone(s.Sysctls),
+	s = s.Clone()
+	for i := range s.Firewall {
+		s.Firewall[i] = observedTable(s.Firewall[i])
 	}
-	for _, t := range s.Firewall {
-		out.Firewall = append(out.Firewall, observedTable(t))
-	}
-	return out
+	return s
 }
 
 // observedTable copies a table without the texts of its rules, which a kernel
