@@ -2,7 +2,7 @@
 # Usage: hack/release-check.sh
 #
 # Makes all that a release has, here, and looks at it: the binaries of the image for every architecture of it, the chart, and
-# the manifests. It pushes nothing. What the workflows and the Dockerfile name is looked for by TestWhatAReleaseNamesExists.
+# the manifests. It pushes nothing. `hack/verify.sh named` looks for what the workflows and the Dockerfile name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,9 +23,6 @@ for architecture in amd64 arm64; do
 		github.com/containernetworking/plugins/plugins/main/loopback
 done
 rm -rf bin/release-check
-
-echo "release-check: what a workflow or the Dockerfile names"
-go test -count=1 -run TestWhatAReleaseNamesExists ./hack
 
 # For a registry of one's own and by digest, as the workflow has it; then as it is in the tree.
 digest=sha256:$(printf '%064d' 1)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Usage: hack/verify.sh [CHECK...], by default all: generated modules lint shell deploy
+# Usage: hack/verify.sh [CHECK...], by default all: generated modules lint shell named deploy
 #
-# Checks that generated files are as they would be generated now, that modules are tidy, and that the
-# linters are content. It changes nothing in the tree, and runs every check even when one has failed.
+# Checks that generated files are as they would be generated now, that modules are tidy, that the linters are
+# content, and that what scripts, workflows and pages name is there. It changes nothing in the tree, and runs every
+# check even when one has failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -55,6 +56,10 @@ check_shell() {
 	shellcheck --external-sources "${scripts[@]}"
 }
 
+check_named() { # paths, links, packages and targets, by those who name them
+	go test -count=1 ./hack
+}
+
 # What users apply: the chart, and what a release has.
 check_deploy() {
 	local helm values
@@ -66,7 +71,7 @@ check_deploy() {
 	make --no-print-directory release-check
 }
 
-(($#)) || set -- generated modules lint shell deploy
+(($#)) || set -- generated modules lint shell named deploy
 failed=()
 for check in "$@"; do
 	[[ $(type -t "check_$check") == function ]] || {
