@@ -66,13 +66,15 @@ func TestWhatGoesAndComesBackIsLookedAtOnce(t *testing.T) {
 func TestManyRoutesLeadToOnePassASecond(t *testing.T) {
 	g := gomega.NewWithT(t)
 	w, seen := watch(t, newNode())
+	began := time.Now()
 	for range 150 {
 		for range 100 {
 			seen(diff.Sighting{Object: model.UnderlayRoute{Dst: netip.MustParsePrefix("192.0.2.2/32")}})
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	g.Expect(len(w.passes)).To(gomega.BeNumerically("<=", 3))
+	// One at once, one for what came in each second after it, and perhaps one for what came last.
+	g.Expect(len(w.passes)).To(gomega.BeNumerically("<=", 2+int(time.Since(began).Seconds())))
 }
 
 // A pass that failed is tried again seldom, and at once on a node that is another one.
