@@ -15,7 +15,9 @@ SKIP_TIERS ?=
 # More flags for every `go test`, such as TESTFLAGS='-run TestDrain -v'.
 TESTFLAGS ?=
 
-TIERS := unit envtest netns bench cluster
+# A file for what Ginkgo reports of each spec.
+SPECS ?=
+
 # The packages beside the code that have benchmarks.
 PURE_BENCHMARKS = $$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agent/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 CLUSTER := hack/cluster/cluster
@@ -89,23 +91,8 @@ deps: ## Install the Debian packages that verify and test need (as root).
 
 .PHONY: test
 test: deps ## Run every tier below; SKIP_TIERS="netns cluster" leaves tiers out.
-	@for tier in $(SKIP_TIERS); do
-		[[ " $(TIERS) " == *" $$tier "* ]] || { echo "SKIP_TIERS names '$$tier'; the tiers are: $(TIERS)" >&2; exit 2; }
-	done
-	summary=() failed=0
-	for tier in $(TIERS); do
-		start=$$SECONDS
-		if [[ " $(SKIP_TIERS) " == *" $$tier "* ]]; then
-			result="SKIPPED, as SKIP_TIERS asks: nothing of it was tested"
-		elif echo "=== test-$$tier" && $(MAKE) --no-print-directory "test-$$tier"; then
-			result=passed
-		else
-			result=FAILED failed=1
-		fi
-		summary+=("$$(printf 'test-%-8s %s (%d s)' "$$tier" "$$result" $$((SECONDS - start)))")
-	done
-	printf '=== %s\n' "$${summary[@]}"
-	exit $$failed
+	@go build -o bin/tiers ./hack/tiers
+	exec bin/tiers -skip "$(SKIP_TIERS)"
 
 .PHONY: test-unit
 test-unit: ## Tests that need nothing but Go (and gcc, for the race detector).
@@ -121,7 +108,8 @@ test-envtest: ## Tests against an API server and etcd.
 	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
 	export KUBEBUILDER_ASSETS
 	set -x
-	go test -count=1 $(TESTFLAGS) ./test/envtest/...
+	go test -count=1 $(TESTFLAGS) ./test/envtest/lifeline
+	go test -count=1 -timeout=30m $(TESTFLAGS) ./test/envtest $(SPECS:%=-ginkgo.json-report=%)
 
 .PHONY: test-netns
 test-netns: ## Tests against the kernel, in network namespaces (as root).
@@ -143,7 +131,7 @@ test-cluster: image ## Tests on a cluster of their own, with NODES=3 nodes (as r
 	[[ -n "$${KEEP:-}" ]] || trap '$(CLUSTER) down' EXIT
 	$(CLUSTER) up
 	set -x
-	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster/...
+	go test -count=1 -timeout=60m $(TESTFLAGS) ./test/cluster $(SPECS:%=-ginkgo.json-report=%)
 
 .PHONY: bench
 bench: ## Benchmarks, in tables, as root (docs/benchmarks.md).

@@ -180,7 +180,10 @@ func expectUnnoticed(ctx context.Context, list []flow, change func()) {
 			}
 		})
 	}
+	began := time.Now()
 	change()
+	changed := time.Since(began)
 	running.Wait()
+	AddReportEntry("a change under traffic", fmt.Sprintf("took %s of %s", changed, time.Since(began)))
 	Expect(errors.Join(errs...)).NotTo(HaveOccurred())
 }

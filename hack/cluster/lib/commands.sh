@@ -56,7 +56,7 @@ cmd_up() {
 	fi
 
 	began=$(now_ms)
-	allow_inotify
+	raise_limits
 	make_state "$nodes"
 	start_network
 	make_pki
@@ -66,10 +66,18 @@ cmd_up() {
 	say "next: export KUBECONFIG=$state/kubeconfig PATH=$state/bin:\$PATH, then kubectl get nodes"
 }
 
-# allow_inotify raises a limit that has no namespace of its own, and that a few kubelets reach: the usual 128 then fails
-# whatever program on the machine comes next.
-allow_inotify() {
-	local setting=fs.inotify.max_user_instances wanted=1024 now
+# raise_limits raises limits that have no namespace of their own.
+raise_limits() {
+	# A few kubelets reach the usual 128, and whatever program on the machine comes next then fails.
+	raise fs.inotify.max_user_instances 1024
+	# A machine that is busy for a moment then keeps packets for those who come late to read them, where it would drop them:
+	# what the nodes' network loses is to be seen, and nothing else.
+	raise net.core.rmem_default 4194304
+	raise net.core.netdev_max_backlog 10000
+}
+
+raise() {
+	local setting=$1 wanted=$2 now
 	now=$(sysctl -n "$setting")
 	[ "$now" -lt "$wanted" ] || return 0
 	sysctl -qw "$setting=$wanted"
@@ -99,6 +107,7 @@ make_mountpoint() {
 start_network() {
 	local node
 	for node in fabric outside host $(node_names); do make_cgroup "$cgroup_top/$node"; done
+	weigh_cgroup
 	start_fabric
 	start_outside
 	for node in $(node_names); do

@@ -41,6 +41,16 @@ make_cgroup() {
 	done < <(cgroup_roots)
 }
 
+# weigh_cgroup gives the cluster ten times the processor time of what else wants it: it stands for several machines, and
+# its packets are not to wait for a compiler.
+weigh_cgroup() {
+	local root
+	while read -r root; do
+		if [ -f "$root/$cgroup_top/cpu.shares" ]; then echo 10240 >"$root/$cgroup_top/cpu.shares"; fi
+		if [ -f "$root/$cgroup_top/cpu.weight" ]; then echo 1000 >"$root/$cgroup_top/cpu.weight"; fi
+	done < <(cgroup_roots)
+}
+
 # join_cgroup PATH moves this very shell.
 join_cgroup() {
 	local root
