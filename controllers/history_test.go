@@ -44,6 +44,7 @@ const (
 //     more blocks than a node may hold.
 //   - Watches are late by a bounded time that is shorter than the quarantine.
 func TestAnyHistoryKeepsAddressesApartAndEndsInOneState(t *testing.T) {
+	t.Attr("budget", "30s")
 	first, last := seedsOf(t)
 	length := historySteps
 	if s := os.Getenv("PODNET_HISTORY_STEPS"); s != "" {

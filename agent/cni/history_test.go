@@ -122,6 +122,7 @@ func (h *history) check() {
 }
 
 func TestNoHistoryGivesAnAddressTwiceOrLosesOne(t *testing.T) {
+	t.Attr("budget", "30s")
 	var reused int
 	for seed := range uint64(150) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

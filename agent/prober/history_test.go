@@ -399,6 +399,7 @@ func (c *cluster) settled() error {
 // within a second where the other one is proven, and in the end every node has the
 // plan that the last state asks for.
 func TestAnyHistoryOfACluster(t *testing.T) {
+	t.Attr("budget", "30s")
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { play(t, newCluster(seed)) })

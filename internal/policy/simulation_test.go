@@ -33,6 +33,7 @@ func seeds(t *testing.T) (first, last uint64) {
 // Random policies, pods and packets are judged by a plain reading of the
 // specification and by the rules, and there is no difference.
 func TestRulesJudgeAsTheSpecificationDoes(t *testing.T) {
+	t.Attr("budget", "30s")
 	first, last := seeds(t)
 	cases, passed := 0, 0
 	for seed := first; seed <= last; seed++ {

@@ -187,7 +187,7 @@ var _ = Describe("A ClusterNetworkPolicy", func() {
 		Eventually(ctx, spec).Should(of(BeEmpty(), BeEmpty()))
 	})
 
-	It("may be of a kind that comes and goes while the manager and an agent run", func(ctx context.Context) {
+	It("may be of a kind that comes and goes while the manager and an agent run", Label("budget:40s"), func(ctx context.Context) {
 		startManager()
 		policies := startSource(ctx)
 		Expect(api.Create(ctx, podNetwork(blockRange("10.244.0.0/16", 24)))).To(Succeed())
