@@ -20,10 +20,6 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// DefaultBookDir is where the agent keeps its Book: on a tmpfs, since a reboot
-// ends all pods.
-const DefaultBookDir = "/run/podnet/attachments"
-
 const (
 	recordSuffix = ".json"
 	// damagedSuffix marks files that could not be read and were set aside.
@@ -460,18 +456,6 @@ func (b *Book) damagedAddrs(hostLink string) ([]netip.Addr, bool) {
 	defer b.mu.Unlock()
 	addrs, ok := b.damaged[hostLink]
 	return slices.Clone(addrs), ok
-}
-
-// Usage returns how many addresses of a block are in use.
-func (b *Book) Usage(block netip.Prefix) (used int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	used = b.addresses(block).Used()
-	// A pod may have it from a version that gave it to pods.
-	if b.holders[ipam.ProbeAddress(block)] > 0 {
-		used++
-	}
-	return used
 }
 
 // clone returns a pod that shares no memory with the book.

@@ -7,8 +7,21 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/agent/attach"
+	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
+
+// Usage returns how many addresses of a block are taken.
+func (b *Book) Usage(block netip.Prefix) (used int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	used = b.addresses(block).Used()
+	// A pod may have it from a version that gave it to pods.
+	if b.holders[ipam.ProbeAddress(block)] > 0 {
+		used++
+	}
+	return used
+}
 
 // drainingNetwork stops serving a block as soon as something was asked of it: as
 // a pass of the agent does between an ADD's look at the blocks and its reservation.

@@ -127,7 +127,7 @@ func (p *pass) createPodLink(pod model.Pod, target ns.NetNS) (netlink.Link, erro
 			pod.HostLink, pod.Namespace, pod.Name, pod.IfName, err)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, &ModuleMissingError{Module: "veth", Err: err}
+		return nil, moduleMissing("veth", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create link %s: %w", pod.HostLink, err)

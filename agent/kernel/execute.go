@@ -15,8 +15,7 @@ const maxErrors = 20
 
 // Execute performs operations in their order. After one fails it goes on with
 // those that do not need its object, and returns an error that joins, and names,
-// the first 20 failed ones; a *ModuleMissingError is among them where the kernel
-// lacks a module.
+// the first 20 failed ones.
 func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 	p, err := newPass()
 	if err != nil {

@@ -53,20 +53,11 @@ func New(cfg Config) (*Kernel, error) {
 	return &Kernel{nft: cfg.NFT, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
 }
 
-// ModuleMissingError says that the kernel cannot do something for want of a module.
-type ModuleMissingError struct {
-	// Module is the module's name, as modprobe takes it.
-	Module string
-	Err    error
+// moduleMissing is the error where the kernel cannot make a device for want of a module, whose
+// name is as modprobe takes it.
+func moduleMissing(module string, err error) error {
+	return fmt.Errorf("the kernel has no %s devices: load its module (modprobe %s) or use a kernel that has it: %w", module, module, err)
 }
-
-// Error names the module and what to do.
-func (e *ModuleMissingError) Error() string {
-	return fmt.Sprintf("the kernel has no %s devices: load its module (modprobe %s) or use a kernel that has it: %v", e.Module, e.Module, e.Err)
-}
-
-// Unwrap returns the kernel's answer.
-func (e *ModuleMissingError) Unwrap() error { return e.Err }
 
 // isOwn reports whether a link's alias marks it as made by podnet.
 func isOwn(alias string) bool {

@@ -103,7 +103,7 @@ func (p *pass) createLink(want model.Link) (netlink.Link, error) {
 	err := p.h.LinkAdd(link)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return nil, &ModuleMissingError{Module: string(want.Kind), Err: err}
+		return nil, moduleMissing(string(want.Kind), err)
 	case errors.Is(err, unix.EEXIST) && want.Kind == model.LinkVXLAN:
 		return nil, fmt.Errorf("another VXLAN device has VNI %d and port %d: %w", want.VNI, want.Port, err)
 	case err != nil:

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // DefaultBlockBits is the prefix length of a block where its range names none.
@@ -66,26 +65,6 @@ func BlockName(block netip.Prefix) (string, error) {
 	}
 	digits := block.Addr().As16()
 	return hex.EncodeToString(digits[:]) + suffix, nil
-}
-
-// ParseBlockName is the inverse of BlockName: it refuses every name that
-// BlockName does not make.
-func ParseBlockName(name string) (netip.Prefix, error) {
-	address, bits, found := strings.Cut(name, "-")
-	if !found {
-		return netip.Prefix{}, fmt.Errorf("%q is no name of a block: it has no prefix length", name)
-	}
-	if digits, err := hex.DecodeString(address); err == nil && len(digits) == 16 {
-		address = netip.AddrFrom16([16]byte(digits)).String()
-	}
-	block, err := netip.ParsePrefix(address + "/" + bits)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is no name of a block: %w", name, err)
-	}
-	if canonical, err := BlockName(block); err != nil || canonical != name {
-		return netip.Prefix{}, fmt.Errorf("%q is no name of a block in its one accepted form", name)
-	}
-	return block, nil
 }
 
 // Taken is a set of prefixes of both families that are taken, of whatever

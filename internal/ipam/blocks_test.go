@@ -1,13 +1,11 @@
 package ipam
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 )
 
 func prefixes(cidrs ...string) []netip.Prefix {
@@ -163,17 +161,8 @@ func TestNamesOfBlocks(t *testing.T) {
 		if err != nil || got != name {
 			t.Errorf("BlockName(%s) = %q, %v; want %q", cidr, got, err, name)
 		}
-		back, err := ParseBlockName(name)
-		if err != nil || back.String() != cidr {
-			t.Errorf("ParseBlockName(%s) = %v, %v; want %s", name, back, err, cidr)
-		}
-	}
-	for _, name := range []string{
-		"", "-", "10.244.3.0", "10.244.3.0-", "10.244.3.0-024", "10.244.3.0-33", "10.244.3.7-24", "010.244.3.0-24", "fd00::-64",
-		"FD00000A024400000000000000000000-64", "fd00000a024400000000000000000001-64", "00000000000000000000ffff01020304-128",
-	} {
-		if p, err := ParseBlockName(name); err == nil {
-			t.Errorf("ParseBlockName(%q) = %v; want an error", name, p)
+		if back := blockOf(t, name); back.String() != cidr {
+			t.Errorf("%s is the name of %v; want %s", name, back, cidr)
 		}
 	}
 	for _, block := range []netip.Prefix{{}, netip.MustParsePrefix("10.0.0.1/24")} {
@@ -191,113 +180,5 @@ func TestRangesThatHaveNoBlocks(t *testing.T) {
 		if _, found := taken.Next(r); found || r.Validate() == nil || taken.Free(r) != 0 {
 			t.Errorf("%+v was taken for a good range", r)
 		}
-	}
-}
-
-func FuzzBlockName(f *testing.F) {
-	f.Add("10.244.3.0-24")
-	f.Add("fd00000a024400000000000000000000-64")
-	f.Fuzz(func(t *testing.T, name string) {
-		block, err := ParseBlockName(name)
-		if err != nil {
-			return
-		}
-		if back, err := BlockName(block); err != nil || back != name {
-			t.Errorf("%q parses as %v, whose name is %q, %v", name, block, back, err)
-		}
-	})
-}
-
-// FuzzNextBlock checks, for any range of either family and blocks to /32 and
-// /128, that blocks given one after the other lie in the range, ascend, and
-// overlap neither each other nor what was taken before.
-func FuzzNextBlock(f *testing.F) {
-	f.Add([]byte{10, 244, 0, 0}, uint8(16), uint8(24), uint64(1))
-	f.Add(netip.MustParseAddr("fd00::").AsSlice(), uint8(48), uint8(128), uint64(2))
-	f.Fuzz(func(t *testing.T, raw []byte, bits, block uint8, seed uint64) {
-		addr, valid := netip.AddrFromSlice(raw)
-		if !valid || addr.Is4In6() || int(bits) > addr.BitLen() {
-			return
-		}
-		r := Range{netip.PrefixFrom(addr, int(bits)).Masked(), int(block)}
-		if r.Validate() != nil {
-			return
-		}
-		var taken Taken
-		random := rand.New(rand.NewPCG(seed, 1))
-		last := netip.PrefixFrom(r.CIDR.Addr(), min(addr.BitLen(), r.CIDR.Bits()+random.IntN(addr.BitLen()-r.CIDR.Bits()+1)))
-		taken.Take(last)
-		before := taken.Free(r)
-		for given := range int64(8) {
-			next, found := taken.Next(r)
-			if !found {
-				if before != given {
-					t.Fatalf("%+v: %d blocks were free, %d were given", r, before, given)
-				}
-				return
-			}
-			if !r.CIDR.Contains(next.Addr()) || next != next.Masked() || next.Bits() != r.BlockBits ||
-				next.Overlaps(last) || next.Addr().Less(last.Addr()) {
-				t.Fatalf("%+v gave %v after %v", r, next, last)
-			}
-			taken.Take(next)
-			last = next
-		}
-	})
-}
-
-// BenchmarkBlocks shows what giving out a block and taking it back cost beside
-// few and many blocks that are taken.
-func BenchmarkBlocks(b *testing.B) {
-	const batch = 64
-	for _, r := range []Range{blockRange("10.0.0.0/8", 24), blockRange("fd00::/32", 64)} {
-		family := "IPv6"
-		if r.CIDR.Addr().Is4() {
-			family = "IPv4"
-		}
-		for _, number := range []int{10, 1000, 60000} {
-			b.Run(fmt.Sprintf("%s/taken=%d", family, number), func(b *testing.B) {
-				var taken Taken
-				give(&taken, r, number)
-				var allocating, releasing time.Duration
-				given := make([]netip.Prefix, batch)
-				for b.Loop() {
-					start := b.Elapsed()
-					for i := range given {
-						given[i], _ = taken.Next(r)
-						taken.Take(given[i])
-					}
-					middle := b.Elapsed()
-					for _, block := range given {
-						taken.GiveBack(block)
-					}
-					allocating += middle - start
-					releasing += b.Elapsed() - middle
-				}
-				operations := float64(b.N * batch)
-				b.ReportMetric(float64(allocating.Nanoseconds())/operations, "ns/allocation")
-				b.ReportMetric(float64(releasing.Nanoseconds())/operations, "ns/release")
-				b.ReportMetric(0, "ns/op") // of a batch, which says nothing
-			})
-		}
-	}
-}
-
-// BenchmarkCountFree shows what counting the free blocks of a range costs where
-// every other block is free, which is the worst that can be.
-func BenchmarkCountFree(b *testing.B) {
-	r := blockRange("10.0.0.0/7", 24)
-	for _, number := range []int{10, 1000, 60000} {
-		b.Run(fmt.Sprintf("taken=%d", number), func(b *testing.B) {
-			var taken Taken
-			for i, block := range give(&taken, r, 2*number) {
-				if i%2 == 1 {
-					taken.GiveBack(block)
-				}
-			}
-			for b.Loop() {
-				taken.Free(r)
-			}
-		})
 	}
 }
