@@ -63,13 +63,17 @@ func takeCensus(ctx context.Context, reader client.Reader, network *podnetv1alph
 
 // countable are those of a node's claims that a roll call can prove: blocks of the
 // length that their range gives, which no NodeSubnet takes, as many of a family
-// as the node may hold beside those that are its own.
+// as the node may hold beside those that are its own, and twice as many with those that rest.
 func (c census) countable(node string, claimed []netip.Prefix) []netip.Prefix {
 	most := maxBlocks(c.network.Spec.NodeBlocks)
-	held := map[bool]int{}
+	held, kept := map[bool]int{}, map[bool]int{}
 	for _, s := range c.byNode[node] {
 		cidr, err := netip.ParsePrefix(s.Spec.CIDR)
-		if _, found := c.ranges.containing(cidr); err == nil && found && s.Spec.State != podnetv1alpha1.SubnetReleased {
+		if _, found := c.ranges.containing(cidr); err != nil || !found {
+			continue
+		}
+		kept[cidr.Addr().Is4()]++
+		if s.Spec.State != podnetv1alpha1.SubnetReleased {
 			held[cidr.Addr().Is4()]++
 		}
 	}
@@ -77,10 +81,11 @@ func (c census) countable(node string, claimed []netip.Prefix) []netip.Prefix {
 	for _, cidr := range claimed {
 		of, found := c.ranges.containing(cidr)
 		is4 := cidr.Addr().Is4()
-		if !found || cidr.Bits() != of.BlockBits || held[is4] >= most || c.taken.Overlaps(cidr) || slices.Contains(out, cidr) {
+		if !found || cidr.Bits() != of.BlockBits || held[is4] >= most || kept[is4] >= 2*most || c.taken.Overlaps(cidr) || slices.Contains(out, cidr) {
 			continue
 		}
 		held[is4]++
+		kept[is4]++
 		out = append(out, cidr)
 	}
 	return out

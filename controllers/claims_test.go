@@ -151,6 +151,18 @@ func TestRollCallProvesNoMoreThanANodeMayHold(t *testing.T) {
 	c.has("evil", "10.244.1.0/24", "10.244.3.0/24")
 }
 
+func TestRollCallProvesNoMoreThanANodeMayKeepFromOthers(t *testing.T) {
+	objects := answering("evil", "before")
+	for _, cidr := range []string{"10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"} {
+		resting := held(cidr, "evil")
+		resting.Spec.State = podnetv1alpha1.SubnetReleased
+		objects = append(objects, resting)
+	}
+	c := newHearing(t, objects...)
+	c.says("evil", used("10.244.4.0/24"), used("10.244.5.0/24"))
+	c.has("evil", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24", "10.244.4.0/24")
+}
+
 func TestRollCallProvesNothingBeforeAllHaveAnswered(t *testing.T) {
 	c := newHearing(t, slices.Concat(answering("a", "before"), answering("b", "before"), answering("c", "before"))...)
 	if !c.says("a", used("10.244.7.0/24"), used("10.244.8.0/24")) {

@@ -199,16 +199,28 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 			})
 		}
 	}
-	var held int32
+	// Blocks on its account: those that it holds, all, and those of them that rest.
+	var held, kept, resting int32
 	for _, other := range append(slices.Collect(maps.Values(m.seenSubnets)), m.created...) {
 		is := w.api.subnet(other.Name)
-		if other.Spec.Node == s.Spec.Node && other.Spec.NodeUID == s.Spec.NodeUID && cidrOf(other).Addr().Is4() == block.Addr().Is4() &&
-			active(cidrOf(other)) && (other == s || is != nil && is.UID == other.UID && is.Spec.State != podnetv1alpha1.SubnetReleased) {
+		if other.Spec.Node != s.Spec.Node || other.Spec.NodeUID == "" || cidrOf(other).Addr().Is4() != block.Addr().Is4() || !active(cidrOf(other)) ||
+			other != s && (is == nil || is.UID != other.UID) {
+			continue
+		}
+		kept++
+		switch {
+		case other == s || other.Spec.NodeUID == s.Spec.NodeUID && is.Spec.State != podnetv1alpha1.SubnetReleased:
 			held++
+		case is.Spec.State == podnetv1alpha1.SubnetReleased && other.Spec.State == podnetv1alpha1.SubnetReleased:
+			resting++
 		}
 	}
 	if held > limit {
 		w.fail(limitHolds, "manager %d gives %s to %s as block %d of at most %d", m.id, s.Name, s.Spec.Node, held, limit)
+	}
+	if kept > 2*limit && resting > 0 {
+		w.fail(limitHolds, "manager %d gives %s to %s as block %d of at most %d that it keeps from others, of which %d rest",
+			m.id, s.Name, s.Spec.Node, kept, 2*limit, resting)
 	}
 }
 

@@ -20,6 +20,8 @@ type holdings struct {
 	node *corev1.Node
 	// subnets are the node's own, the oldest first, those given back excluded.
 	subnets []podnetv1alpha1.NodeSubnet
+	// resting are those that rest, or are about to, and are still the node's by name.
+	resting []podnetv1alpha1.NodeSubnet
 	// report is what the node's agent said last; nil where it has said nothing.
 	report *podnetv1alpha1.NodeNetwork
 	ranges pool
@@ -37,7 +39,9 @@ func holdingsOf(
 	if report != nil && !ownedBy(report, node) {
 		report = nil
 	}
-	return holdings{node: node, subnets: held, report: report, ranges: ranges, limits: network.Spec.NodeBlocks}
+	return holdings{
+		node: node, subnets: held, resting: restingOf(subnets, node), report: report, ranges: ranges, limits: network.Spec.NodeBlocks,
+	}
 }
 
 // heldBy returns those of a node's NodeSubnets that are its own: not those of a
@@ -48,6 +52,16 @@ func heldBy(subnets []podnetv1alpha1.NodeSubnet, node *corev1.Node) []podnetv1al
 	return slices.DeleteFunc(slices.Clone(subnets), func(s podnetv1alpha1.NodeSubnet) bool {
 		return s.Spec.Node != node.Name || s.Spec.NodeUID != node.UID ||
 			s.Spec.Network != podnetv1alpha1.DefaultPodNetwork || s.Spec.State == podnetv1alpha1.SubnetReleased
+	})
+}
+
+// restingOf returns those of the NodeSubnets that name a node which it does not hold and
+// which keep blocks from others on its account: those given back, and those of a node
+// that had its name before.
+func restingOf(subnets []podnetv1alpha1.NodeSubnet, node *corev1.Node) []podnetv1alpha1.NodeSubnet {
+	return slices.DeleteFunc(slices.Clone(subnets), func(s podnetv1alpha1.NodeSubnet) bool {
+		return s.Spec.Node != node.Name || s.Spec.NodeUID == "" || s.Spec.Network != podnetv1alpha1.DefaultPodNetwork ||
+			s.Spec.NodeUID == node.UID && s.Spec.State != podnetv1alpha1.SubnetReleased
 	})
 }
 
@@ -74,7 +88,8 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		holding := ipam.Holding{
 			CIDR: cidr, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining,
 			// A node for which no other range is there keeps what it has, unless the range drains.
-			Leaving: within.draining || need.Next > 0 && within.leftBy(h.node.Labels),
+			Leaving:     within.draining || need.Next > 0 && within.leftBy(h.node.Labels),
+			RangeDrains: within.draining,
 		}
 		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
 			// A block may have been Draining before, and Active in between.
@@ -86,6 +101,12 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		}
 		need.Held = append(need.Held, holding)
 		of = append(of, s)
+	}
+	for _, s := range h.resting {
+		cidr, err := netip.ParsePrefix(s.Spec.CIDR)
+		if within, found := h.ranges.containing(cidr); err == nil && cidr.Addr().Is4() == is4 && found && !within.draining {
+			need.Resting++
+		}
 	}
 	if h.report != nil {
 		for _, a := range h.report.Status.Addresses {

@@ -140,15 +140,23 @@ func (r *NodeReconciler) want(has holdings, is4 bool) want {
 	return w
 }
 
-// limited says in a sentence that the node needs more blocks than it may have;
-// empty where it does not.
+// limited says in sentences that the node needs more blocks than it may have, or than it
+// may keep from others; empty where it does not.
 func (h holdings) limited() string {
 	var sentences []string
 	for _, is4 := range []bool{true, false} {
-		if d := h.decide(is4); d.Limited && d.Urgent {
+		d := h.decide(is4)
+		switch {
+		case !d.Urgent:
+		case d.Limited:
 			sentences = append(sentences, fmt.Sprintf(
 				"Node %s has used up its %s blocks and holds as many as a node may: raise spec.nodeBlocks.max of PodNetwork %s (%d), or run fewer pods there.",
-				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, h.limits.Max))
+				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, maxBlocks(h.limits)))
+		case d.Kept:
+			sentences = append(sentences, fmt.Sprintf(
+				"Node %s keeps as many %s blocks from others as a node may, twice spec.nodeBlocks.max of PodNetwork %s (%d), since some that it left have pods or rest."+
+					" Wait until they are free, and let the node's labels choose the same ranges meanwhile.",
+				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, maxBlocks(h.limits)))
 		}
 	}
 	return strings.Join(sentences, " ")

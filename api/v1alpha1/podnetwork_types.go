@@ -151,7 +151,9 @@ type Masquerade struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type NodeBlocks struct {
-	// max is the number of blocks that a node may hold at most.
+	// max is the number of blocks of a family that a node may hold at most, beside
+	// those that it leaves. With these, and with those that it gave back and that rest, it
+	// keeps at most twice as many from other nodes.
 	//
 	// +optional
 	// +kubebuilder:default=8

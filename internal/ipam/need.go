@@ -11,6 +11,8 @@ type Holding struct {
 	// Leaving says that the node is to do without the block, as its range drains or is
 	// not for the node any more.
 	Leaving bool
+	// RangeDrains says that the range drains, so that the block is kept from nobody.
+	RangeDrains bool
 	// Draining says that the block is asked to give no new addresses.
 	Draining bool
 	// InForce says that the node's agent has done what was asked of it: from a
@@ -36,7 +38,11 @@ type Need struct {
 	// Next is the number of addresses of the block that the node would get next; 0
 	// where no range is there for it.
 	Next int64
-	// Max is the number of blocks that the node may hold outside draining ranges.
+	// Resting is the number of blocks outside draining ranges that are not free, as the node
+	// had them and they rest, or are about to.
+	Resting int
+	// Max is the number of blocks that the node may hold beside those that it leaves. Those that
+	// it leaves and those that rest included, it may keep twice as many from others.
 	Max int
 	// Reserve is the number of free addresses that the node shall have; more than
 	// half of a block's count as half, and less than one as one.
@@ -67,6 +73,9 @@ type Decision struct {
 	Urgent bool
 	// Limited says that the node would get more blocks if Max allowed it.
 	Limited bool
+	// Kept says that it would get more if it kept fewer from others: those that it leaves, and
+	// those that rest. Time gives it more, or that its pods end.
+	Kept bool
 	// Wait is the time after which an empty block may go, if nothing changes before; 0 where there is none.
 	Wait time.Duration
 }
@@ -101,8 +110,10 @@ func (n Need) Decide() Decision {
 
 	d.Urgent = usable == 0 || n.Waiting > free || free == 0
 	if usable == 0 || free < want {
-		d.Add = n.add(want-free, usable)
-		d.Limited = usable >= n.Max
+		most, unkept := max(n.Max-usable, 0), n.unkept(usable)
+		d.Add = n.add(want-free, usable, min(most, unkept))
+		d.Limited = most == 0
+		d.Kept = most > 0 && unkept == 0 && n.Next > 0
 	} else {
 		d.surplus(n, active, free, Sum(want, reserve))
 	}
@@ -142,8 +153,24 @@ func (n Need) freeOf(blocks []int) int64 {
 	return free
 }
 
-// add is the number of blocks that hold so many addresses, as far as the node may have them.
-func (n Need) add(addresses int64, held int) int {
+// unkept is how many more blocks the node may keep from others: a node that moves between
+// ranges, by labels that it can write itself, gets no block for each move. One that moves for the
+// first time in a while gets one whatever it holds.
+func (n Need) unkept(usable int) int {
+	left := 2*n.Max - n.Resting
+	for _, h := range n.Held {
+		if !h.RangeDrains {
+			left--
+		}
+	}
+	if usable == 0 && n.Resting == 0 {
+		left = max(left, 1)
+	}
+	return max(left, 0)
+}
+
+// add is the number of blocks that hold so many addresses, at most so many.
+func (n Need) add(addresses int64, held, most int) int {
 	if n.Next == 0 {
 		return 0
 	}
@@ -155,7 +182,7 @@ func (n Need) add(addresses int64, held int) int {
 	if held == 0 {
 		blocks = max(blocks, 1)
 	}
-	return int(min(blocks, int64(max(n.Max-held, 0))))
+	return int(min(blocks, int64(most)))
 }
 
 // surplus lets the youngest empty block go that the node can do without: one at a

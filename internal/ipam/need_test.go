@@ -3,6 +3,7 @@ package ipam
 import (
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func TestDecide(t *testing.T) {
 	empty := func(d time.Duration) func(*Holding) { return func(h *Holding) { h.Empty = d } }
 	leaving := func(h *Holding) { h.Leaving = true }
 	draining := func(h *Holding) { h.Draining = true }
+	rangeDrains := func(h *Holding) { h.Leaving, h.RangeDrains = true, true }
 	unheard := func(h *Holding) { h.InForce = false }
 	list := func(h ...Holding) []Holding { return h }
 
@@ -29,12 +31,14 @@ func TestDecide(t *testing.T) {
 		name    string
 		held    []Holding
 		waiting int64
+		resting int
 		max     int
 		next    int64
 		add     int
 		fates   []Fate
 		urgent  bool
 		limited bool
+		kept    bool
 		wait    time.Duration
 	}{
 		{name: "a new node gets a block", add: 1, urgent: true},
@@ -96,12 +100,35 @@ func TestDecide(t *testing.T) {
 		},
 		{name: "it goes where no other can come", held: list(block(0, leaving, draining)), next: -1, fates: []Fate{Release}, urgent: true},
 		{
-			name: "draining ranges do not count towards the limit", held: list(block(0, leaving, used(1)), block(1, leaving, used(1))), max: 1,
-			add: 1, fates: []Fate{Use, Use}, urgent: true,
+			name: "draining ranges do not count towards the limit", held: list(block(0, rangeDrains, used(1)), block(1, rangeDrains, used(1))), max: 1,
+			resting: 1, add: 1, fates: []Fate{Use, Use}, urgent: true,
+		},
+		{
+			name: "a node that moves gets as many as it may hold", held: list(block(0, leaving, used(size)), block(1, leaving, used(size))), waiting: 100,
+			max: 2, add: 2, fates: []Fate{Use, Use}, urgent: true,
+		},
+		{
+			name: "it gets them while those that it left rest", held: list(block(0, leaving, used(size)), block(1)), waiting: 100, resting: 1,
+			max: 2, add: 1, fates: []Fate{Drain, Use}, urgent: true,
+		},
+		{
+			name: "one that moves on and on waits until they have rested", held: list(block(0, leaving)), resting: 3, max: 2,
+			fates: []Fate{Use}, urgent: true, kept: true,
+		},
+		{name: "one that holds no block waits too", resting: 4, max: 2, urgent: true, kept: true},
+		{name: "a machine set up anew waits for no block of its predecessor", resting: 1, max: 1, add: 1, urgent: true},
+		{
+			name: "one that grows and shrinks waits too", held: list(block(0, used(size))), waiting: 1, resting: 3, max: 2,
+			fates: []Fate{Use}, urgent: true, kept: true,
+		},
+		{
+			name: "one that holds more than it may, as the limit was lowered, moves all the same",
+			held: list(block(0, leaving), block(1, leaving), block(2, leaving)), waiting: 20, max: 1,
+			add: 1, fates: []Fate{Use, Use, Use}, urgent: true,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := Need{Held: c.held, Waiting: c.waiting, Next: size, Max: 8, Reserve: 4, Idle: 5 * time.Minute}
+			n := Need{Held: c.held, Resting: c.resting, Waiting: c.waiting, Next: size, Max: 8, Reserve: 4, Idle: 5 * time.Minute}
 			if c.max > 0 {
 				n.Max = c.max
 			}
@@ -109,8 +136,12 @@ func TestDecide(t *testing.T) {
 				n.Next = 0
 			}
 			d := n.Decide()
-			if d.Add != c.add || !slices.Equal(d.Fates, c.fates) || d.Urgent != c.urgent || d.Limited != c.limited || d.Wait != c.wait {
-				t.Errorf("Decide = %+v; want add %d, fates %v, urgent %t, limited %t, wait %s", d, c.add, c.fates, c.urgent, c.limited, c.wait)
+			want := Decision{Add: c.add, Fates: c.fates, Urgent: c.urgent, Limited: c.limited, Kept: c.kept, Wait: c.wait}
+			if !slices.Equal(d.Fates, want.Fates) {
+				t.Errorf("fates %v, want %v", d.Fates, want.Fates)
+			}
+			if d.Fates, want.Fates = nil, nil; !reflect.DeepEqual(d, want) {
+				t.Errorf("Decide = %+v, want %+v", d, want)
 			}
 		})
 	}

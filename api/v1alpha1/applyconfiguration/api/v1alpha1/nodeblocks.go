@@ -10,7 +10,9 @@ package v1alpha1
 //
 // NodeBlocks says how many blocks a node holds. All counts are per family.
 type NodeBlocksApplyConfiguration struct {
-	// max is the number of blocks that a node may hold at most.
+	// max is the number of blocks of a family that a node may hold at most, beside
+	// those that it leaves. With these, and with those that it gave back and that rest, it
+	// keeps at most twice as many from other nodes.
 	Max *int32 `json:"max,omitempty"`
 	// reserve is the number of free addresses below which a node gets another
 	// block before a pod has to wait for one. More than half of a block's
