@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -296,4 +297,53 @@ func macOf(hw net.HardwareAddr) (model.MAC, bool) {
 	}
 	copy(m[:], hw)
 	return m, true
+}
+
+func (w *watcher) link(data []byte, gone bool) error {
+	// A bridge tells of its ports by messages of its own family.
+	if len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC {
+		return nil
+	}
+	l, err := netlink.LinkDeserialize(nil, data)
+	if err != nil {
+		return err
+	}
+	name := l.Attrs().Name
+	was := w.p.byIndex[l.Attrs().Index]
+	if was != nil {
+		w.p.forget(was)
+		if old := was.Attrs().Name; old != name {
+			w.seen(sightingOf(old, model.Link{}, false))
+		}
+	}
+	if !gone {
+		w.p.remember(l)
+	}
+	found, ok := w.p.observedLink(l)
+	if isLinkName(name) {
+		w.seen(sightingOf(name, found, ok && !gone))
+		return nil
+	}
+	if isPodAlias(l.Attrs().Alias) {
+		port, ok := w.p.observedPort(l)
+		port.Link = name
+		w.seen(diff.Sighting{Object: port, Gone: gone || !ok})
+		return nil
+	}
+	if !isOwn(l.Attrs().Alias) {
+		w.hostLink(was, l, gone)
+	}
+	return nil
+}
+
+// isLinkName reports whether a name is that of a link that a State may hold.
+func isLinkName(name string) bool {
+	return slices.Contains([]string{model.BridgeLink, model.VXLANLink4, model.VXLANLink6}, name)
+}
+
+func sightingOf(name string, found model.Link, there bool) diff.Sighting {
+	if !there {
+		return diff.Sighting{Object: model.Link{Name: name}, Gone: true}
+	}
+	return diff.Sighting{Object: found}
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -40,29 +41,51 @@ func (p *pass) deleteNeighbour(gone model.Neighbour) error {
 	return err
 }
 
-func entryOf(e model.FDBEntry, index int) *netlink.Neigh {
-	return &netlink.Neigh{
-		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT,
-		IP: e.Endpoint.AsSlice(), HardwareAddr: e.MAC[:],
+// observeNeighbours finds the permanent neighbours on podnet's links, those of pods included.
+func (p *pass) observeNeighbours() ([]model.Neighbour, error) {
+	var have []model.Neighbour
+	for _, family := range families {
+		neighbours, err := p.neighbours(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range neighbours {
+			l, ok := p.byIndex[n.LinkIndex]
+			if !ok || !isOwn(l.Attrs().Alias) || n.State&netlink.NUD_PERMANENT == 0 || n.Flags&netlink.NTF_PROXY != 0 {
+				continue
+			}
+			mac, ok := macOf(n.HardwareAddr)
+			if !ok {
+				continue
+			}
+			have = append(have, model.Neighbour{Link: l.Attrs().Name, Addr: addrOf(n.IP), MAC: mac})
+		}
 	}
+	return have, nil
 }
 
-// putFDB makes an entry, or replaces the endpoint of the one for the same address.
-func (p *pass) putFDB(want model.FDBEntry) error {
-	index, err := p.index(want.Link)
+// neighbour reads a neighbour on one of podnet's links, or an entry in the
+// forwarding table of a VXLAN device. One that is no longer permanent is gone.
+func (w *watcher) neighbour(data []byte, gone bool) error {
+	n, err := netlink.NeighDeserialize(data)
 	if err != nil {
 		return err
 	}
-	return p.h.NeighSet(entryOf(want, index))
-}
-
-func (p *pass) deleteFDB(gone model.FDBEntry) error {
-	index, err := p.index(gone.Link)
-	if err == nil {
-		err = p.h.NeighDel(entryOf(gone, index))
-	}
-	if isGone(err) {
+	l, ok := w.p.byIndex[n.LinkIndex]
+	if !ok || !isOwn(l.Attrs().Alias) || n.Flags&netlink.NTF_PROXY != 0 {
 		return nil
 	}
-	return err
+	gone = gone || n.State&netlink.NUD_PERMANENT == 0
+	mac, hasMAC := macOf(n.HardwareAddr)
+	switch n.Family {
+	case unix.AF_BRIDGE:
+		if l.Type() == string(model.LinkVXLAN) && n.Flags&netlink.NTF_SELF != 0 && mac != (model.MAC{}) {
+			w.seen(diff.Sighting{Object: model.FDBEntry{Link: l.Attrs().Name, MAC: mac, Endpoint: addrOf(n.IP)}, Gone: gone})
+		}
+	case unix.AF_INET, unix.AF_INET6:
+		if hasMAC || gone {
+			w.seen(diff.Sighting{Object: model.Neighbour{Link: l.Attrs().Name, Addr: addrOf(n.IP), MAC: mac}, Gone: gone})
+		}
+	}
+	return nil
 }

@@ -1,15 +1,15 @@
 package kernel
 
 import (
-	"fmt"
-	"math"
-	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -112,114 +112,51 @@ func (p *pass) deleteRoute(gone model.Route) error {
 	return err
 }
 
-// observeRules finds podnet's rules of both families.
-func (p *pass) observeRules() ([]model.Rule, error) {
-	var have []model.Rule
-	for _, family := range families {
-		rules, err := p.rules(family)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range rules {
-			if found := modelRule(r, family); isOwnRule(found) {
-				have = append(have, found)
-			}
-		}
-	}
-	return have, nil
-}
-
-// isOwnRule reports whether a rule is one of podnet's: by its priority and its table.
-func isOwnRule(r model.Rule) bool {
-	if r.Table == model.RouteTable {
-		return r.Priority == model.RulePriority
-	}
-	return r.Priority == model.ProbeRulePriority && slices.Contains(tables, r.Table)
-}
-
-func modelRule(r netlink.Rule, family int) model.Rule {
-	return model.Rule{IPv6: family == unix.AF_INET6, Priority: r.Priority, Table: r.Table, Mark: r.Mark, In: r.IifName}
-}
-
-func ruleOf(r model.Rule) *netlink.Rule {
-	rule := netlink.NewRule()
-	rule.Family = familyOf(!r.IPv6)
-	rule.Priority = r.Priority
-	rule.Table = r.Table
-	rule.Mark = r.Mark
-	rule.IifName = r.In
-	rule.Protocol = model.RouteProtocol
-	return rule
-}
-
-// putRule makes a rule unless there is one.
-func (p *pass) putRule(want model.Rule) error {
-	rules, err := p.rules(familyOf(!want.IPv6))
+// routeOf reads a route of podnet's tables. One that took the place of podnet's
+// means that this is gone; others that are not podnet's are left alone. Of the main
+// table it reads the routes that a node's way to others may be among.
+func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error) {
+	msg := nl.DeserializeRtMsg(m.Data)
+	attrs, err := nl.ParseRouteAttrAsMap(m.Data[msg.Len():])
 	if err != nil {
-		return err
+		return diff.Sighting{}, false, err
 	}
-	for _, r := range rules {
-		if modelRule(r, familyOf(!want.IPv6)) == want {
-			return nil
-		}
+	number := func(kind uint16) int { return int(uint32Of(attrs[kind].Value)) }
+	table := number(unix.RTA_TABLE)
+	if table != mainTable && !slices.Contains(tables, table) || msg.Flags&unix.RTM_F_CLONED != 0 {
+		return diff.Sighting{}, false, nil
 	}
-	return p.h.RuleAdd(ruleOf(want))
-}
-
-func (p *pass) deleteRule(gone model.Rule) error {
-	rule := ruleOf(gone)
-	// Without a protocol the kernel takes a rule of any.
-	rule.Protocol = 0
-	if err := p.h.RuleDel(rule); err != nil && !isGone(err) {
-		return err
+	dst := addrOf(attrs[unix.RTA_DST].Value)
+	if !dst.IsValid() {
+		dst = unspecifiedOf(int(msg.Family))
 	}
-	return nil
-}
-
-// addrFor makes of an address what the netlink library takes. The kernel makes no
-// route for its prefix, and does not ask others whether they have it (DAD).
-//
-// An IPv6 address is deprecated from the start, so that the kernel uses it only
-// where a route names it (RFC 6724, section 5, rule 3). It would else take it for
-// everything that the node sends to its own pods, the answers of UDP servers that
-// are bound to no address included, which then come from another address than the
-// pods have asked.
-func addrFor(a model.Address) *netlink.Addr {
-	addr := &netlink.Addr{IPNet: ipNet(a.Addr), Flags: unix.IFA_F_NOPREFIXROUTE}
-	if a.Addr.Addr().Is6() {
-		addr.Flags |= unix.IFA_F_NODAD
-		addr.ValidLft, addr.PreferedLft = math.MaxUint32, 0
+	to := netip.PrefixFrom(dst, int(msg.Dst_len))
+	if table == mainTable {
+		matters := isUnderlay(to, int(msg.Type), int(msg.Protocol))
+		return diff.Sighting{Object: model.UnderlayRoute{Dst: to}, Gone: m.Header.Type == unix.RTM_DELROUTE}, matters, nil
 	}
-	return addr
-}
-
-func (p *pass) putAddress(want model.Address) error {
-	l, err := p.link(want.Link)
+	found := model.Route{Table: modelTable(table), Dst: to}
+	if msg.Protocol != model.RouteProtocol {
+		replaced := m.Header.Type == unix.RTM_NEWROUTE && m.Header.Flags&unix.NLM_F_REPLACE != 0
+		return diff.Sighting{Object: found, Gone: true}, replaced, nil
+	}
+	found.Unreachable = msg.Type == unix.RTN_UNREACHABLE
+	found.Via, found.Src = addrOf(attrs[unix.RTA_GATEWAY].Value), addrOf(attrs[unix.RTA_PREFSRC].Value)
+	if via := attrs[unix.RTA_VIA].Value; len(via) > rtviaFamily {
+		found.Via = addrOf(via[rtviaFamily:])
+	}
+	found.OnLink = msg.Flags&unix.RTNH_F_ONLINK != 0
+	if !found.Unreachable {
+		found.Link = w.p.nameOf(number(unix.RTA_OIF))
+	}
+	metrics, err := nl.ParseRouteAttrAsMap(attrs[unix.RTA_METRICS].Value)
 	if err != nil {
-		return err
+		return diff.Sighting{}, false, err
 	}
-	if l == nil {
-		return fmt.Errorf("link %s: %w", want.Link, unix.ENODEV)
-	}
-	return p.h.AddrReplace(l, addrFor(want))
+	found.MTU = int(uint32Of(metrics[unix.RTAX_MTU].Value))
+	return diff.Sighting{Object: found, Gone: m.Header.Type == unix.RTM_DELROUTE}, true, nil
 }
 
-func (p *pass) deleteAddress(gone model.Address) error {
-	l, err := p.link(gone.Link)
-	if err != nil || l == nil {
-		return err
-	}
-	if err := p.h.AddrDel(l, addrFor(gone)); err != nil && !isGone(err) {
-		return err
-	}
-	return nil
-}
-
-// gatewayOf returns the gateway of a route, invalid for none. One of the other family is
-// in an attribute of its own (RTA_VIA), which IPv4 routes alone have.
-func gatewayOf(gw net.IP, via netlink.Destination) netip.Addr {
-	if other, ok := via.(*netlink.Via); ok {
-		return addrOf(other.Addr)
-	}
-	return addrOf(gw)
-}
+// rtviaFamily is the length of the family's number, which comes before the address in a
+// gateway of another family (linux/rtnetlink.h, rtvia).
+const rtviaFamily = 2
