@@ -35,8 +35,6 @@ type Known struct {
 
 	read func(ctx context.Context) ([]netip.Addr, error)
 	wake loop.Signal
-	// first and last are firstAsk and lastAsk, but for tests.
-	first, last time.Duration
 
 	mu sync.Mutex
 	// addrs are Kubernetes' addresses as they were read last.
@@ -50,7 +48,7 @@ type Known struct {
 // NewKnown returns what is known first, and reads by read what is known later. That
 // returns no addresses where Kubernetes knows none.
 func NewKnown(first []netip.Addr, read func(ctx context.Context) ([]netip.Addr, error)) *Known {
-	return &Known{read: read, wake: loop.NewSignal(), first: firstAsk, last: lastAsk, addrs: first}
+	return &Known{read: read, wake: loop.NewSignal(), addrs: first}
 }
 
 // addresses returns the addresses that are known now, given the node's own. It
@@ -81,22 +79,22 @@ func (k *Known) addresses(has []model.Endpoint) []netip.Addr {
 // Run reads the Node when it is to be read, until ctx ends, and calls changed when
 // Kubernetes knows the node by other addresses.
 func (k *Known) Run(ctx context.Context, changed func()) error {
-	delay := k.first
+	delay := firstAsk
 	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-k.wake:
-			delay = k.first
+			delay = firstAsk
 		case <-again:
-			delay = min(2*delay, k.last)
+			delay = min(2*delay, lastAsk)
 		}
 		failed := k.ask(ctx, changed)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(k.first):
+		case <-time.After(firstAsk):
 		}
 		again = nil
 		if failed || k.isUnsettled() {

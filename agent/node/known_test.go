@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/onsi/gomega"
@@ -57,11 +58,10 @@ func eth0(addrs ...string) []model.Endpoint {
 	return has
 }
 
-// follow runs a Known that is quicker than in earnest. Each change is told by the channel.
+// follow runs a Known in a bubble of time. Each change is told by the channel.
 func follow(t *testing.T, api *server, first ...string) (*Known, chan struct{}) {
 	t.Helper()
 	k := NewKnown(parse(first...), api.read)
-	k.first, k.last = 10*time.Millisecond, 40*time.Millisecond
 	changed := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -75,74 +75,94 @@ func follow(t *testing.T, api *server, first ...string) (*Known, chan struct{}) 
 	return k, changed
 }
 
+// long is more than the longest time between two reads, which is random.
+const long = 2*lastAsk + firstAsk
+
 func TestKnownNodeIsReadOnceWhereNothingChanges(t *testing.T) {
-	g := gomega.NewWithT(t)
-	api := &server{addrs: parse("192.0.2.1")}
-	k, changed := follow(t, api, "192.0.2.1")
-	for range 50 {
-		g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
-		time.Sleep(5 * time.Millisecond)
-	}
-	g.Expect(api.count()).To(gomega.Equal(1))
-	g.Expect(changed).To(gomega.BeEmpty())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		api := &server{addrs: parse("192.0.2.1")}
+		k, changed := follow(t, api, "192.0.2.1")
+		for range 50 {
+			g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+			time.Sleep(firstAsk)
+		}
+		g.Expect(api.count()).To(gomega.Equal(1))
+		g.Expect(changed).To(gomega.BeEmpty())
+	})
 }
 
 func TestKubernetesIsFollowedWhenItComesLater(t *testing.T) {
-	g := gomega.NewWithT(t)
-	api := &server{addrs: parse("192.0.2.1")}
-	k, changed := follow(t, api, "192.0.2.1")
-	k.addresses(eth0("192.0.2.1"))
-	g.Eventually(api.count).Should(gomega.Equal(1))
-	// The kubelet hears of the second address when it is told to.
-	g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.1")))
-	g.Eventually(api.count).Should(gomega.BeNumerically(">", 4))
-	g.Expect(changed).To(gomega.BeEmpty())
-	api.set(nil, "192.0.2.11")
-	g.Eventually(changed).Should(gomega.Receive())
-	g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.11")))
-	// Now it need not be asked any more.
-	time.Sleep(100 * time.Millisecond)
-	asked := api.count()
-	g.Consistently(api.count, 200*time.Millisecond).Should(gomega.Equal(asked))
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		api := &server{addrs: parse("192.0.2.1")}
+		k, changed := follow(t, api, "192.0.2.1")
+		k.addresses(eth0("192.0.2.1"))
+		synctest.Wait()
+		g.Expect(api.count()).To(gomega.Equal(1))
+		// The kubelet hears of the second address when it is told to.
+		g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.1")))
+		time.Sleep(lastAsk)
+		g.Expect(api.count()).To(gomega.BeNumerically(">", 4))
+		g.Expect(changed).To(gomega.BeEmpty())
+		api.set(nil, "192.0.2.11")
+		time.Sleep(long)
+		g.Expect(changed).To(gomega.Receive())
+		g.Expect(k.addresses(eth0("192.0.2.1", "192.0.2.11"))).To(gomega.Equal(parse("192.0.2.11")))
+		// Now it need not be asked any more.
+		time.Sleep(long)
+		asked := api.count()
+		time.Sleep(10 * long)
+		g.Expect(api.count()).To(gomega.Equal(asked))
+	})
 }
 
 func TestNodeIsReadUntilItsAddressesAreOnAnInterface(t *testing.T) {
-	g := gomega.NewWithT(t)
-	api := &server{addrs: parse("203.0.113.1")}
-	k, changed := follow(t, api, "203.0.113.1")
-	k.addresses(eth0("192.0.2.1"))
-	g.Eventually(api.count).Should(gomega.BeNumerically(">", 4))
-	api.set(nil, "192.0.2.1")
-	g.Eventually(changed).Should(gomega.Receive())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		api := &server{addrs: parse("203.0.113.1")}
+		k, changed := follow(t, api, "203.0.113.1")
+		k.addresses(eth0("192.0.2.1"))
+		time.Sleep(lastAsk)
+		g.Expect(api.count()).To(gomega.BeNumerically(">", 4))
+		api.set(nil, "192.0.2.1")
+		time.Sleep(long)
+		g.Expect(changed).To(gomega.Receive())
+	})
 }
 
 func TestAPIServerThatIsAwayChangesNothing(t *testing.T) {
-	g := gomega.NewWithT(t)
-	api := &server{err: errors.New("away")}
-	k, changed := follow(t, api, "192.0.2.1")
-	k.addresses(eth0("192.0.2.1"))
-	g.Eventually(api.count).Should(gomega.BeNumerically(">", 2))
-	g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
-	// A Node that says nothing, or is gone, is not known to have no address.
-	api.set(nil)
-	asked := api.count()
-	g.Eventually(api.count).Should(gomega.BeNumerically(">", asked))
-	g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
-	g.Expect(changed).To(gomega.BeEmpty())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		api := &server{err: errors.New("away")}
+		k, changed := follow(t, api, "192.0.2.1")
+		k.addresses(eth0("192.0.2.1"))
+		time.Sleep(lastAsk)
+		g.Expect(api.count()).To(gomega.BeNumerically(">", 2))
+		g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+		// A Node that says nothing, or is gone, is not known to have no address.
+		api.set(nil)
+		asked := api.count()
+		time.Sleep(long)
+		g.Expect(api.count()).To(gomega.BeNumerically(">", asked))
+		g.Expect(k.addresses(eth0("192.0.2.1"))).To(gomega.Equal(parse("192.0.2.1")))
+		g.Expect(changed).To(gomega.BeEmpty())
+	})
 }
 
 func TestAddressesThatKeepChangingAreNoBurstOfReads(t *testing.T) {
-	g := gomega.NewWithT(t)
-	api := &server{addrs: parse("192.0.2.1")}
-	k, _ := follow(t, api, "192.0.2.1")
-	start := time.Now()
-	for i := range 200 {
-		k.addresses(eth0([]string{"192.0.2.1", "192.0.2.2"}[i%2]))
-		time.Sleep(time.Millisecond)
-	}
-	g.Expect(api.count()).To(gomega.BeNumerically("<=", time.Since(start)/k.first+1))
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		api := &server{addrs: parse("192.0.2.1")}
+		k, _ := follow(t, api, "192.0.2.1")
+		const changes = 200
+		for i := range changes {
+			k.addresses(eth0([]string{"192.0.2.1", "192.0.2.2"}[i%2]))
+			time.Sleep(firstAsk / 10)
+		}
+		g.Expect(api.count()).To(gomega.BeNumerically("<=", changes/10+1))
+	})
 }
-
 func TestLossOfAnAddressIsTold(t *testing.T) {
 	g := gomega.NewWithT(t)
 	k := NewKnown(parse("192.0.2.1"), nil)
