@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/onsi/gomega"
@@ -78,44 +79,50 @@ func (n *node) route(t *testing.T) model.Route {
 }
 
 func TestRemovedRouteIsPutBackAndToldOf(t *testing.T) {
-	g := gomega.NewWithT(t)
-	n := newNode()
-	w, seen := watch(t, n)
-	gone := n.route(t)
-	g.Expect(n.kernel.Execute(t.Context(), []diff.Op{{Verb: diff.Delete, Object: gone}})).To(gomega.Succeed())
-	start := time.Now()
-	seen(diff.Sighting{Object: gone, Gone: true})
-	g.Eventually(w.repairs, 5*time.Second).Should(gomega.Receive(gomega.ConsistOf(gomega.HaveField("Kind", "route"))))
-	g.Expect(time.Since(start)).To(gomega.BeNumerically("<", 2*time.Second))
-	g.Expect(n.route(t)).To(gomega.Equal(gone))
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		n := newNode()
+		w, seen := watch(t, n)
+		gone := n.route(t)
+		g.Expect(n.kernel.Execute(t.Context(), []diff.Op{{Verb: diff.Delete, Object: gone}})).To(gomega.Succeed())
+		start := time.Now()
+		seen(diff.Sighting{Object: gone, Gone: true})
+		g.Eventually(w.repairs, 5*time.Second).Should(gomega.Receive(gomega.ConsistOf(gomega.HaveField("Kind", "route"))))
+		g.Expect(time.Since(start)).To(gomega.BeNumerically("<", 2*time.Second))
+		g.Expect(n.route(t)).To(gomega.Equal(gone))
+	})
 }
 
 func TestWhatIsAsWantedAsksForNoPass(t *testing.T) {
-	g := gomega.NewWithT(t)
-	n := newNode()
-	w, seen := watch(t, n)
-	r := n.route(t)
-	// Also where it was not for a moment.
-	seen(diff.Sighting{Object: r, Gone: true})
-	seen(diff.Sighting{Object: r})
-	g.Expect(n.attacher(w.applier).Attach(t.Context(), pod())).To(gomega.Succeed())
-	seen(diff.Sighting{Object: model.Route{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podc0ffee"}})
-	seen(diff.Sighting{Object: model.HostLink{Name: "eth7", Up: true}})
-	g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())
-	seen(diff.Sighting{Object: model.HostLink{Name: "eth0", Up: true}})
-	g.Eventually(w.passes).Should(gomega.Receive())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		n := newNode()
+		w, seen := watch(t, n)
+		r := n.route(t)
+		// Also where it was not for a moment.
+		seen(diff.Sighting{Object: r, Gone: true})
+		seen(diff.Sighting{Object: r})
+		g.Expect(n.attacher(w.applier).Attach(t.Context(), pod())).To(gomega.Succeed())
+		seen(diff.Sighting{Object: model.Route{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podc0ffee"}})
+		seen(diff.Sighting{Object: model.HostLink{Name: "eth7", Up: true}})
+		g.Consistently(w.passes, 300*time.Millisecond).ShouldNot(gomega.Receive())
+		seen(diff.Sighting{Object: model.HostLink{Name: "eth0", Up: true}})
+		g.Eventually(w.passes).Should(gomega.Receive())
+	})
 }
 
 func TestManySightingsLeadToOnePassASecond(t *testing.T) {
-	g := gomega.NewWithT(t)
-	n := newNode()
-	w, seen := watch(t, n)
-	for range 150 {
-		seen(diff.Sighting{})
-		time.Sleep(10 * time.Millisecond)
-	}
-	g.Expect(len(w.passes)).To(gomega.BeNumerically("<=", 3))
-	g.Expect(w.repairs).To(gomega.BeEmpty())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		n := newNode()
+		w, seen := watch(t, n)
+		for range 150 {
+			seen(diff.Sighting{})
+			time.Sleep(10 * time.Millisecond)
+		}
+		g.Expect(len(w.passes)).To(gomega.BeNumerically("<=", 3))
+		g.Expect(w.repairs).To(gomega.BeEmpty())
+	})
 }
 
 // failing is a watcher that fails the first time.
@@ -131,16 +138,18 @@ func (b failing) Watch(ctx context.Context, _ func() []model.Sysctl, _ func(diff
 }
 
 func TestEndedSubscriptionIsMadeAnew(t *testing.T) {
-	g := gomega.NewWithT(t)
-	cfg := newNode().applier().cfg
-	watcher := failing{make(chan struct{}, 10)}
-	cfg.Watcher = watcher
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- New(cfg).Watch(ctx) }()
-	g.Eventually(func() int { return len(watcher.calls) }, 5*time.Second).Should(gomega.Equal(2))
-	cancel()
-	g.Expect(<-done).To(gomega.Succeed())
+	synctest.Test(t, func(t *testing.T) {
+		g := gomega.NewWithT(t)
+		cfg := newNode().applier().cfg
+		watcher := failing{make(chan struct{}, 10)}
+		cfg.Watcher = watcher
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- New(cfg).Watch(ctx) }()
+		g.Eventually(func() int { return len(watcher.calls) }, 5*time.Second).Should(gomega.Equal(2))
+		cancel()
+		g.Expect(<-done).To(gomega.Succeed())
+	})
 }
 
 func TestChangedObjectsAreNoDrift(t *testing.T) {
