@@ -5,9 +5,12 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -204,10 +207,12 @@ func large(n int) model.Cluster {
 
 func TestLargeClusterIsPlannedInTime(t *testing.T) {
 	c := large(5000)
-	start := time.Now() //nolint:forbidigo // The time that it takes is what is tested.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := computed(t)
 	p := Build(c)
-	if took := time.Since(start); took > 2*time.Second { //nolint:forbidigo // As above.
-		t.Errorf("5,000 nodes took %s", took)
+	if took := computed(t) - before; took > 2*time.Second {
+		t.Errorf("5,000 nodes took %s of a processor", took)
 	}
 	if len(p.Paths) != 2*4999 {
 		t.Errorf("%d paths", len(p.Paths))
@@ -221,6 +226,16 @@ func TestLargeClusterIsPlannedInTime(t *testing.T) {
 			t.Errorf("%d rules", rules)
 		}
 	}
+}
+
+// computed is for how long this thread has had a processor: others that want it do not count.
+func computed(t *testing.T) time.Duration {
+	t.Helper()
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func BenchmarkBuild(b *testing.B) {
