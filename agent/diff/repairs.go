@@ -42,7 +42,7 @@ type repairs struct {
 	before, found *Wanted
 	have          model.State
 	moved         map[string]bool
-	// lost are the links that are missing, down or made anew, and lostAddrs the
+	// lost are the links that are missing, down or recreated, and lostAddrs the
 	// addresses that are: what is on them, or has them as source, is no news.
 	lost      map[string]bool
 	lostAddrs []model.Address
@@ -124,7 +124,7 @@ func (r *repairs) withoutSource(o model.Route) bool {
 	return slices.ContainsFunc(r.lostAddrs, func(a model.Address) bool { return a.Addr.Addr() == o.Src })
 }
 
-// link tells of a link. One that is removed only to be made anew is told of when
+// link tells of a link. One that is removed only to be recreated is reported when
 // it is put.
 func (r *repairs) link(verb Verb, o model.Link) {
 	want, wanted := r.before.objects[o.Identity()]

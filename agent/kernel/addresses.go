@@ -1,11 +1,13 @@
 package kernel
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -15,6 +17,17 @@ import (
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
 )
+
+var addressKind = kind{
+	of: model.KindAddress,
+	find: func(_ context.Context, _ *Kernel, p *pass, want model.State, have *model.State) (err error) {
+		have.Addresses, err = p.observeAddresses(want.Addresses, have.Routes)
+		return err
+	},
+	put:  by((*pass).putAddress),
+	take: by((*pass).deleteAddress),
+	news: news{groups: []uint{unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}, added: unix.RTM_NEWADDR, read: (*watcher).address},
+}
 
 // observeAddresses finds the addresses of podnet's own links, and on lo those that
 // are wanted there or lie in a block of this node: such a block has an unreachable
@@ -48,7 +61,7 @@ func (p *pass) observeAddresses(want []model.Address, routes []model.Route) ([]m
 	return have, nil
 }
 
-// inOwnBlock says whether one of the unreachable routes, which cover the node's
+// inOwnBlock reports whether one of the unreachable routes, which cover the node's
 // own blocks, covers an address.
 func inOwnBlock(routes []model.Route, a netip.Addr) bool {
 	return slices.ContainsFunc(routes, func(r model.Route) bool { return r.Table == 0 && r.Unreachable && r.Dst.Contains(a) })
@@ -103,7 +116,8 @@ func gatewayOf(gw net.IP, via netlink.Destination) netip.Addr {
 }
 
 // address reads an address of any link. Those of pods have none but the gateway's.
-func (w *watcher) address(data []byte, gone bool) error {
+func (w *watcher) address(m syscall.NetlinkMessage, gone bool) error {
+	data := m.Data
 	msg := nl.DeserializeIfAddrmsg(data)
 	l, ok := w.p.byIndex[int(msg.Index)]
 	if !ok {

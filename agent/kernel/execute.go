@@ -39,7 +39,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 			break
 		}
 		// Nothing can be put on a link that could not be made.
-		if name := linkOf(op.Object); f.links[name] && op.Verb == diff.Put {
+		if f.links[op.Object.On()] && op.Verb == diff.Put {
 			f.skipped++
 			continue
 		}
@@ -94,74 +94,18 @@ func elementsAhead(ops []diff.Op) int {
 }
 
 func (k *Kernel) execute(ctx context.Context, p *pass, op diff.Op) error {
-	put := op.Verb == diff.Put
-	switch o := op.Object.(type) {
-	case model.Link:
-		if put {
-			return p.putLink(o)
-		}
-		return p.deleteLink(o.Name)
-	case model.Address:
-		return either(put, o, p.putAddress, p.deleteAddress)
-	case model.Route:
-		return either(put, o, p.putRoute, p.deleteRoute)
-	case model.Rule:
-		return either(put, o, p.putRule, p.deleteRule)
-	case model.Neighbour:
-		return either(put, o, p.putNeighbour, p.deleteNeighbour)
-	case model.FDBEntry:
-		return either(put, o, p.putFDB, p.deleteFDB)
-	case model.Port:
-		if put {
-			return p.putPort(o)
-		}
-		return errors.New("a port goes with its link")
-	case model.Sysctl:
-		if put {
-			return k.putSysctl(p, o)
-		}
-		return errors.New("a sysctl cannot be deleted")
-	case model.Table:
-		if put {
-			return k.nft.Put(ctx, o)
-		}
-		return k.nft.Delete(ctx, o)
-	case diff.TableChange:
-		if put {
-			return k.nft.Change(ctx, o)
-		}
-		return errors.New("a change cannot be deleted")
-	case diff.TableParts:
-		if put {
-			return errors.New("parts are put by a change")
-		}
-		return k.nft.DeleteParts(ctx, o)
+	of, err := kindOf(op.Object)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("no operation on a %T is known", op.Object)
-}
-
-func either[T any](put bool, object T, doPut, doDelete func(T) error) error {
-	if put {
-		return doPut(object)
+	do := of.put
+	if op.Verb == diff.Delete {
+		do = of.take
 	}
-	return doDelete(object)
-}
-
-// linkOf returns the name of the link that an object is on; empty for none.
-func linkOf(object any) string {
-	switch o := object.(type) {
-	case model.Address:
-		return o.Link
-	case model.Route:
-		return o.Link
-	case model.Neighbour:
-		return o.Link
-	case model.FDBEntry:
-		return o.Link
-	case model.Port:
-		return o.Bridge
+	if do == nil {
+		return fmt.Errorf("a %s cannot be deleted", of.of)
 	}
-	return ""
+	return do(ctx, k, p, op.Object)
 }
 
 // describeAll names the first of several operations that were done as one.

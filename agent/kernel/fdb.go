@@ -7,6 +7,14 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+var fdbKind = kind{
+	of:   model.KindFDB,
+	find: finding(func(s *model.State) *[]model.FDBEntry { return &s.FDB }, (*pass).observeFDB),
+	put:  by((*pass).putFDB),
+	take: by((*pass).deleteFDB),
+	news: neighbourNews,
+}
+
 // observeFDB finds the permanent entries of podnet's VXLAN devices. An entry for
 // the address of all zeros would be the default for unknown destinations.
 func (p *pass) observeFDB() ([]model.FDBEntry, error) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -14,6 +15,28 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
+
+var linkKind = kind{
+	of:   model.KindLink,
+	find: finding(func(s *model.State) *[]model.Link { return &s.Links }, (*pass).observeLinks),
+	put:  by((*pass).putLink),
+	take: by((*pass).deleteLink),
+	news: linkNews,
+}
+
+// linkNews tell of links, whose ports they are, and of links that are not podnet's.
+var linkNews = news{groups: []uint{unix.RTNLGRP_LINK}, added: unix.RTM_NEWLINK, read: (*watcher).link}
+
+// observeLinks finds podnet's links, but for those of pods.
+func (p *pass) observeLinks() ([]model.Link, error) {
+	var have []model.Link
+	for _, l := range p.byIndex {
+		if found, ok := p.observedLink(l); ok {
+			have = append(have, found)
+		}
+	}
+	return have, nil
+}
 
 // observedLink returns what a link is, if it is one of those that a State holds.
 func (p *pass) observedLink(l netlink.Link) (model.Link, bool) {
@@ -36,7 +59,7 @@ func (p *pass) observedLink(l netlink.Link) (model.Link, bool) {
 }
 
 // putLink makes a link, or changes the one of that name in place where the kernel
-// can; where it cannot, it makes it anew, and what was on the link is gone.
+// can; where it cannot, it recreates it, and what was on the link is gone.
 func (p *pass) putLink(want model.Link) error {
 	existing, err := p.link(want.Name)
 	if err != nil {
@@ -48,7 +71,7 @@ func (p *pass) putLink(want model.Link) error {
 				want.Name, existing.Type(), existing.Attrs().Alias)
 		}
 		if !fits(existing, want) {
-			if err := p.deleteLink(want.Name); err != nil {
+			if err := p.deleteLink(want); err != nil {
 				return err
 			}
 			existing = nil
@@ -275,13 +298,13 @@ func (p *pass) removeLinkLocal(l netlink.Link) error {
 }
 
 // deleteLink deletes a link if it is podnet's, and is content where it is gone.
-func (p *pass) deleteLink(name string) error {
-	l, err := p.link(name)
+func (p *pass) deleteLink(gone model.Link) error {
+	l, err := p.link(gone.Name)
 	if err != nil || l == nil {
 		return err
 	}
 	if alias := l.Attrs().Alias; alias != "" && !isOwn(alias) {
-		return fmt.Errorf("link %s (alias %q) is not podnet's", name, alias)
+		return fmt.Errorf("link %s (alias %q) is not podnet's", gone.Name, alias)
 	}
 	p.forget(l)
 	if err := p.h.LinkDel(l); err != nil && !isGone(err) {
@@ -299,7 +322,8 @@ func macOf(hw net.HardwareAddr) (model.MAC, bool) {
 	return m, true
 }
 
-func (w *watcher) link(data []byte, gone bool) error {
+func (w *watcher) link(m syscall.NetlinkMessage, gone bool) error {
+	data := m.Data
 	// A bridge tells of its ports by messages of its own family.
 	if len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC {
 		return nil

@@ -1,12 +1,25 @@
 package kernel
 
 import (
+	"syscall"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
+
+var neighbourKind = kind{
+	of:   model.KindNeighbour,
+	find: finding(func(s *model.State) *[]model.Neighbour { return &s.Neighbours }, (*pass).observeNeighbours),
+	put:  by((*pass).putNeighbour),
+	take: by((*pass).deleteNeighbour),
+	news: neighbourNews,
+}
+
+// neighbourNews tell of neighbours and of forwarding entries.
+var neighbourNews = news{groups: []uint{unix.RTNLGRP_NEIGH}, added: unix.RTM_NEWNEIGH, read: (*watcher).neighbour}
 
 // putNeighbour makes a permanent entry. One of IPv6 is marked as a router, as those
 // are that routes lead to, and it makes no difference to others: from a gateway
@@ -66,7 +79,8 @@ func (p *pass) observeNeighbours() ([]model.Neighbour, error) {
 
 // neighbour reads a neighbour on one of podnet's links, or an entry in the
 // forwarding table of a VXLAN device. One that is no longer permanent is gone.
-func (w *watcher) neighbour(data []byte, gone bool) error {
+func (w *watcher) neighbour(m syscall.NetlinkMessage, gone bool) error {
+	data := m.Data
 	n, err := netlink.NeighDeserialize(data)
 	if err != nil {
 		return err

@@ -16,39 +16,14 @@ func (k *Kernel) Observe(ctx context.Context, want model.State) (model.State, er
 		return model.State{}, err
 	}
 	defer p.close()
+	if _, err := p.allLinks(); err != nil {
+		return model.State{}, err
+	}
 	var have model.State
-	links, err := p.allLinks()
-	if err != nil {
-		return model.State{}, err
-	}
-	for _, l := range links {
-		if found, ok := p.observedLink(l); ok {
-			have.Links = append(have.Links, found)
+	for _, kind := range kinds {
+		if err := kind.find(ctx, k, p, want, &have); err != nil {
+			return model.State{}, err
 		}
-		if port, ok := p.observedPort(l); ok {
-			have.Ports = append(have.Ports, port)
-		}
-	}
-	if have.Routes, err = p.observeRoutes(tables...); err != nil {
-		return model.State{}, err
-	}
-	if have.Addresses, err = p.observeAddresses(want.Addresses, have.Routes); err != nil {
-		return model.State{}, err
-	}
-	if have.Rules, err = p.observeRules(); err != nil {
-		return model.State{}, err
-	}
-	if have.Neighbours, err = p.observeNeighbours(); err != nil {
-		return model.State{}, err
-	}
-	if have.FDB, err = p.observeFDB(); err != nil {
-		return model.State{}, err
-	}
-	if have.Sysctls, err = readSysctls(want.Sysctls); err != nil {
-		return model.State{}, err
-	}
-	if have.Firewall, err = k.nft.List(ctx, model.FirewallTable); err != nil {
-		return model.State{}, err
 	}
 	return have, nil
 }

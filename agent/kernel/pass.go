@@ -77,7 +77,7 @@ func (p *pass) forget(l netlink.Link) {
 	delete(p.byIndex, l.Attrs().Index)
 }
 
-// isGone says whether an error means that the object is not, or no longer, there:
+// isGone reports whether an error means that the object is not, or no longer, there:
 // a link (ENODEV), an address (EADDRNOTAVAIL), a route (ESRCH), or a rule or
 // neighbour (ENOENT).
 func isGone(err error) bool {

@@ -9,6 +9,24 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+var portKind = kind{
+	of:   model.KindPort,
+	find: finding(func(s *model.State) *[]model.Port { return &s.Ports }, (*pass).observePorts),
+	put:  by((*pass).putPort),
+	news: linkNews,
+}
+
+// observePorts finds the ports that pods' links are.
+func (p *pass) observePorts() ([]model.Port, error) {
+	var have []model.Port
+	for _, l := range p.byIndex {
+		if port, ok := p.observedPort(l); ok {
+			have = append(have, port)
+		}
+	}
+	return have, nil
+}
+
 // observedPort returns the bridge, whosever it is, that a pod's link is a port of.
 func (p *pass) observedPort(l netlink.Link) (model.Port, bool) {
 	a := l.Attrs()

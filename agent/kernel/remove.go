@@ -17,13 +17,9 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find what to remove: %w", err)
 	}
-	var ops []diff.Op
-	// Rules first, so that no packet meets a part of the routes.
-	ops = appendDeletes(ops, have.Rules)
-	ops = appendDeletes(ops, have.Routes)
-	ops = appendDeletes(ops, have.Firewall)
-	ops = appendDeletes(ops, have.Addresses)
-	ops = appendDeletes(ops, have.Links)
+	// What went with its link or stays is not among the operations: rules go first, so that no packet
+	// meets a part of the routes, and links last.
+	ops := diff.Diff(model.State{}, have)
 	if err := k.Execute(ctx, ops); err != nil {
 		return fmt.Errorf("remove what podnet made: %w", err)
 	}
@@ -37,13 +33,6 @@ func (k *Kernel) Remove(ctx context.Context) error {
 		return err
 	}
 	return k.restoreSysctls()
-}
-
-func appendDeletes[T model.Object](ops []diff.Op, objects []T) []diff.Op {
-	for _, o := range objects {
-		ops = append(ops, diff.Op{Verb: diff.Delete, Object: o})
-	}
-	return ops
 }
 
 // removePodLinks removes the links of all pods.

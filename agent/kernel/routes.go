@@ -13,6 +13,16 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+var routeKind = kind{
+	of:   model.KindRoute,
+	find: finding(func(s *model.State) *[]model.Route { return &s.Routes }, func(p *pass) ([]model.Route, error) { return p.observeRoutes(tables...) }),
+	put:  by((*pass).putRoute),
+	take: by((*pass).deleteRoute),
+	news: news{
+		groups: []uint{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}, added: unix.RTM_NEWROUTE, read: (*watcher).routing,
+	},
+}
+
 // tables are podnet's routing tables.
 var tables = []int{model.RouteTable, model.ProbeRoutedTable, model.ProbeOverlayTable}
 
@@ -112,10 +122,19 @@ func (p *pass) deleteRoute(gone model.Route) error {
 	return err
 }
 
+// routing tells of a route.
+func (w *watcher) routing(m syscall.NetlinkMessage, gone bool) error {
+	s, ok, err := w.routeOf(m, gone)
+	if ok && err == nil {
+		w.seen(s)
+	}
+	return err
+}
+
 // routeOf reads a route of podnet's tables. One that took the place of podnet's
 // means that this is gone; others that are not podnet's are left alone. Of the main
 // table it reads the routes that a node's way to others may be among.
-func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error) {
+func (w *watcher) routeOf(m syscall.NetlinkMessage, gone bool) (diff.Sighting, bool, error) {
 	msg := nl.DeserializeRtMsg(m.Data)
 	attrs, err := nl.ParseRouteAttrAsMap(m.Data[msg.Len():])
 	if err != nil {
@@ -133,11 +152,11 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 	to := netip.PrefixFrom(dst, int(msg.Dst_len))
 	if table == mainTable {
 		matters := isUnderlay(to, int(msg.Type), int(msg.Protocol))
-		return diff.Sighting{Object: model.UnderlayRoute{Dst: to}, Gone: m.Header.Type == unix.RTM_DELROUTE}, matters, nil
+		return diff.Sighting{Object: model.UnderlayRoute{Dst: to}, Gone: gone}, matters, nil
 	}
 	found := model.Route{Table: modelTable(table), Dst: to}
 	if msg.Protocol != model.RouteProtocol {
-		replaced := m.Header.Type == unix.RTM_NEWROUTE && m.Header.Flags&unix.NLM_F_REPLACE != 0
+		replaced := !gone && m.Header.Flags&unix.NLM_F_REPLACE != 0
 		return diff.Sighting{Object: found, Gone: true}, replaced, nil
 	}
 	found.Unreachable = msg.Type == unix.RTN_UNREACHABLE
@@ -154,7 +173,7 @@ func (w *watcher) routeOf(m syscall.NetlinkMessage) (diff.Sighting, bool, error)
 		return diff.Sighting{}, false, err
 	}
 	found.MTU = int(uint32Of(metrics[unix.RTAX_MTU].Value))
-	return diff.Sighting{Object: found, Gone: m.Header.Type == unix.RTM_DELROUTE}, true, nil
+	return diff.Sighting{Object: found, Gone: gone}, true, nil
 }
 
 // rtviaFamily is the length of the family's number, which comes before the address in a

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -10,6 +11,14 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
 )
+
+var ruleKind = kind{
+	of:   model.KindRule,
+	find: finding(func(s *model.State) *[]model.Rule { return &s.Rules }, (*pass).observeRules),
+	put:  by((*pass).putRule),
+	take: by((*pass).deleteRule),
+	news: news{groups: []uint{unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE}, added: unix.RTM_NEWRULE, read: (*watcher).rule},
+}
 
 // observeRules finds podnet's rules of both families.
 func (p *pass) observeRules() ([]model.Rule, error) {
@@ -76,7 +85,8 @@ func (p *pass) deleteRule(gone model.Rule) error {
 }
 
 // rule reads a rule of podnet's.
-func (w *watcher) rule(data []byte, gone bool) error {
+func (w *watcher) rule(m syscall.NetlinkMessage, gone bool) error {
+	data := m.Data
 	// fib_rule_hdr is laid out as rtmsg is (linux/fib_rules.h).
 	msg := nl.DeserializeRtMsg(data)
 	attrs, err := nl.ParseRouteAttrAsMap(data[msg.Len():])

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,17 @@ func ReadSysctl(key string) (string, bool, error) {
 		return "", false, fmt.Errorf("read sysctl %s: %w", key, err)
 	}
 	return strings.Join(strings.Fields(string(text)), " "), true, nil
+}
+
+var sysctlKind = kind{
+	of: model.KindSysctl,
+	find: func(_ context.Context, _ *Kernel, _ *pass, want model.State, have *model.State) (err error) {
+		have.Sysctls, err = readSysctls(want.Sysctls)
+		return err
+	},
+	put: func(ctx context.Context, k *Kernel, p *pass, o model.Object) error {
+		return by(k.putSysctl)(ctx, k, p, o)
+	},
 }
 
 // readSysctls returns the values of those parameters in want that the kernel has.

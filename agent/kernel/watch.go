@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,11 +15,14 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// routeGroups are the notifications that are asked for: those of RTNLGRP_NEIGH
-// cover forwarding entries too.
-var routeGroups = []uint{
-	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+// routeGroups are the notifications that are asked for.
+func routeGroups() []uint {
+	var groups []uint
+	for _, k := range kinds {
+		groups = append(groups, k.news.groups...)
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
 }
 
 const (
@@ -32,12 +36,11 @@ const (
 
 // Watch tells what becomes of podnet's objects, whoever changes them, and of links
 // that are not podnet's, their addresses and the main table's routes, until ctx ends or
-// a subscription fails; then it returns
-// an error. First it tells that anything may have changed. Of parameters it looks
-// at those that sysctls returns, once a second, or in turn where they are many. seen may be called concurrently
-// and must not block.
+// a subscription fails; then it returns an error. First it tells that anything may have
+// changed. Of parameters it looks at those that sysctls returns, once a second, or in turn
+// where they are many. seen may be called concurrently and must not block.
 func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
-	route, err := socket.Subscribe(unix.NETLINK_ROUTE, routeGroups...)
+	route, err := socket.Subscribe(unix.NETLINK_ROUTE, routeGroups()...)
 	if err != nil {
 		return fmt.Errorf("subscribe to changes of links, routes and neighbours: %w", err)
 	}

@@ -45,21 +45,11 @@ func newWatcher(seen func(diff.Sighting)) (*watcher, error) {
 
 // route reads a message of the routing family.
 func (w *watcher) route(m syscall.NetlinkMessage) error {
-	switch m.Header.Type {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return w.link(m.Data, m.Header.Type == unix.RTM_DELLINK)
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return w.address(m.Data, m.Header.Type == unix.RTM_DELADDR)
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		return w.neighbour(m.Data, m.Header.Type == unix.RTM_DELNEIGH)
-	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		s, ok, err := w.routeOf(m)
-		if ok && err == nil {
-			w.seen(s)
+	for _, k := range kinds {
+		if n := k.news; n.read != nil && (m.Header.Type == n.added || m.Header.Type == n.added+1) {
+			// Several kinds may have the same news, which are read once.
+			return n.read(w, m, m.Header.Type != n.added)
 		}
-		return err
-	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		return w.rule(m.Data, m.Header.Type == unix.RTM_DELRULE)
 	}
 	return nil
 }

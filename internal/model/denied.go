@@ -14,7 +14,7 @@ const (
 	DeniedEvents DeniedPackets = "Event"
 )
 
-// Told says whether packets are told of.
+// Told reports whether packets are told of.
 func (d DeniedPackets) Told() bool { return d == DeniedLogged || d == DeniedEvents }
 
 // DeniedGroup is the group of NFLOG to which the kernel gives the sample of denied packets.

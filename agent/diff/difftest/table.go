@@ -93,7 +93,7 @@ func (f *Fake) deleteParts(put bool, p diff.TableParts) error {
 	return nil
 }
 
-// consistent says whether every chain that an element of a table leads to is there,
+// consistent returns an error unless every chain that an element of a table leads to is there,
 // and every set has a key once.
 func consistent(t model.Table) error {
 	for _, s := range t.Sets {
