@@ -21,8 +21,10 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/plan"
 )
 
 // Source says what the API holds.
@@ -75,8 +77,10 @@ type Config struct {
 	Links  Links
 	// Offers are told what new pods get after each pass.
 	Offers *attach.Offers
-	// Paths, unless it is nil, proves paths.
-	Paths Paths
+	// Paths, unless it is nil, proves paths, and PathsNews is raised when what it knows of
+	// them has changed.
+	Paths     Paths
+	PathsNews loop.Signal
 	// Policy, unless it is nil, returns what of network policy is not enforced as asked.
 	Policy func() []model.Problem
 	// Rights, unless it is nil, returns what is found of the rights that agents have.
@@ -113,6 +117,10 @@ type Applier struct {
 	// notes are what is seen of the kernel between passes.
 	notes *notes
 
+	// rerouted is what was done while a pass was under way.
+	rerouted rerouted
+	// states are published by passes that have a network.
+	states state.Store
 	// outcome is what became of the last pass, and removed says that podnet was taken off
 	// the node: who asks does not wait for a pass.
 	outcome atomic.Pointer[outcome]
@@ -121,9 +129,6 @@ type Applier struct {
 	// mu is held by who writes the kernel, a pass or a pod's attachment, so that a pass
 	// never takes for foreign what an attachment is just making. It guards what follows.
 	mu sync.Mutex
-	// cluster and plan are those of the last pass that had a network; nil before.
-	cluster *model.Cluster
-	plan    *model.Plan
 	// fatal says why pods cannot be attached; nil where they can.
 	fatal error
 	// rollCall is the manager's request that the last pass answered.
@@ -197,8 +202,8 @@ func (s *Applier) Pass(ctx context.Context) error {
 	var ranges []netip.Prefix
 	var own []model.Block
 	var probe *model.Pod
-	if s.plan != nil {
-		ranges, own = s.cluster.Network.Ranges, s.plan.Blocks
+	if st := s.states.Current(); st != nil {
+		ranges, own = st.Cluster.Network.Ranges, st.Plan.Blocks
 	}
 	if report.InForce && !report.Refused {
 		probe = s.probe
@@ -265,7 +270,10 @@ func (s *Applier) Attached(pods []model.Pod) {
 func (s *Applier) Between(f func(last *model.Cluster) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f(s.cluster)
+	if st := s.states.Current(); st != nil {
+		return f(&st.Cluster)
+	}
+	return f(nil)
 }
 
 // Exchange implements attach.Kernel.
@@ -300,8 +308,8 @@ func (s *Applier) pass(ctx context.Context) (status.Report, error) {
 
 func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	last := status.Report{}
-	if s.plan != nil {
-		last = status.Report{Plan: *s.plan, Host: s.cluster.Host, Pods: s.cluster.Pods, RollCall: s.rollCall}
+	if st := s.states.Current(); st != nil {
+		last = status.Report{Plan: st.Plan, Host: st.Cluster.Host, Pods: withoutProbe(st.Cluster.Pods), RollCall: s.rollCall}
 	}
 	snap, err := s.cfg.Source.Snapshot(ctx)
 	if err != nil {
@@ -323,7 +331,7 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 		Network: snap.Network, Blocks: snap.Blocks, Former: snap.Former, RouteModes: snap.RouteModes, Host: host, Pods: pods,
 	}
 	s.leaveFormer(cluster)
-	wanted, err := s.plans(ctx, &cluster)
+	wanted, err := s.plan(ctx, cluster)
 	if err != nil {
 		return last, err
 	}
@@ -339,9 +347,6 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 		s.fatal = fatalOf(report.Problems)
 		return report, nil
 	}
-	before := s.plan
-	s.cluster, s.plan = &cluster, &wanted
-	s.tell(ctx, before, wanted)
 	missing, err := s.apply(ctx, wanted.State)
 	if err != nil {
 		// Peers that cannot be reached, for one, are no reason to keep pods waiting.
@@ -367,6 +372,32 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	return report, nil
 }
 
+// plan computes the plan of a cluster, and publishes it where there is a network.
+func (s *Applier) plan(ctx context.Context, cluster model.Cluster) (model.Plan, error) {
+	for {
+		was := s.states.Current()
+		known, problems, err := s.withPaths(ctx, cluster)
+		if err != nil {
+			return model.Plan{}, err
+		}
+		wanted := plan.Build(known)
+		wanted.Problems = append(wanted.Problems, problems...)
+		if known.Network == nil {
+			return wanted, nil
+		}
+		if s.states.Publish(was, known, wanted) == nil {
+			// A path was left meanwhile: more is known of it by now.
+			continue
+		}
+		before := model.Plan{}
+		if was != nil {
+			before = was.Plan
+		}
+		s.tell(ctx, before, wanted)
+		return wanted, nil
+	}
+}
+
 // apply executes the difference between what the kernel is and what it shall be.
 // Of an error it reports whether what every pod needs is missing now.
 func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, err error) {
@@ -375,8 +406,8 @@ func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, er
 	if err != nil {
 		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
-	ops := diff.Diff(want, have)
-	before := s.notes.want(want, peerEndpoints(*s.cluster))
+	ops := s.rerouted.without(diff.Diff(want, have))
+	before := s.notes.want(want, peerEndpoints(s.states.Current().Cluster))
 	if len(ops) == 0 {
 		s.notes.settle(before, have, nil, nil)
 		return false, nil
@@ -456,8 +487,8 @@ func (s *Applier) Removed() bool { return s.removed.Load() }
 // serve makes what new pods get follow from the pass.
 func (s *Applier) serve() {
 	serving := attach.Serving{}
-	if s.plan != nil {
-		serving = attach.ServingOf(*s.cluster.Network, *s.plan)
+	if st := s.states.Current(); st != nil {
+		serving = attach.ServingOf(*st.Cluster.Network, st.Plan)
 	}
 	s.cfg.Offers.Publish(serving, s.fatal)
 }

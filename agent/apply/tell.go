@@ -13,10 +13,7 @@ import (
 
 // tell tells, in the log and those who want to know, of what is another plan than before:
 // blocks that the node got or gave back, and paths.
-func (s *Applier) tell(ctx context.Context, before *model.Plan, wanted model.Plan) {
-	if before == nil {
-		before = &model.Plan{}
-	}
+func (s *Applier) tell(ctx context.Context, before, wanted model.Plan) {
 	logger := log.FromContext(ctx)
 	for _, b := range blocksNotIn(wanted.Blocks, before.Blocks) {
 		logger.Info("this node holds a block", "block", b, "mtu", wanted.MTU)

@@ -44,7 +44,7 @@ func (e *Enforcer) Watch(ctx context.Context) error {
 		// What was missed before, or between two subscriptions, is not known.
 		e.mu.Lock()
 		if e.have != nil {
-			e.have, e.old = nil, nil
+			e.know(nil, nil)
 			e.Trigger()
 		}
 		e.mu.Unlock()
@@ -74,7 +74,7 @@ func (e *Enforcer) judge(ctx context.Context) {
 	}
 	drift.Inc()
 	log.FromContext(ctx).Info("others have changed the policy tables: replacing them")
-	e.have, e.old = nil, nil
+	e.know(nil, nil)
 	e.Trigger()
 }
 

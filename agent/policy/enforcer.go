@@ -62,6 +62,10 @@ type Enforcer struct {
 	// problems are those that were found last, for others to read while tables are changed.
 	problems atomic.Pointer[[]model.Problem]
 
+	// written are the tables that the kernel may have, those before a change and after it
+	// while it is under way; nil where that is not known.
+	written atomic.Pointer[[]model.Table]
+
 	// mu is held while tables are computed and changed, which may take seconds: who asks
 	// for anything but that must not wait for it. It guards what follows.
 	mu sync.Mutex
@@ -152,25 +156,40 @@ func (e *Enforcer) enforce(ctx context.Context) error {
 	defer e.publish()
 	if e.foreign() {
 		drift.Inc()
-		e.have, e.old = nil, nil
+		e.know(nil, nil)
 	}
 	result := e.index.Load().Build(e.cfg.Pods())
 	e.unknown, e.notCounted = result.Unknown, result.NotCounted
 	e.tooLarge, e.closed = result.TooLarge, result.Closed
 	ops, old := e.operations(result.Tables)
 	if len(ops) > 0 {
+		if e.have != nil {
+			both := slices.Concat(e.have, result.Tables)
+			e.written.Store(&both)
+		}
 		if e.failed = e.change(ctx, ops); e.failed != nil {
 			// What the kernel has now is not known. All of it is replaced next time.
-			e.have, e.old = nil, nil
+			e.know(nil, nil)
 			failures.Inc()
 			return fmt.Errorf("change the policy tables: %w", e.failed)
 		}
 	}
 	e.forgetBridge(ctx, result.Tables)
-	e.have, e.old = result.Tables, old
+	e.know(result.Tables, old)
 	e.counts.keep(result.Counted)
 	e.sweep(ctx)
 	return nil
+}
+
+// know sets which tables the kernel has, and what of them is old; nil where that is not
+// known. The caller holds mu.
+func (e *Enforcer) know(tables []model.Table, old map[string]diff.TableParts) {
+	e.have, e.old = tables, old
+	if tables == nil {
+		e.written.Store(nil)
+		return
+	}
+	e.written.Store(&tables)
 }
 
 // change changes what is enforced. The caller holds mu.
@@ -259,7 +278,7 @@ func (e *Enforcer) remove(ctx context.Context) error {
 	if e.removed {
 		return nil
 	}
-	e.have, e.old = nil, nil
+	e.know(nil, nil)
 	e.index.Store(nil)
 	e.forgetBridge(ctx, nil)
 	if err := e.execute(ctx, []diff.Op{deletion(inet)}); err != nil {
@@ -293,7 +312,13 @@ func (e *Enforcer) Admit(ctx context.Context, pod model.Pod) error {
 // admit enforces what there is to be enforced on a pod; where that is not known, it returns
 // a channel that is closed when it may be, and why it is not.
 func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, error) {
-	e.mu.Lock()
+	if !e.mu.TryLock() {
+		// A large change may take seconds.
+		if e.isFree(pod) {
+			return nil, nil
+		}
+		e.mu.Lock()
+	}
 	defer e.mu.Unlock()
 	index := e.index.Load()
 	if index == nil {
@@ -309,6 +334,34 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 		return nil, err
 	}
 	return nil, nil
+}
+
+// isFree reports whether no policy is about a pod, and none was about a former pod that had
+// its addresses, whether the change that is under way succeeds or not.
+func (e *Enforcer) isFree(pod model.Pod) bool {
+	index, written := e.index.Load(), e.written.Load()
+	if index == nil || written == nil || !index.CanAttach(pod) {
+		return false
+	}
+	return !mentions(*written, pod) && !mentions(index.Build(e.cfg.Pods()).Tables, pod)
+}
+
+// mentions reports whether an element of some tables is about a pod.
+func mentions(tables []model.Table, pod model.Pod) bool {
+	keys := []string{pod.HostLink}
+	for _, a := range pod.Addrs {
+		keys = append(keys, a.String())
+	}
+	for _, t := range tables {
+		for _, s := range t.Sets {
+			if slices.ContainsFunc(s.Elements, func(e model.Element) bool {
+				return slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(e.Key, key) })
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // namedPods is how many pods, or policies, a problem names.

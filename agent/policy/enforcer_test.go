@@ -427,3 +427,73 @@ func TestChangesAreCoalesced(t *testing.T) {
 		}
 	})
 }
+
+// heldKernel is a kernel of which a change of the policy tables takes long.
+type heldKernel struct {
+	*node
+	holds, held chan struct{}
+}
+
+func (k *heldKernel) Execute(ctx context.Context, ops []diff.Op) error {
+	select {
+	case k.holds <- struct{}{}:
+	default:
+	}
+	<-k.held
+	return k.node.Execute(ctx, ops)
+}
+
+// While the kernel holds a change of the policy tables, a pod that no policy is about is
+// attached, and none that some are about, or that has an address that some were about.
+func TestPodWithoutPolicyDoesNotWaitForTheTables(t *testing.T) {
+	attached := func(namespace, name, addr string) model.Pod {
+		return model.Pod{ContainerID: name, IfName: "eth0", Namespace: namespace, Name: name, UID: name, Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
+	}
+	former, selected := attached("red", "former", "10.244.1.2"), attached("red", "selected", "10.244.1.3")
+	free, reuses := attached("blue", "free", "10.244.1.4"), attached("blue", "reuses", "10.244.1.2")
+	w := denyAll()
+	w.Objects.Namespaces = append(w.Objects.Namespaces, model.Namespace{Name: "blue"})
+	for _, p := range []model.Pod{former, selected, free, reuses} {
+		w.Objects.Pods = append(w.Objects.Pods, model.ClusterPod{Namespace: p.Namespace, Name: p.Name, UID: p.UID})
+	}
+	w.Attached = []model.Pod{former}
+	n := newNode(w)
+	k := &heldKernel{node: n, holds: make(chan struct{}, 1), held: make(chan struct{}, 1)}
+	n.enforcer.cfg.Kernel = k
+	close(k.held)
+	if err := n.enforcer.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-k.holds
+	k.held = make(chan struct{})
+	w.Attached = []model.Pod{selected, free, reuses}
+	n.set(w)
+	passed := make(chan error, 1)
+	go func() { passed <- n.enforcer.Pass(t.Context()) }()
+	<-k.holds
+
+	attach := func(p model.Pod) error {
+		return attach.New(attach.Config{Kernel: link{attached: make(chan struct{})}, Policy: n.enforcer}).Attach(t.Context(), p)
+	}
+	if err := attach(free); err != nil {
+		t.Error(err)
+	}
+	if problems := n.enforcer.Problems(); len(problems) > 0 {
+		t.Errorf("problems: %v", problems)
+	}
+	for _, p := range []model.Pod{selected, reuses} {
+		if n.enforcer.isFree(p) {
+			t.Errorf("pod %s is attached before what it needs is in force", p.Name)
+		}
+	}
+	close(k.held)
+	if err := <-passed; err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []model.Pod{selected, reuses} {
+		if err := attach(p); err != nil {
+			t.Error(err)
+		}
+	}
+	n.expect(t, w)
+}

@@ -81,8 +81,8 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	changes := status.NewPathChanges(func(text string, first []status.PathChange) { events.add(events.pathChanged(text, first)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
-	offers, demand, passes := attach.NewOffers(), &attach.Demand{}, loop.NewSignal()
-	paths, err := prober.New(prober.Config{Changed: passes.Raise, Taken: k.Taken, Talking: k.Talking})
+	offers, demand, passes, news := attach.NewOffers(), &attach.Demand{}, loop.NewSignal(), loop.NewSignal()
+	paths, err := prober.New(prober.Config{Changed: news.Raise, Taken: k.Taken, Talking: k.Talking})
 	if err != nil {
 		return err
 	}
@@ -93,12 +93,12 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: passes.Raise}
 	pods := func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, book.Pods()) }
 	applier := apply.New(apply.Config{
-		Passes:  passes,
-		Source:  src,
-		Kernel:  k,
-		Links:   k,
-		Offers:  offers,
-		Paths:   paths,
+		Passes: passes,
+		Source: src,
+		Kernel: k,
+		Links:  k,
+		Offers: offers,
+		Paths:  paths, PathsNews: news,
 		Policy:  enforcer.Problems,
 		Rights:  guard.Findings,
 		Watcher: k,
@@ -127,7 +127,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), after(src.Synced(), guard.Run),
+		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), applier.Reroute, after(src.Synced(), guard.Run),
 		func(ctx context.Context) error { return known.Run(ctx, passes.Raise) },
 		func(ctx context.Context) error { return hear(ctx, src, passes) },
 	); err != nil {

@@ -10,6 +10,16 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+// Probe returns Build's Probe of a cluster, without the rest of the plan. The attachment may
+// be among the cluster's pods.
+func Probe(c model.Cluster) model.Pod {
+	if c.Network == nil {
+		return model.Pod{}
+	}
+	c, _ = refuseEndpoints(c)
+	return newView(c).probe
+}
+
 // probePod is the attachment of the namespace from which this node probes its paths:
 // it hangs on the node as pods do, with an address of each of the node's blocks, so
 // that probes pass whatever pods' packets pass. An address that a pod has since

@@ -60,12 +60,12 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	t.Helper()
 	// Most tests read no event, and none is to wait for one that does.
 	l := &loop{node: n, links: pods, events: make(chan string, 1000), offers: attach.NewOffers()}
-	passes := agentloop.NewSignal()
+	passes, news := agentloop.NewSignal(), agentloop.NewSignal()
 	var paths *prober.Prober
 	if proves {
 		var err error
 		paths, err = prober.New(prober.Config{
-			Changed: passes.Raise,
+			Changed: news.Raise,
 			Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 				return taken, n.Try(func() error { taken, err = n.kernel.Taken(ctx); return err })
 			},
@@ -108,8 +108,8 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	parts := []func(context.Context) error{func(ctx context.Context) error { return l.applier.Run(ctx) },
 		func(ctx context.Context) error { return l.applier.Watch(ctx) }, drifts.Run}
 	if proves {
-		cfg.Paths = paths
-		parts = append(parts, paths.Run)
+		cfg.Paths, cfg.PathsNews = paths, news
+		parts = append(parts, paths.Run, func(ctx context.Context) error { return l.applier.Reroute(ctx) })
 	}
 	l.applier, l.forced = apply.New(cfg), !proves
 	l.attacher = attach.New(attach.Config{

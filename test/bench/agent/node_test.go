@@ -110,10 +110,10 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	k, err := kernel.New(kernel.Config{StateDir: dir, NFT: tables})
 	must(b, "making the kernel", err)
 	a.kernel = &meter{Kernel: k}
-	offers, passes := attach.NewOffers(), loop.NewSignal()
+	offers, passes, news := attach.NewOffers(), loop.NewSignal(), loop.NewSignal()
 	pods := func(context.Context) ([]model.Pod, error) { return a.attached(), nil }
 	a.prober, err = prober.New(prober.Config{
-		Changed: passes.Raise,
+		Changed: news.Raise,
 		Taken: func(ctx context.Context) (taken map[netip.Prefix]model.Path, err error) {
 			return taken, a.Try(func() error { taken, err = k.Taken(ctx); return err })
 		},
@@ -123,7 +123,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	})
 	must(b, "making the prober", err)
 	a.applier = apply.New(apply.Config{
-		Passes: passes, Source: source, Kernel: a.kernel, Links: k, Offers: offers, Paths: a.prober, Watcher: a.kernel,
+		Passes: passes, Source: source, Kernel: a.kernel, Links: k, Offers: offers, Paths: a.prober, PathsNews: news, Watcher: a.kernel,
 		Node: &node.Local{
 			Name: name, Network: k, Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: dir}), Known: node.NewKnown(nil, nil), ConfDir: b.TempDir(),
 			Uninstall: func(context.Context) error { return errors.ErrUnsupported },

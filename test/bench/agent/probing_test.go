@@ -25,7 +25,7 @@ func BenchmarkProbing(b *testing.B) {
 			a.begin(b)
 			silence := a.answerAll(b)
 			started := a.use(b)
-			a.start(b, a.applier.Run, a.applier.Watch, a.prober.Run)
+			a.start(b, a.applier.Run, a.applier.Reroute, a.applier.Watch, a.prober.Run)
 			for deadline := time.Now().Add(patience); !a.proven(); time.Sleep(hush) {
 				if time.Now().After(deadline) {
 					b.Fatalf("not all paths are proven after %s: %+v", patience, a.report().Plan.Paths[0])

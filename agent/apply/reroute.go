@@ -1,0 +1,123 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/paths"
+	"github.com/podnet/podnet/internal/plan"
+)
+
+// Reroute leaves paths as soon as they have failed, until ctx ends. It waits for no pass,
+// which the kernel may hold up for seconds. All else that is known of paths by then is the
+// next pass's, for which it asks.
+func (s *Applier) Reroute(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.cfg.PathsNews:
+		}
+		begun := time.Now()
+		if err := s.reroute(ctx); err != nil {
+			log.FromContext(ctx).Error(err, "cannot leave all paths that failed at once: the next pass tries again")
+		}
+		s.Trigger()
+		if !sleep(ctx, min(restFactor*time.Since(begun), mostRest)) {
+			return nil
+		}
+	}
+}
+
+// reroute replaces the routes of paths that have failed. That is one step for each, and what
+// the other path needs is there.
+func (s *Applier) reroute(ctx context.Context) error {
+	was := s.states.Current()
+	if was == nil || s.Removed() {
+		return nil
+	}
+	evidence, err := s.cfg.Paths.Evidence(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(was.Plan.Paths, func(c model.PathChoice) bool { return isLeft(c, evidence[c.Block]) }) {
+		return nil
+	}
+	cluster := was.Cluster
+	cluster.Evidence = evidence
+	wanted := plan.Build(cluster)
+	ops := slices.DeleteFunc(diff.Diff(model.State{Routes: wanted.State.Routes}, model.State{Routes: was.Plan.State.Routes}),
+		func(op diff.Op) bool { return op.Verb != diff.Put })
+	if s.states.Publish(was, cluster, wanted) == nil {
+		// The pass that has just begun knows as much.
+		return nil
+	}
+	changed := s.rerouted.note(ops)
+	s.notes.add(model.State{Routes: changed})
+	log.FromContext(ctx).Info("leaving paths that failed", "routes", len(ops))
+	if err := s.cfg.Kernel.Execute(ctx, ops); err != nil {
+		return fmt.Errorf("leave paths that failed: %w", err)
+	}
+	s.aim(wanted)
+	s.tell(ctx, was.Plan, wanted)
+	return nil
+}
+
+// isLeft reports whether the path to a block has failed and another one is to be taken.
+func isLeft(c model.PathChoice, e model.Evidence) bool {
+	for i, way := range model.Ways {
+		if way == c.Path && e.Proofs[i].Standing == model.Failed {
+			return paths.Choose(c.PathQuestion, e).Path != c.Path
+		}
+	}
+	return false
+}
+
+// rerouted are the blocks whose routes were put since the plan of the pass that is under
+// way was built: it leaves them alone.
+type rerouted struct {
+	mu     sync.Mutex
+	blocks map[netip.Prefix]bool
+}
+
+// reset is called before a pass looks at the evidence.
+func (r *rerouted) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blocks = map[netip.Prefix]bool{}
+}
+
+// note takes operations that are about to be executed, and returns their routes.
+func (r *rerouted) note(ops []diff.Op) []model.Route {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var routes []model.Route
+	for _, op := range ops {
+		if route, ok := op.Object.(model.Route); ok {
+			routes = append(routes, route)
+			r.blocks[route.Dst] = true
+		}
+	}
+	return routes
+}
+
+// without returns the operations of a pass that are none on such routes.
+func (r *rerouted) without(ops []diff.Op) []diff.Op {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.blocks) == 0 {
+		return ops
+	}
+	return slices.DeleteFunc(ops, func(op diff.Op) bool {
+		route, ok := op.Object.(model.Route)
+		return ok && r.blocks[route.Dst]
+	})
+}
