@@ -69,17 +69,24 @@ type registry struct {
 	services []ipam.Claim
 	// claimants returns the nodes that an address may belong to.
 	claimants func(address string) ([]claimant, error)
+	// inBlock reports whether a block contains an address, those that rest included.
+	inBlock func(netip.Addr) (bool, error)
 }
 
-// refusal is an address of a node that is not published.
+// refusal is an address of a node that is not published, or that should not be.
 type refusal struct {
 	node, address string
 	// why is a clause without a full stop.
 	why string
+	// kept says that it stays published for now.
+	kept bool
 }
 
 // String says in a sentence without a full stop what is refused and why.
 func (r refusal) String() string {
+	if r.kept {
+		return fmt.Sprintf("%s of Node %s is given to others as its endpoint only until a block contains it: %s", r.address, r.node, r.why)
+	}
 	return fmt.Sprintf("%s of Node %s is not given to others as its endpoint: %s", r.address, r.node, r.why)
 }
 
@@ -112,6 +119,36 @@ func (g registry) judge(node *corev1.Node, address string) (string, error) {
 	return "", nil
 }
 
+// covered reports whether nothing but a range or a service CIDR is in the way of an address,
+// and no block contains it, so that no pod can have it.
+func (g registry) covered(addr netip.Addr) (bool, error) {
+	if ipam.Foreign(addr, g.ranges, g.services) == "" || ipam.Foreign(addr, nil, nil) != "" {
+		return false, nil
+	}
+	taken, err := g.inBlock(addr)
+	return err == nil && !taken, err
+}
+
+// keeps reports whether an address that is refused stays a node's endpoint: it is published for
+// the node, and a range or a service CIDR came over it later. To take it away would
+// cut off at once all nodes that a range was put over by mistake. Whoever it is not published for
+// never gets it.
+func (g registry) keeps(node *corev1.Node, address string) (bool, error) {
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return false, nil //nolint:nilerr // What is no address is nobody's.
+	}
+	if covered, err := g.covered(addr); err != nil || !covered {
+		return false, err
+	}
+	all, err := g.claimants(address)
+	if err != nil || !slices.ContainsFunc(all, func(c claimant) bool { return c.node == node.Name && c.since != nil }) {
+		return false, err
+	}
+	why, err := registry{claimants: g.claimants}.judge(node, address)
+	return err == nil && why == "", err
+}
+
 // publish returns which of the addresses that a node claims others are told, and which are
 // refused. Of a family whose claim is refused it keeps the one that was published before,
 // as long as nobody else claims that.
@@ -125,21 +162,44 @@ func (g registry) publish(node *corev1.Node, claimed, before []string) (endpoint
 			endpoints = append(endpoints, address)
 			continue
 		}
-		refused = append(refused, refusal{node.Name, address, why})
+		kept, err := g.keeps(node, address)
+		if err != nil {
+			return nil, nil, err
+		}
+		refused = append(refused, refusal{node.Name, address, why, kept})
+		if kept {
+			endpoints = append(endpoints, address)
+			continue
+		}
 		former := slices.IndexFunc(before, func(b string) bool { return sameFamily(b, address) })
 		if former < 0 || before[former] == address {
 			continue
 		}
-		all, err := g.claimants(before[former])
+		stays, err := g.stays(node, before[former])
 		if err != nil {
 			return nil, nil, err
 		}
-		taken := slices.ContainsFunc(all, func(c claimant) bool { return c.node != node.Name && (c.claims || c.since != nil) })
-		if addr, err := netip.ParseAddr(before[former]); err == nil && !taken && ipam.Foreign(addr, g.ranges, g.services) == "" {
+		if stays {
 			endpoints = append(endpoints, before[former])
 		}
 	}
 	return endpoints, refused, nil
+}
+
+// stays reports whether a node keeps an endpoint that it does not claim any more, as what it
+// claims is refused. Another node that claims the address gets it, unless a range covers it.
+func (g registry) stays(node *corev1.Node, former string) (bool, error) {
+	addr, err := netip.ParseAddr(former)
+	if err != nil {
+		return false, nil //nolint:nilerr // What is no address is nobody's.
+	}
+	covered, err := g.covered(addr)
+	if err != nil || !covered && ipam.Foreign(addr, g.ranges, g.services) != "" {
+		return false, err
+	}
+	all, err := g.claimants(former)
+	others := func(c claimant) bool { return c.node != node.Name && (c.since != nil || c.claims && !covered) }
+	return err == nil && !slices.ContainsFunc(all, others), err
 }
 
 // claimedEndpoints returns the addresses to which others shall send packets for a node:
@@ -205,6 +265,15 @@ func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alph
 	}
 	g := registry{services: serviceClaims(services.Items), claimants: func(address string) ([]claimant, error) {
 		return claimantsOf(ctx, reader, address)
+	}, inBlock: func(addr netip.Addr) (bool, error) {
+		subnets := &podnetv1alpha1.NodeSubnetList{}
+		if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
+			return false, fmt.Errorf("listing NodeSubnets: %w", err)
+		}
+		return slices.ContainsFunc(subnets.Items, func(s podnetv1alpha1.NodeSubnet) bool {
+			cidr, err := netip.ParsePrefix(s.Spec.CIDR)
+			return err == nil && cidr.Contains(addr)
+		}), nil
 	}}
 	if network != nil {
 		ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
@@ -344,13 +413,17 @@ func (v *view) refusedEndpoints() metav1.Condition {
 	g := registry{
 		ranges: v.ranges.cidrs(), services: serviceClaims(v.services),
 		claimants: func(address string) ([]claimant, error) { return byAddress[address], nil },
+		inBlock: func(addr netip.Addr) (bool, error) {
+			return v.taken.Overlaps(netip.PrefixFrom(addr, addr.BitLen())), nil
+		},
 	}
 	var sentences []string
 	for i := range v.everyNode {
 		node := &v.everyNode[i]
 		for _, address := range claimedEndpoints(node, v.reports[node.Name]) {
 			if why, err := g.judge(node, address); err == nil && why != "" {
-				sentences = append(sentences, refusal{node.Name, address, why}.String()+".")
+				kept, err := g.keeps(node, address)
+				sentences = append(sentences, refusal{node.Name, address, why, err == nil && kept}.String()+".")
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -149,11 +150,16 @@ func (c *claiming) condition() metav1.Condition {
 	var err error
 	lists.services, err = r.serviceCIDRs(c.t.Context())
 	c.Expect(err).NotTo(gomega.HaveOccurred())
-	v := viewOf(c.t, "10.244.0.0/16", "fd44::/48")
+	network := &podnetv1alpha1.PodNetwork{}
+	c.Expect(c.api.Get(c.t.Context(), client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)).To(gomega.Succeed())
+	v := viewOf(c.t)
+	v.ranges, err = poolOf(network)
+	c.Expect(err).NotTo(gomega.HaveOccurred())
 	v.everyNode, v.services = lists.nodes.Items, lists.services
 	for i := range lists.reports.Items {
 		v.reports[lists.reports.Items[i].Name] = &lists.reports.Items[i]
 	}
+	v.taken = takenBy(lists.subnets.Items)
 	for _, s := range lists.subnets.Items {
 		v.byNode[s.Spec.Node] = append(v.byNode[s.Spec.Node], s)
 	}
@@ -251,6 +257,82 @@ func TestOldestBlockDecidesBetweenTwoThatHaveAnAddress(t *testing.T) {
 	old, _ := claimantOf("old", node("old", 50), nil, []podnetv1alpha1.NodeSubnet{made(200, "old")}, "192.0.2.1")
 	g.Expect(young.elder(old)).To(gomega.BeTrue())
 	g.Expect(old.elder(young)).To(gomega.BeFalse())
+}
+
+// A range or service CIDR that comes over the addresses of nodes cuts none of them off that
+// others send to, and gives none to those that come later.
+func TestPublishedEndpointStaysWhereARangeComesOverIt(t *testing.T) {
+	ranges := func(n *podnetv1alpha1.PodNetwork, _ *networkingv1.ServiceCIDR) {
+		n.Spec.Ranges = append(n.Spec.Ranges, podnetv1alpha1.Range{CIDR: "192.0.0.0/16"})
+	}
+	for name, tc := range map[string]struct {
+		cover func(*podnetv1alpha1.PodNetwork, *networkingv1.ServiceCIDR)
+		// block is another node's, in that state.
+		block string
+		state podnetv1alpha1.SubnetState
+		// claims are what the node says then, if not the same.
+		claims string
+		want   []string
+		told   string
+	}{
+		"a range":                         {cover: ranges, block: "10.244.9.0/24", want: []string{"192.0.2.1"}, told: "192.0.2.1 of Node a is given to others as its endpoint only until a block contains it"},
+		"a range with a block there":      {cover: ranges, block: "192.0.2.0/24", told: "192.0.2.1 of Node a is not given"},
+		"a range with a block that rests": {cover: ranges, block: "192.0.2.0/24", state: podnetv1alpha1.SubnetReleased, told: "192.0.2.1 of Node a is not given"},
+		"a service CIDR": {
+			cover: func(_ *podnetv1alpha1.PodNetwork, s *networkingv1.ServiceCIDR) {
+				s.Spec.CIDRs = append(s.Spec.CIDRs, "192.0.2.0/24")
+			},
+			block: "10.244.9.0/24", want: []string{"192.0.2.1"}, told: "only until a block contains it: it lies in the service CIDR",
+		},
+		"another claim in the range":       {cover: ranges, block: "10.244.9.0/24", claims: "192.0.2.9", want: []string{"192.0.2.1"}, told: "192.0.2.9 of Node a is not given"},
+		"another claim beside the range":   {cover: ranges, block: "10.244.9.0/24", claims: "198.51.100.1", want: []string{"198.51.100.1"}},
+		"another claim, and a block there": {cover: ranges, block: "192.0.2.0/24", claims: "192.0.2.9", told: "192.0.2.9 of Node a is not given"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClaiming(t, "a", "b")
+			c.say("a", "192.0.2.1")
+			network, services := &podnetv1alpha1.PodNetwork{}, &networkingv1.ServiceCIDR{}
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)).To(gomega.Succeed())
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "kubernetes"}, services)).To(gomega.Succeed())
+			tc.cover(network, services)
+			c.Expect(c.api.Update(t.Context(), network)).To(gomega.Succeed())
+			c.Expect(c.api.Update(t.Context(), services)).To(gomega.Succeed())
+			c.Expect(c.api.Create(t.Context(), &podnetv1alpha1.NodeSubnet{
+				ObjectMeta: metav1.ObjectMeta{Name: "another"},
+				Spec: podnetv1alpha1.NodeSubnetSpec{
+					Network: podnetv1alpha1.DefaultPodNetwork, Node: "c", CIDR: tc.block, State: cmp.Or(tc.state, podnetv1alpha1.SubnetActive),
+				},
+			})).To(gomega.Succeed())
+			c.events()
+			c.say("a", cmp.Or(tc.claims, "192.0.2.1"))
+			c.Expect(c.published("a")).To(gomega.Equal(tc.want))
+			c.Expect(c.events()).To(gomega.ContainSubstring(tc.told))
+			c.Expect(c.condition().Message).To(gomega.ContainSubstring(tc.told))
+
+			c.say("b", "192.0.2.2")
+			c.Expect(c.published("b")).To(gomega.BeEmpty(), "it comes later")
+			c.say("b", "192.0.2.1")
+			c.Expect(c.published("b")).To(gomega.BeEmpty(), "it is another's, and in the range")
+			c.Expect(c.published("a")).To(gomega.Equal(tc.want))
+		})
+	}
+}
+
+// Nobody comes to say that a block contains an endpoint by now.
+func TestCoveredEndpointIsLookedAtAgain(t *testing.T) {
+	c := newClaiming(t, "a")
+	c.say("a", "192.0.2.1")
+	network := &podnetv1alpha1.PodNetwork{}
+	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)).To(gomega.Succeed())
+	request := c.keeper.subnets(t.Context(), client.MatchingFields{nodeField: "a"})[0]
+	result, err := c.keeper.Reconcile(t.Context(), request)
+	c.Expect(err).NotTo(gomega.HaveOccurred())
+	c.Expect(result.RequeueAfter).To(gomega.BeZero())
+	network.Spec.Ranges = append(network.Spec.Ranges, podnetv1alpha1.Range{CIDR: "192.0.0.0/16"})
+	c.Expect(c.api.Update(t.Context(), network)).To(gomega.Succeed())
+	result, err = c.keeper.Reconcile(t.Context(), request)
+	c.Expect(err).NotTo(gomega.HaveOccurred())
+	c.Expect(result.RequeueAfter).To(gomega.Equal(refusedInterval))
 }
 
 // A node has addresses that it does not choose as its endpoint; they are its all the same.

@@ -26,7 +26,8 @@ import (
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// refusedInterval is how often a NodeSubnet that is refused is looked at again.
+// refusedInterval is how often a NodeSubnet is looked at again that is refused, or whose
+// endpoint only stays until a block contains it.
 const refusedInterval = 30 * time.Second
 
 // NodeSubnetReconciler keeps in each NodeSubnet what others must know of its
@@ -146,8 +147,12 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
 		return ctrl.Result{}, nil
 	}
-	if err := r.keepCurrent(ctx, subnet, node, network, fate); err != nil {
+	covered, err := r.keepCurrent(ctx, subnet, node, network, fate)
+	if err != nil {
 		return ctrl.Result{}, err
+	}
+	if covered && (wait == 0 || refusedInterval < wait) {
+		wait = refusedInterval
 	}
 	if !subnet.DeletionTimestamp.IsZero() {
 		r.Events.Eventf(subnet, node, corev1.EventTypeWarning, eventDeletedInUse, actionServe,
@@ -203,11 +208,12 @@ func (r *NodeSubnetReconciler) refused(
 	return false, nil
 }
 
-// keepCurrent writes what has changed of the node into its NodeSubnet. The update
-// carries the resourceVersion that it was computed from.
+// keepCurrent writes what has changed of the node into its NodeSubnet, and reports whether an
+// endpoint is in it that stays only until a block contains it. The update carries the
+// resourceVersion that it was computed from.
 func (r *NodeSubnetReconciler) keepCurrent(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, network *podnetv1alpha1.PodNetwork, fate ipam.Fate,
-) error {
+) (covered bool, err error) {
 	want := subnet.DeepCopy()
 	want.Spec.NodeUID = node.UID
 	if want.DeletionTimestamp.IsZero() {
@@ -215,14 +221,14 @@ func (r *NodeSubnetReconciler) keepCurrent(
 	}
 	known, err := registryOf(ctx, r, network)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := r.publish(ctx, want, node, known); err != nil {
-		return err
+	if covered, err = r.publish(ctx, want, node, known); err != nil {
+		return false, err
 	}
 	keys, policiesSelect, err := r.nodeSelectors(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	want.Spec.NodeLabels, want.Spec.NodeAddresses = labelsOf(node, keys), nil
 	if policiesSelect {
@@ -233,20 +239,23 @@ func (r *NodeSubnetReconciler) keepCurrent(
 		want.Spec.State = podnetv1alpha1.SubnetDraining
 	}
 	if apiequality.Semantic.DeepEqual(subnet, want) {
-		return nil
+		return covered, nil
 	}
 	if err := r.Update(ctx, want); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("updating NodeSubnet %s: %w", subnet.Name, err)
+		return false, fmt.Errorf("updating NodeSubnet %s: %w", subnet.Name, err)
 	}
-	return nil
+	return covered, nil
 }
 
 // publish writes the addresses to which others send packets for the node, and whether
-// its agent responds, and tells of those addresses that it does not write.
-func (r *NodeSubnetReconciler) publish(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, known registry) error {
+// its agent responds, and tells of those addresses that it does not write, or that stay only until
+// a block contains them; covered reports whether there are any of the latter.
+func (r *NodeSubnetReconciler) publish(
+	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, known registry,
+) (covered bool, err error) {
 	report := &podnetv1alpha1.NodeNetwork{}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return false, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
 	}
 	subnet.Spec.AgentNotResponding = nil
 	if ownedBy(report, node) && !responds(report) {
@@ -258,18 +267,19 @@ func (r *NodeSubnetReconciler) publish(ctx context.Context, subnet *podnetv1alph
 			r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
 				"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
 		}
-		return nil
+		return false, nil
 	}
 	endpoints, refused, err := known.publish(node, claimed, subnet.Spec.Endpoints)
 	if err != nil {
-		return err
+		return false, err
 	}
 	subnet.Spec.Endpoints = endpoints
 	for _, no := range refused {
+		covered = covered || no.kept
 		r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventEndpointRefused, actionReport,
 			"%s. Choose another address for the node (agent.nodeInterface, agent.nodeCIDRs), or correct its InternalIP.", no)
 	}
-	return nil
+	return covered, nil
 }
 
 // nodeSelectors returns the keys of labels that RouteModes and policies select nodes by,

@@ -12,13 +12,17 @@ import (
 // refusal tells addresses that cannot be a node's.
 type refusal struct {
 	ranges   []netip.Prefix
+	blocks   []model.Block
+	former   []model.FormerEndpoint
 	underlay underlay
 	// why are the reasons for what was asked about, empty where an address can be a node's.
 	why map[netip.Addr]string
 }
 
 func newRefusal(c model.Cluster) *refusal {
-	return &refusal{ranges: c.Network.Ranges, underlay: newUnderlay(c.Host.Routes), why: map[netip.Addr]string{}}
+	return &refusal{
+		ranges: c.Network.Ranges, blocks: c.Blocks, former: c.Former, underlay: newUnderlay(c.Host.Routes), why: map[netip.Addr]string{},
+	}
 }
 
 // of reports whether an address cannot be a node's.
@@ -96,9 +100,18 @@ func refuseEndpoints(c model.Cluster) (model.Cluster, []model.Problem) {
 	return c, problems
 }
 
+// covered reports whether a range came over an endpoint that the manager had published, and no
+// block contains it, so that no pod can have it. What lies in a range already it does not publish.
+func (r *refusal) covered(a netip.Addr) bool {
+	published := slices.ContainsFunc(r.blocks, func(b model.Block) bool { return slices.Contains(b.Endpoints, a) }) ||
+		slices.ContainsFunc(r.former, func(e model.FormerEndpoint) bool { return e.Addr == a })
+	return published && ipam.Foreign(a, nil, nil) == "" &&
+		!slices.ContainsFunc(r.blocks, func(b model.Block) bool { return b.CIDR.Contains(a) })
+}
+
 // foreign says why an address cannot be a node's endpoint, in a clause; empty where it can.
 func (r *refusal) foreign(a netip.Addr) string {
-	if why := ipam.Foreign(a, r.ranges, nil); why != "" {
+	if why := ipam.Foreign(a, r.ranges, nil); why != "" && !r.covered(a) {
 		return why
 	}
 	if a.Zone() != "" {

@@ -59,6 +59,37 @@ func TestManyRefusedEndpointsAreNotAllNamed(t *testing.T) {
 	}
 }
 
+// A range that comes over the addresses of nodes does not cut them off, as long as no block has them.
+func TestPublishedEndpointsInARangeButInNoBlockAreUsed(t *testing.T) {
+	c := cluster()
+	c.Network.Ranges = append(slices.Clone(c.Network.Ranges), prefix("192.0.0.0/16"), prefix("2001:db8::/32"))
+	c.Former = append(c.Former, model.FormerEndpoint{Node: "c", Addr: addr("192.0.2.33")})
+	p := Build(c)
+	for _, problem := range p.Problems {
+		if strings.Contains(problem.Message, "is not used") {
+			t.Error(problem.Message)
+		}
+	}
+	expectElements(t, p.State, "inet", "endpoints4", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.33")
+	expectElements(t, p.State, "inet", "ownendpoints4", "192.0.2.1")
+
+	covers := model.Block{Node: "d", CIDR: prefix("192.0.2.2/31")}
+	c.Blocks = append(c.Blocks, covers)
+	p = Build(c)
+	expectProblem(t, p.Problems, model.ReasonDegraded, "192.0.2.2", "node b", "pods'")
+	expectElements(t, p.State, "inet", "endpoints4", "192.0.2.1", "192.0.2.33")
+}
+
+// What the manager has not published stays out: the node is new, or lies.
+func TestOwnEndpointInARangeThatIsNotPublishedIsNotUsed(t *testing.T) {
+	c := cluster()
+	c.Network.Ranges = append(slices.Clone(c.Network.Ranges), prefix("192.0.0.0/16"))
+	c.Host.Endpoints = slices.Clone(c.Host.Endpoints)
+	c.Host.Endpoints[0].Addr = addr("192.0.9.9")
+	p := Build(c)
+	expectProblem(t, p.Problems, model.ReasonDegraded, "192.0.9.9", "node a", "pods'")
+}
+
 // Whoever has the address of a block's pod would be believed as this node.
 func TestOwnEndpointThatIsAPodsIsNotUsed(t *testing.T) {
 	c := cluster()
