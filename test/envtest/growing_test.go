@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -221,6 +222,51 @@ var _ = Describe("A network that grows", func() {
 		agent.change(func() { agent.waiting[podnetv1alpha1.IPv6] = 20 })
 		Eventually(blocksOf).WithArguments(ctx, "node").Should(ConsistOf("10.244.0.0/28", "fd00:a:244::/124", "fd00:a:244::10/124"))
 		Consistently(blocksOf).WithArguments(ctx, "node").WithTimeout(short).Should(HaveLen(3))
+	})
+
+	It("lets a node rest no more blocks than it may by labels that it changes, and lets it move when they have rested", func(ctx context.Context) {
+		zone := func(name, cidr string) podnetv1alpha1.Range {
+			r := blockRange(cidr, 28)
+			r.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"zone": name}}
+			return r
+		}
+		const most = 2
+		n := smallBlocks(most, zone("a", "10.1.0.0/24"), zone("b", "10.2.0.0/24"))
+		n.Spec.BlockQuarantineSeconds = ptr.To[int32](600)
+		Expect(api.Create(ctx, n)).To(Succeed())
+		startManager()
+		prefixes := map[string]string{"a": "10.1.0.", "b": "10.2.0."}
+		node := makeNode(ctx, "node", map[string]string{"zone": "a"}, "192.0.2.1")
+		startAgent("node")
+		Eventually(blocksOf).WithArguments(ctx, "node").Should(oneBlockIn(prefixes["a"]))
+		move := func(zone string) {
+			GinkgoHelper()
+			Expect(api.Patch(ctx, node, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{"zone":%q}}}`, zone)))).To(Succeed())
+		}
+		all := func() []podnetv1alpha1.NodeSubnet {
+			subnets := &podnetv1alpha1.NodeSubnetList{}
+			Expect(api.List(ctx, subnets, client.MatchingFields{"spec.node": "node"})).To(Succeed())
+			return subnets.Items
+		}
+
+		By("moves that work at once")
+		for _, zone := range []string{"b", "a", "b"} {
+			move(zone)
+			Eventually(blocksOf).WithArguments(ctx, "node").Should(oneBlockIn(prefixes[zone]))
+		}
+		Expect(all()).To(HaveLen(2 * most))
+
+		By("one more, for which it waits")
+		move("a")
+		const sentence = "Node node keeps as many IPv4 blocks from others as a node may, twice spec.nodeBlocks.max of PodNetwork default (2)"
+		Eventually(eventsAbout).WithArguments(ctx, "Node", "node", "NoFreeBlock").Should(ContainElement(ContainSubstring(sentence)))
+		Consistently(all).WithTimeout(short).Should(HaveLen(2 * most))
+		Expect(blocksOf(ctx, "node")).To(oneBlockIn(prefixes["b"]), "it uses what it has meanwhile")
+		Expect(subnetOf(ctx, blocksOf(ctx, "node")[0])).To(HaveField("Spec.State", podnetv1alpha1.SubnetActive))
+
+		By("the end of the rest")
+		Expect(changeNetwork(ctx, func(spec *podnetv1alpha1.PodNetworkSpec) { spec.BlockQuarantineSeconds = ptr.To[int32](0) })).To(Succeed())
+		Eventually(blocksOf).WithArguments(ctx, "node").Should(oneBlockIn(prefixes["a"]))
 	})
 
 	It("says when few blocks are left, before anybody waits", func(ctx context.Context) {
