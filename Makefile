@@ -99,17 +99,21 @@ test-unit: ## Tests that need nothing but Go (and gcc, for the race detector).
 	@hack/tools/need.sh gcc
 	pure=$$(go list $(PURE))
 	others=$$(go list ./... | grep -v /test/ | grep -vxF "$$pure")
+	failed=0
 	set -x
-	go test $(TESTFLAGS) $(PURE)
-	CGO_ENABLED=1 go test -race $(TESTFLAGS) $$others
+	go test $(TESTFLAGS) $(PURE) || failed=1
+	CGO_ENABLED=1 go test -race $(TESTFLAGS) $$others || failed=1
+	exit $$failed
 
 .PHONY: test-envtest
 test-envtest: ## Tests against an API server and etcd.
 	@KUBEBUILDER_ASSETS=$$($(CLUSTER) envtest-assets)
 	export KUBEBUILDER_ASSETS
+	failed=0
 	set -x
-	go test -count=1 $(TESTFLAGS) ./test/envtest/lifeline
-	go test -count=1 -timeout=30m $(TESTFLAGS) ./test/envtest $(SPECS:%=-ginkgo.json-report=%)
+	go test -count=1 $(TESTFLAGS) ./test/envtest/lifeline || failed=1
+	go test -count=1 -timeout=30m $(TESTFLAGS) ./test/envtest $(SPECS:%=-ginkgo.json-report=%) || failed=1
+	exit $$failed
 
 .PHONY: test-netns
 test-netns: ## Tests against the kernel, in network namespaces (as root).

@@ -59,13 +59,31 @@ func run() error {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
 	outcomes := runLanes(ctx, logs, skipped)
 	if err := summarize(os.Stdout, outcomes); err != nil {
 		return err
 	}
 	return ctx.Err()
+}
+
+// untilSignal returns a context that ends with an interrupt, which a terminal tells all
+// processes of, those of the tiers too, or when this program is asked to end, which is
+// passed on to them.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if <-signals == syscall.SIGTERM {
+			for _, child := range childrenOf(os.Getpid()) {
+				terminate(child)
+			}
+		}
+		stop()
+	}()
+	return ctx, stop
 }
 
 func checkNames(skipped []string) error {
@@ -103,7 +121,7 @@ func runLanes(ctx context.Context, logs string, skipped []string) []*outcome {
 				printing.Lock()
 				fmt.Printf("=== test-%s runs; %s shows how far it is\n", o.name, logOf(logs, o.name))
 				printing.Unlock()
-				o.run(ctx, logs)
+				o.run(logs)
 				o.judge(load)
 				printing.Lock()
 				fmt.Printf("=== test-%s\n%s", o.name, o.brief.String())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,6 +87,28 @@ func TestBusyMachineIsTakenOffWhatATestTook(t *testing.T) {
 	}
 	if tasks, err := runnable(); err != nil || tasks < 1 {
 		t.Errorf("%d tasks run, this one among them: %v", tasks, err)
+	}
+}
+
+func TestAllThatATierStartedIsAskedToEnd(t *testing.T) {
+	tier := exec.Command("sh", "-c", "sh -c 'sleep 3600; true'; true")
+	out, err := tier.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tier.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for len(childrenOf(tier.Process.Pid)) == 0 || len(childrenOf(childrenOf(tier.Process.Pid)[0])) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	terminate(tier.Process.Pid)
+	// It ends when the last of them has.
+	if _, err := io.ReadAll(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := tier.Wait(); err == nil {
+		t.Error("it ended by itself")
 	}
 }
 

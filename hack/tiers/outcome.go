@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -49,7 +47,7 @@ func (o *outcome) String() string {
 func logOf(folder, tier string) string { return filepath.Join(folder, tier+".log") }
 
 // run makes the tier's target, and writes all that it prints to a file.
-func (o *outcome) run(ctx context.Context, folder string) {
+func (o *outcome) run(folder string) {
 	began := time.Now()
 	defer func() { o.took = time.Since(began) }()
 	log, err := os.Create(logOf(folder, o.name))
@@ -64,17 +62,15 @@ func (o *outcome) run(ctx context.Context, folder string) {
 		return
 	}
 	c := newCollector(o, log)
-	err = c.follow(ctx, exec.Command("make", "--no-print-directory", "test-"+o.name, "SPECS="+specs,
+	err = c.follow(exec.Command("make", "--no-print-directory", "test-"+o.name, "SPECS="+specs,
 		"TESTFLAGS="+strings.TrimSpace(os.Getenv("TESTFLAGS")+" -json")))
 	c.rest()
 	o.err = errors.Join(o.err, err, o.readSpecs(specs))
 }
 
-// follow runs a command and reads its lines. An interrupt ends all that it started, in
-// the way in which it cleans up after itself.
-func (c *collector) follow(ctx context.Context, cmd *exec.Cmd) error {
+// follow runs a command and reads its lines.
+func (c *collector) follow(cmd *exec.Cmd) error {
 	cmd.Env = append(os.Environ(), "GINKGO_NO_COLOR=true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -86,10 +82,6 @@ func (c *collector) follow(ctx context.Context, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() {
-		//nolint:errcheck // it may have ended just now
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
-	})()
 	var reading sync.WaitGroup
 	for _, pipe := range []io.Reader{stdout, stderr} {
 		reading.Go(func() {
