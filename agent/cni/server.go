@@ -5,11 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -17,6 +13,7 @@ import (
 
 	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni/protocol"
+	"github.com/podnet/podnet/agent/rootsocket"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -93,59 +90,13 @@ func NewServer(config ServerConfig) (*Server, error) {
 
 // Run serves, once, until ctx ends, lets the requests that are under way end, and
 // leaves the socket's file: the next agent replaces it, and until then the kernel
-// refuses connections at once.
+// refuses connections at once. Requests outlast ctx: each ends by itself, within
+// requestTimeout.
 func (s *Server) Run(ctx context.Context) error {
-	listener, err := listen(s.config.Socket)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.config.Socket, err)
-	}
-	// Requests outlast ctx: each ends by itself, within requestTimeout.
-	base := context.WithoutCancel(ctx)
-	server := &http.Server{
-		Handler:           s.handler(),
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: requestTimeout,
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve on %s: %w", s.config.Socket, err)
-	case <-ctx.Done():
-	}
-	close(s.ending)
-	shutdown, cancel := context.WithTimeout(base, shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(shutdown); err != nil {
-		return fmt.Errorf("end the requests on %s: %w", s.config.Socket, errors.Join(err, server.Close()))
-	}
-	return nil
-}
-
-// listen returns a listener on a socket that only root can use. The socket takes
-// its name once it has its mode and listens, in place of a former agent's.
-func listen(socket string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
-		return nil, err
-	}
-	fresh := socket + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	// What it would unlink at the end may be the socket of the next agent.
-	listener.SetUnlinkOnClose(false)
-	err = os.Chmod(fresh, 0o600)
-	if err == nil {
-		err = os.Rename(fresh, socket)
-	}
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
+	return rootsocket.Serve(ctx, rootsocket.Config{
+		Path: s.config.Socket, Handler: s.handler(), HeaderTimeout: requestTimeout,
+		Ending: func() { close(s.ending) }, Grace: shutdownTimeout,
+	})
 }
 
 func (s *Server) handler() http.Handler {
