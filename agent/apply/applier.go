@@ -121,6 +121,8 @@ type Applier struct {
 	rerouted rerouted
 	// states are published by passes that have a network.
 	states state.Store
+	// found is what the last pass found in the kernel; nil before the first.
+	found atomic.Pointer[Found]
 	// outcome is what became of the last pass, and removed says that podnet was taken off
 	// the node: who asks does not wait for a pass.
 	outcome atomic.Pointer[outcome]
@@ -152,6 +154,14 @@ type Applier struct {
 	// looked is when findings were last looked for, and installed when Serve last
 	// succeeded.
 	looked, installed time.Time
+}
+
+// Found is what a pass found in the kernel, before it changed any of it. It does not change.
+type Found struct {
+	At time.Time
+	// Have is what the kernel had, and Operations what the pass did next.
+	Have       model.State
+	Operations []string
 }
 
 // outcome says why a pass did not do what the objects ask; nil where it did.
@@ -407,6 +417,7 @@ func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, er
 		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
 	ops := s.rerouted.without(diff.Diff(want, have))
+	s.found.Store(&Found{At: time.Now(), Have: have, Operations: describe(ops)})
 	before := s.notes.want(want, peerEndpoints(s.states.Current().Cluster))
 	if len(ops) == 0 {
 		s.notes.settle(before, have, nil, nil)
@@ -481,6 +492,14 @@ func (s *Applier) remove(ctx context.Context, last status.Report) (status.Report
 // installation that waits for its agents makes the network after them.
 func (s *Applier) Ready() error { return s.outcome.Load().failed }
 
+// State returns the State of the last pass that had a network; nil before there was one. It
+// does not wait.
+func (s *Applier) State() *state.State { return s.states.Current() }
+
+// Found returns what the last pass found in the kernel; nil before there was one. It does not
+// wait.
+func (s *Applier) Found() *Found { return s.found.Load() }
+
 // Removed reports whether podnet was taken off the node.
 func (s *Applier) Removed() bool { return s.removed.Load() }
 
@@ -491,6 +510,14 @@ func (s *Applier) serve() {
 		serving = attach.ServingOf(*st.Cluster.Network, st.Plan)
 	}
 	s.cfg.Offers.Publish(serving, s.fatal)
+}
+
+func describe(ops []diff.Op) []string {
+	out := make([]string, 0, len(ops))
+	for _, op := range ops {
+		out = append(out, op.String())
+	}
+	return out
 }
 
 // explain adds the ranges' figures to the problem that only they explain.

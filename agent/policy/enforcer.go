@@ -364,6 +364,16 @@ func mentions(tables []model.Table, pod model.Pod) bool {
 	return false
 }
 
+// Tables returns the policy tables that the kernel has, those before a change and those after
+// it while it is under way; false where that is not known. It does not wait.
+func (e *Enforcer) Tables() ([]model.Table, bool) {
+	written := e.written.Load()
+	if written == nil {
+		return nil, false
+	}
+	return *written, true
+}
+
 // namedPods is how many pods, or policies, a problem names.
 const namedPods = 3
 

@@ -76,7 +76,7 @@ func command() *cobra.Command {
 	f.StringSliceVar(&o.nodeIPs, "node-ips", split(os.Getenv("HOST_IPS")), "addresses that Kubernetes knows this node by at first; the agent follows its Node (default $HOST_IPS)")
 	f.StringVar(&o.nodeInterface, "node-interface", "", "regular expression for the interface whose addresses other nodes shall use; empty: that of --node-ips")
 	f.StringSliceVar(&o.nodeCIDRs, "node-cidr", nil, "networks out of which this node's address shall be chosen; for each family given, only these")
-	f.StringVar(&o.stateDir, "state-dir", "/run/podnet", "folder for the socket and the record of attachments; it must not survive a reboot")
+	o.defineStateDir(cmd)
 	f.StringVar(&o.pluginDir, "plugin-dir", "/opt/podnet/cni", "folder that holds the CNI binaries to install")
 	f.StringVar(&o.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "the runtime's folder for CNI binaries")
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "the runtime's folder for CNI configuration")
@@ -86,7 +86,14 @@ func command() *cobra.Command {
 	f.StringVar(&o.probes, "health-probe-bind-address", "127.0.0.1:19082", "address for /healthz and /readyz; 0 turns them off")
 	f.DurationVar(&o.fullInterval, "full-interval", 30*time.Second, "time between passes over the whole of the node when nothing changes")
 	o.logs.Define(f)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(dumpCommand())
 	return cmd
+}
+
+// defineStateDir adds the flag that all commands have.
+func (o *options) defineStateDir(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.stateDir, "state-dir", "/run/podnet", "folder for the sockets and the record of attachments; it must not survive a reboot")
 }
 
 // endpoints checks the flags that choose the node's address.
@@ -114,6 +121,9 @@ func (o options) endpoints() (model.EndpointOptions, error) {
 
 func (o options) socket() string      { return filepath.Join(o.stateDir, "cni.sock") }
 func (o options) attachments() string { return filepath.Join(o.stateDir, "attachments") }
+
+// dumpSocket is in a folder of its own: the one that is mounted may be open to others.
+func (o options) dumpSocket() string { return filepath.Join(o.stateDir, "dump", "agent.sock") }
 
 // runtime returns the container runtime that is asked; nil where none is.
 func (o options) runtime() cni.Runtime {

@@ -31,6 +31,7 @@ import (
 	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
+	"github.com/podnet/podnet/agent/dump"
 	"github.com/podnet/podnet/agent/heartbeat"
 	"github.com/podnet/podnet/agent/host"
 	"github.com/podnet/podnet/agent/kernel"
@@ -124,11 +125,15 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	if err != nil {
 		return err
 	}
+	knows := knower{applier: applier, enforcer: enforcer, paths: paths, book: book, demand: demand}
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
 		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), applier.Reroute, after(src.Synced(), guard.Run),
 		func(ctx context.Context) error { return known.Run(ctx, passes.Raise) },
+		func(ctx context.Context) error {
+			return dump.Run(ctx, dump.Config{Socket: o.dumpSocket(), Node: o.node, Documents: knows.documents()})
+		},
 		func(ctx context.Context) error { return hear(ctx, src, passes) },
 	); err != nil {
 		return err
