@@ -31,13 +31,17 @@ type claimant struct {
 	claims, named bool
 	// since is when the oldest of its NodeSubnets was made that name the address, nil where none does.
 	since *metav1.Time
+	// had says that it claims the address and that a NodeSubnet names it which was released and rests.
+	had bool
 }
 
-// rank orders claimants: that one is first for which the address is published, then one
-// whose status names it.
+// rank orders claimants: that one is first for which the address is published, then one for
+// which it was, as a Node that was recreated is the youngest, then one whose status names it.
 func (c claimant) rank() int {
 	switch {
 	case c.since != nil:
+		return 3
+	case c.had:
 		return 2
 	case c.named:
 		return 1
@@ -205,12 +209,19 @@ func (g registry) stays(node *corev1.Node, former string) (bool, error) {
 // claimedEndpoints returns the addresses to which others shall send packets for a node:
 // those that its agent found on it, else those that Kubernetes knows.
 func claimedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []string {
-	if report != nil && ownedBy(report, node) {
-		if reported := oneOfEachFamily(report.Status.Endpoints); len(reported) > 0 {
-			return reported
-		}
+	if reported := reportedEndpoints(node, report); len(reported) > 0 {
+		return reported
 	}
 	return internalIPs(node)
+}
+
+// reportedEndpoints returns the addresses that the agent of this very node found on it; none as
+// long as it has not said so.
+func reportedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []string {
+	if report == nil || !ownedBy(report, node) {
+		return nil
+	}
+	return oneOfEachFamily(report.Status.Endpoints)
 }
 
 // sameFamily reports whether two addresses are of one family.
@@ -236,7 +247,8 @@ func publishedSince(subnets []podnetv1alpha1.NodeSubnet, address string) *metav1
 
 // claimantOf returns what a node has to do with an address, and whether it has. An address is
 // published for it also while its Node is not there, or its agent's report: the node may be
-// there all the same, and its blocks are. It ends when the node claims another of the family.
+// there all the same, and its blocks are. It ends when the node claims another of the family; where the
+// Node was recreated, when its agent does: until then only its former blocks know which one it chose.
 func claimantOf(
 	name string, node *corev1.Node, report *podnetv1alpha1.NodeNetwork, subnets []podnetv1alpha1.NodeSubnet, address string,
 ) (claimant, bool) {
@@ -251,9 +263,17 @@ func claimantOf(
 		claimed = oneOfEachFamily(report.Status.Endpoints)
 	}
 	claimsAnother := slices.ContainsFunc(claimed, func(other string) bool { return other != address && sameFamily(other, address) })
-	if !claimsAnother {
+	switch {
+	case !claimsAnother:
 		c.since = publishedSince(subnets, address)
+	case node != nil && len(reportedEndpoints(node, report)) == 0:
+		c.since = publishedSince(slices.DeleteFunc(slices.Clone(subnets), func(s podnetv1alpha1.NodeSubnet) bool {
+			return s.Spec.NodeUID == node.UID
+		}), address)
 	}
+	c.had = c.claims && slices.ContainsFunc(subnets, func(s podnetv1alpha1.NodeSubnet) bool {
+		return s.Spec.State == podnetv1alpha1.SubnetReleased && slices.Contains(s.Spec.Endpoints, address)
+	})
 	return c, c.claims || c.named || c.since != nil
 }
 

@@ -238,6 +238,71 @@ func TestAddressStaysWhileItsNodeIsGone(t *testing.T) {
 	}
 }
 
+// A node whose agent chose another address than its InternalIP keeps it while its Node is
+// recreated, with pods in its block and without.
+func TestChosenAddressStaysUntilTheAgentOfTheRecreatedNodeReports(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reports string
+		pods    int64
+		waits   []string
+	}{
+		"the same":                  {reports: "192.0.2.1", pods: 1},
+		"another one":               {reports: "192.0.2.7", pods: 1, waits: []string{"192.0.2.1"}},
+		"the same, without pods":    {reports: "192.0.2.1"},
+		"another one, without pods": {reports: "192.0.2.7", waits: []string{"192.0.2.1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClaiming(t, "waiting", "owner")
+			c.say("owner", "192.0.2.1")
+			c.say("waiting", "192.0.2.1")
+			node, report, block := &corev1.Node{}, &podnetv1alpha1.NodeNetwork{}, &podnetv1alpha1.NodeSubnet{}
+			for _, o := range []client.Object{node, report} {
+				c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "owner"}, o)).To(gomega.Succeed())
+			}
+			c.Expect(c.api.Delete(t.Context(), node)).To(gomega.Succeed())
+			again := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "owner", UID: "another", CreationTimestamp: metav1.NewTime(time.Unix(1_800_000_000, 0))}}
+			c.Expect(c.api.Create(t.Context(), again)).To(gomega.Succeed())
+			again.Status.Addresses = []corev1.NodeAddress{internal("198.51.100.2")}
+			c.Expect(c.api.Status().Update(t.Context(), again)).To(gomega.Succeed())
+			c.look(append(c.keeper.withClaimants(t.Context(), again), c.keeper.subnets(t.Context())...))
+			c.Expect(c.published("waiting")).To(gomega.BeEmpty(), "the report is of the former Node")
+
+			c.Expect(c.api.Delete(t.Context(), report)).To(gomega.Succeed())
+			report = &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{
+				Name: "owner", OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "owner", UID: again.UID}},
+			}}
+			c.Expect(c.api.Create(t.Context(), report)).To(gomega.Succeed())
+			c.look(c.keeper.subnets(t.Context()))
+			c.Expect(c.published("waiting")).To(gomega.BeEmpty(), "nothing is reported yet")
+
+			report.Status.Blocks = []podnetv1alpha1.BlockStatus{{CIDR: "10.244.1.0/24", AddressesUsed: &tc.pods}}
+			report.Status.Endpoints = []string{tc.reports}
+			if tc.pods == 0 {
+				report.Status.Blocks = nil
+			}
+			c.Expect(c.api.Status().Update(t.Context(), report)).To(gomega.Succeed())
+			c.look(c.keeper.withClaimants(t.Context(), report))
+			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "10.244.1.0-24"}, block)).To(gomega.Succeed())
+			c.Expect(block.Spec.State == podnetv1alpha1.SubnetReleased).To(gomega.Equal(tc.pods == 0))
+			// As NodeReconciler does: the node takes its block back, or gets another one.
+			if tc.pods > 0 {
+				block.Spec.NodeUID = again.UID
+				c.Expect(c.api.Update(t.Context(), block)).To(gomega.Succeed())
+			} else {
+				block = &podnetv1alpha1.NodeSubnet{ObjectMeta: metav1.ObjectMeta{Name: "10.244.2.0-24"}, Spec: block.Spec}
+				block.Spec.NodeUID, block.Spec.CIDR, block.Spec.State = again.UID, "10.244.2.0/24", podnetv1alpha1.SubnetActive
+				block.Spec.Endpoints = []string{"198.51.100.2"}
+				c.Expect(c.api.Create(t.Context(), block)).To(gomega.Succeed())
+			}
+			c.look(c.keeper.subnets(t.Context()))
+			c.look(c.keeper.subnets(t.Context()))
+			c.Expect(c.api.Get(t.Context(), client.ObjectKeyFromObject(block), block)).To(gomega.Succeed())
+			c.Expect(block.Spec.Endpoints).To(gomega.Equal([]string{tc.reports}))
+			c.Expect(c.published("waiting")).To(gomega.Equal(tc.waits))
+		})
+	}
+}
+
 // Blocks that somebody else wrote may name one address for two nodes.
 func TestOldestBlockDecidesBetweenTwoThatHaveAnAddress(t *testing.T) {
 	made := func(at int64, node string) podnetv1alpha1.NodeSubnet {
