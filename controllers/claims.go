@@ -56,7 +56,7 @@ func censusOf(network *podnetv1alpha1.PodNetwork, subnets []podnetv1alpha1.NodeS
 func takeCensus(ctx context.Context, reader client.Reader, network *podnetv1alpha1.PodNetwork) (census, error) {
 	subnets := &podnetv1alpha1.NodeSubnetList{}
 	if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
-		return census{}, fmt.Errorf("listing NodeSubnets: %w", err)
+		return census{}, fmt.Errorf("list NodeSubnets: %w", err)
 	}
 	return censusOf(network, subnets.Items), nil
 }
@@ -93,8 +93,8 @@ func (c census) countable(node string, claimed []netip.Prefix) []netip.Prefix {
 
 // claim deals with the blocks that a node's agent says that it uses although the
 // objects do not say so, and reports whether some wait for the roll call. Those
-// whose NodeSubnets are gone, lost by a restore of etcd or deleted by force, are made
-// anew where the manager has evidence that they were the node's: it saw them
+// whose NodeSubnets are gone, lost by a restore of etcd or deleted by force, are recreated
+// where the manager has evidence that they were the node's: it saw them
 // vanish, or a roll call is open. Those that the node held under a former UID
 // are taken back. One that another node holds stays that node's.
 func (r *NodeReconciler) claim(
@@ -127,7 +127,7 @@ func (r *NodeReconciler) claim(
 	r.RollCall.close(node.Name, report.Status.RollCall)
 	if refused = append(disputed, refused...); len(refused) > 0 {
 		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
-			"Node %s says that its pods use blocks that are not its own and of which nothing shows that they were: %s. Delete these pods, so that they get other addresses.",
+			"Pods of Node %s use blocks that the node does not hold, and nothing shows that it ever held them: %s. Delete these pods: their replacements get other addresses.",
 			node.Name, someBlocks(refused))
 	}
 	return false, nil
@@ -137,14 +137,14 @@ func (r *NodeReconciler) claim(
 func (r *NodeReconciler) nodeSubnetOf(ctx context.Context, cidr netip.Prefix) (*podnetv1alpha1.NodeSubnet, error) {
 	name, err := ipam.BlockName(cidr)
 	if err != nil {
-		return nil, fmt.Errorf("naming a block: %w", err)
+		return nil, fmt.Errorf("name a block: %w", err)
 	}
 	subnet := &podnetv1alpha1.NodeSubnet{}
 	switch err = r.Get(ctx, client.ObjectKey{Name: name}, subnet); {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("reading NodeSubnet %s: %w", name, err)
+		return nil, fmt.Errorf("read NodeSubnet %s: %w", name, err)
 	}
 	return subnet, nil
 }
@@ -207,14 +207,14 @@ func (r *NodeReconciler) takeBack(ctx context.Context, node *corev1.Node, subnet
 		return nil // What changed it comes back here.
 	}
 	if err != nil {
-		return fmt.Errorf("making NodeSubnet %s that of Node %s again: %w", subnet.Name, node.Name, err)
+		return fmt.Errorf("make NodeSubnet %s that of Node %s again: %w", subnet.Name, node.Name, err)
 	}
 	r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockTakenBack, actionAllocate,
-		"Node %s is back, and its pods use the block %s, which is its own again.", node.Name, subnet.Spec.CIDR)
+		"Node %s was recreated, and its pods still use the block %s: the node holds it again.", node.Name, subnet.Spec.CIDR)
 	return nil
 }
 
-// reclaim makes the NodeSubnet anew of a block that was seen to vanish, unless others
+// reclaim recreates the NodeSubnet of a block that was seen to vanish, unless others
 // overlap it by now.
 func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
 	// The objects decide, and not the ledger: it may still hold the one that is gone.
@@ -224,14 +224,14 @@ func (r *NodeReconciler) reclaim(ctx context.Context, node *corev1.Node, network
 	}
 	if objects.taken.Overlaps(cidr) {
 		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventBlockDisputed, actionAllocate,
-			"Pods of Node %s use the block %s, whose NodeSubnet is gone, and others overlap it: delete these pods, so that they get other addresses.",
+			"Pods of Node %s use the block %s, whose NodeSubnet disappeared, and others overlap it by now. Delete these pods: their replacements get other addresses.",
 			node.Name, cidr)
 		return nil
 	}
 	return r.recreate(ctx, node, network, cidr)
 }
 
-// recreate makes a NodeSubnet anew, at a moment at which no range is being counted.
+// recreate makes a NodeSubnet again, at a moment at which no range is being counted.
 func (r *NodeReconciler) recreate(ctx context.Context, node *corev1.Node, network *podnetv1alpha1.PodNetwork, cidr netip.Prefix) error {
 	r.Allocation.RLock()
 	defer r.Allocation.RUnlock()
@@ -241,7 +241,7 @@ func (r *NodeReconciler) recreate(ctx context.Context, node *corev1.Node, networ
 	}
 	if err == nil {
 		r.Events.Eventf(network, subnet, corev1.EventTypeWarning, eventBlockReclaimed, actionAllocate,
-			"Node %s uses the block %s, whose NodeSubnet was gone without having been released: it was made again.", node.Name, cidr)
+			"Node %s uses the block %s, whose NodeSubnet disappeared without being released (was etcd restored?): it was recreated.", node.Name, cidr)
 	}
 	return err
 }

@@ -43,7 +43,7 @@ type clusterPolicyLister interface {
 type ClusterNetworkPolicyReconciler struct {
 	client.Client
 	Policies clusterPolicyLister
-	// Events is told what users need to know.
+	// Events records what users need to know.
 	Events events.EventRecorder
 	// Changed tells that some policy has changed.
 	Changed <-chan event.GenericEvent
@@ -58,7 +58,7 @@ func (r *ClusterNetworkPolicyReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 	if err != nil {
-		return fmt.Errorf("adding the ClusterNetworkPolicy controller: %w", err)
+		return fmt.Errorf("add the ClusterNetworkPolicy controller: %w", err)
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func (r *ClusterNetworkPolicyReconciler) SetupWithManager(mgr ctrl.Manager) erro
 func (r *ClusterNetworkPolicyReconciler) all(ctx context.Context) []ctrl.Request {
 	policies, err := r.Policies.List(ctx)
 	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing ClusterNetworkPolicies")
+		ctrl.LoggerFrom(ctx).Error(err, "cannot list ClusterNetworkPolicies")
 		return nil
 	}
 	requests := make([]ctrl.Request, len(policies))
@@ -80,7 +80,7 @@ func (r *ClusterNetworkPolicyReconciler) all(ctx context.Context) []ctrl.Request
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies/status,verbs=patch
 
-// Reconcile judges one ClusterNetworkPolicy and writes its condition if it changed.
+// Reconcile reads one ClusterNetworkPolicy and writes its condition if it changed.
 func (r *ClusterNetworkPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	policies, err := r.Policies.List(ctx)
 	if err != nil {
@@ -101,7 +101,7 @@ func (r *ClusterNetworkPolicyReconciler) Reconcile(ctx context.Context, req ctrl
 		return ctrl.Result{}, nil
 	}
 	if err := r.apply(ctx, policy.Name, own[0]); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("writing the status of ClusterNetworkPolicy %s: %w", policy.Name, err)
+		return ctrl.Result{}, fmt.Errorf("write the status of ClusterNetworkPolicy %s: %w", policy.Name, err)
 	}
 	if own[0].Status == metav1.ConditionFalse && (before == nil || before.Message != own[0].Message) {
 		r.Events.Eventf(policy, nil, corev1.EventTypeWarning, eventNotAccepted, actionEnforce, "%s", noted(own[0].Message))
@@ -128,7 +128,7 @@ func (r *ClusterNetworkPolicyReconciler) apply(ctx context.Context, name string,
 		client.DisableReadYourWritesConsistency)
 }
 
-// accepted judges a policy. Others are all policies of the cluster.
+// accepted reports whether a policy is enforced as it stands. Others are all policies of the cluster.
 func accepted(policy *policyv1alpha2.ClusterNetworkPolicy, others []policyv1alpha2.ClusterNetworkPolicy) metav1.Condition {
 	c := metav1.Condition{
 		Type: podnetv1alpha1.ConditionPolicyAccepted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonAccepted,
@@ -145,7 +145,7 @@ func accepted(policy *policyv1alpha2.ClusterNetworkPolicy, others []policyv1alph
 			sentences = append(sentences, p.Message)
 		}
 		if read.Policy != nil {
-			sentences = append(sentences, "All else of the policy is in force.")
+			sentences = append(sentences, "The rest of the policy is in force.")
 		}
 	}
 	if read.Policy != nil {

@@ -48,9 +48,9 @@ func TestClusterNetworkPolicyIsToldWhatIsNotEnforced(t *testing.T) {
 	baseline.Spec.Tier = policyv1alpha2.BaselineTier
 	const (
 		inForce  = "The policy is in force."
-		allElse  = " All else of the policy is in force."
-		noDomain = "egress[0].to[0]: domainNames are not supported: the rule matches nothing by it."
-		noCIDR   = `egress[1].to[0].networks[0]: netip.ParsePrefix("x"): no '/': the rule matches nothing by it.`
+		allElse  = " The rest of the policy is in force."
+		noDomain = "egress[0].to[0]: domainNames are not supported: this part of the rule matches nothing."
+		noCIDR   = `egress[1].to[0].networks[0]: netip.ParsePrefix("x"): no '/': this part of the rule matches nothing.`
 	)
 	for name, c := range map[string]struct {
 		policies policyList // The first is judged.

@@ -94,8 +94,8 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s of Node %s is not given to others as its endpoint: %s", r.address, r.node, r.why)
 }
 
-// judge says why an address that a node claims is not published; empty where it is.
-func (g registry) judge(node *corev1.Node, address string) (string, error) {
+// whyRefused says why an address that a node claims is not published; empty where it is.
+func (g registry) whyRefused(node *corev1.Node, address string) (string, error) {
 	addr, err := netip.ParseAddr(address)
 	if err != nil {
 		return "it is no address", nil //nolint:nilerr // Others need not know more.
@@ -118,7 +118,7 @@ func (g registry) judge(node *corev1.Node, address string) (string, error) {
 		if !other.claims && other.since == nil {
 			return fmt.Sprintf("it is an address of Node %s, whose status names it", other.node), nil
 		}
-		return fmt.Sprintf("Node %s has it, and keeps it until it gives it up", other.node), nil
+		return fmt.Sprintf("Node %s has the address, and keeps it until it no longer reports it", other.node), nil
 	}
 	return "", nil
 }
@@ -149,7 +149,7 @@ func (g registry) keeps(node *corev1.Node, address string) (bool, error) {
 	if err != nil || !slices.ContainsFunc(all, func(c claimant) bool { return c.node == node.Name && c.since != nil }) {
 		return false, err
 	}
-	why, err := registry{claimants: g.claimants}.judge(node, address)
+	why, err := registry{claimants: g.claimants}.whyRefused(node, address)
 	return err == nil && why == "", err
 }
 
@@ -158,7 +158,7 @@ func (g registry) keeps(node *corev1.Node, address string) (bool, error) {
 // as long as nobody else claims that.
 func (g registry) publish(node *corev1.Node, claimed, before []string) (endpoints []string, refused []refusal, err error) {
 	for _, address := range claimed {
-		why, err := g.judge(node, address)
+		why, err := g.whyRefused(node, address)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -281,14 +281,14 @@ func claimantOf(
 func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alpha1.PodNetwork) (registry, error) {
 	services := &networkingv1.ServiceCIDRList{}
 	if err := reader.List(ctx, services, client.UnsafeDisableDeepCopy); err != nil {
-		return registry{}, fmt.Errorf("listing ServiceCIDRs: %w", err)
+		return registry{}, fmt.Errorf("list ServiceCIDRs: %w", err)
 	}
 	g := registry{services: serviceClaims(services.Items), claimants: func(address string) ([]claimant, error) {
 		return claimantsOf(ctx, reader, address)
 	}, inBlock: func(addr netip.Addr) (bool, error) {
 		subnets := &podnetv1alpha1.NodeSubnetList{}
 		if err := reader.List(ctx, subnets, client.UnsafeDisableDeepCopy); err != nil {
-			return false, fmt.Errorf("listing NodeSubnets: %w", err)
+			return false, fmt.Errorf("list NodeSubnets: %w", err)
 		}
 		return slices.ContainsFunc(subnets.Items, func(s podnetv1alpha1.NodeSubnet) bool {
 			cidr, err := netip.ParsePrefix(s.Spec.CIDR)
@@ -314,13 +314,13 @@ func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]c
 		if err := reader.Get(ctx, client.ObjectKey{Name: name}, node); apierrors.IsNotFound(err) {
 			node = nil
 		} else if err != nil {
-			return nil, fmt.Errorf("reading Node %s: %w", name, err)
+			return nil, fmt.Errorf("read Node %s: %w", name, err)
 		}
 		if err := reader.Get(ctx, client.ObjectKey{Name: name}, report); client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("reading NodeNetwork %s: %w", name, err)
+			return nil, fmt.Errorf("read NodeNetwork %s: %w", name, err)
 		}
 		if err := reader.List(ctx, subnets, client.MatchingFields{nodeField: name}, client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("listing the blocks of Node %s: %w", name, err)
+			return nil, fmt.Errorf("list the blocks of Node %s: %w", name, err)
 		}
 		if c, found := claimantOf(name, node, report, subnets.Items, address); found {
 			out = append(out, c)
@@ -334,13 +334,13 @@ func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]c
 func namesWith(ctx context.Context, reader client.Reader, address string) ([]string, error) {
 	reports, nodes, subnets := &podnetv1alpha1.NodeNetworkList{}, &corev1.NodeList{}, &podnetv1alpha1.NodeSubnetList{}
 	if err := reader.List(ctx, reports, client.MatchingFields{endpointField: address}, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing the NodeNetworks with endpoint %s: %w", address, err)
+		return nil, fmt.Errorf("list the NodeNetworks with endpoint %s: %w", address, err)
 	}
 	if err := reader.List(ctx, nodes, client.MatchingFields{addressField: address}, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing the Nodes with address %s: %w", address, err)
+		return nil, fmt.Errorf("list the Nodes with address %s: %w", address, err)
 	}
 	if err := reader.List(ctx, subnets, client.MatchingFields{publishedField: address}, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing the NodeSubnets with endpoint %s: %w", address, err)
+		return nil, fmt.Errorf("list the NodeSubnets with endpoint %s: %w", address, err)
 	}
 	var names []string
 	for i := range reports.Items {
@@ -386,7 +386,7 @@ func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Objec
 	for _, address := range addresses {
 		with, err := namesWith(ctx, r, address)
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "looking for other claims of an address")
+			ctrl.LoggerFrom(ctx).Error(err, "cannot look for other claims of an address")
 		}
 		names = append(names, with...)
 	}
@@ -441,7 +441,7 @@ func (v *view) refusedEndpoints() metav1.Condition {
 	for i := range v.everyNode {
 		node := &v.everyNode[i]
 		for _, address := range claimedEndpoints(node, v.reports[node.Name]) {
-			if why, err := g.judge(node, address); err == nil && why != "" {
+			if why, err := g.whyRefused(node, address); err == nil && why != "" {
 				kept, err := g.keeps(node, address)
 				sentences = append(sentences, refusal{node.Name, address, why, err == nil && kept}.String()+".")
 			}
@@ -449,7 +449,7 @@ func (v *view) refusedEndpoints() metav1.Condition {
 	}
 	c := metav1.Condition{
 		Type: podnetv1alpha1.ConditionEndpointsRefused, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonEndpointsAccepted,
-		Message: "Every address that nodes say others shall send to is theirs alone.",
+		Message: "Every endpoint that a node reports is its alone.",
 	}
 	if len(sentences) == 0 {
 		return c
@@ -457,7 +457,7 @@ func (v *view) refusedEndpoints() metav1.Condition {
 	slices.Sort(sentences)
 	first := sentences[:min(len(sentences), named)]
 	if more := len(sentences) - len(first); more > 0 {
-		first = append(slices.Clone(first), fmt.Sprintf("So it is with %d more.", more))
+		first = append(slices.Clone(first), fmt.Sprintf("%d more are not listed.", more))
 	}
 	c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonEndpointsRefused
 	c.Message = limited(strings.Join(first, " ") + " Choose other addresses for these nodes (agent.nodeInterface, agent.nodeCIDRs), or correct their InternalIPs.")

@@ -110,7 +110,7 @@ func TestAddressesThatAreNoNodesAreNotPublished(t *testing.T) {
 	for address, why := range map[string]string{
 		"10.244.1.2": "it lies in range 10.244.0.0/16", "fd44:0:0:1::2": "it lies in range fd44::/48", "10.96.0.10": "it lies in the service CIDR 10.96.0.0/16 (ServiceCIDR kubernetes)",
 		"127.0.0.1": "loopback", "0.0.0.0": "reserved", "169.254.1.1": "link-local", "224.0.0.1": "multicast", "255.255.255.255": "broadcast", "240.0.0.1": "class E",
-		"::1": "loopback", "::": "unspecified", "fe80::1": "link-local", "ff02::1": "multicast", "192.0.2.1": "Node a has it, and keeps it until it gives it up",
+		"::1": "loopback", "::": "unspecified", "fe80::1": "link-local", "ff02::1": "multicast", "192.0.2.1": "Node a has the address, and keeps it until it no longer reports it",
 	} {
 		t.Run(address, func(t *testing.T) {
 			c := newClaiming(t, "a", "b")
@@ -225,7 +225,7 @@ func TestAddressStaysWhileItsNodeIsGone(t *testing.T) {
 			}
 			c.look(c.keeper.subnets(t.Context()))
 			c.Expect(c.published("waiting")).To(gomega.BeEmpty())
-			c.Expect(c.condition()).To(gomega.HaveField("Message", gomega.ContainSubstring("Node owner has it")))
+			c.Expect(c.condition()).To(gomega.HaveField("Message", gomega.ContainSubstring("Node owner has the address")))
 
 			again := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "owner", UID: "another", CreationTimestamp: metav1.NewTime(time.Unix(1_800_000_000, 0))}}
 			c.Expect(c.api.Create(t.Context(), again)).To(gomega.Succeed())

@@ -57,7 +57,7 @@ type Heartbeats struct {
 	client.Client
 	// Live reads from the API server.
 	Live client.Reader
-	// Events is told what users need to know.
+	// Events records what users need to know.
 	Events events.EventRecorder
 	Clock  clock.WithTicker
 	// Namespace is podnet's own; where it is empty there are no Leases.
@@ -98,7 +98,7 @@ func (h *Heartbeats) Start(ctx context.Context) error {
 		case <-ticker.C():
 		}
 		if err := h.look(ctx); err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).Info("Cannot look at all of the agents' heartbeats, trying again", "reason", err.Error())
+			ctrl.LoggerFrom(ctx).Info("cannot check the heartbeats of all agents, trying again", "reason", err.Error())
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (h *Heartbeats) look(ctx context.Context) error {
 	nodes, reports := &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
 	for _, list := range []client.ObjectList{nodes, reports} {
 		if err := h.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return fmt.Errorf("listing what has heartbeats: %w", err)
+			return fmt.Errorf("list what has heartbeats: %w", err)
 		}
 	}
 	byName := make(map[string]*corev1.Node, len(nodes.Items))
@@ -158,7 +158,7 @@ func (h *Heartbeats) listen(ctx context.Context, now time.Time) error {
 	}
 	leases := &coordinationv1.LeaseList{}
 	if err := h.List(ctx, leases, client.InNamespace(h.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return fmt.Errorf("listing Leases: %w", err)
+		return fmt.Errorf("list Leases: %w", err)
 	}
 	heard := make(map[string]renewal, len(leases.Items))
 	for i := range leases.Items {
@@ -215,7 +215,7 @@ func responds(report *podnetv1alpha1.NodeNetwork) bool {
 }
 
 // silence says since when a node's agent has not responded and what to do; nothing where it
-// responds or that is not known.
+// responds or that is unknown.
 func (h *Heartbeats) silence(node *corev1.Node, now time.Time) string {
 	kubelet := nodeReady(node)
 	last, known := h.heard[node.Name]
@@ -287,9 +287,9 @@ func (h *Heartbeats) mark(ctx context.Context, report *podnetv1alpha1.NodeNetwor
 	err = h.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply), client.FieldOwner(podnetv1alpha1.AgentFieldOwner),
 		client.ForceOwnership, client.DisableReadYourWritesConsistency)
 	if err != nil {
-		return fmt.Errorf("writing the status of NodeNetwork %s: %w", report.Name, err)
+		return fmt.Errorf("write the status of NodeNetwork %s: %w", report.Name, err)
 	}
-	ctrl.LoggerFrom(ctx).Info("An agent does not respond", "node", node.Name, "lastRenewal", h.heard[node.Name].renewed)
+	ctrl.LoggerFrom(ctx).Info("an agent does not respond", "node", node.Name, "lastRenewal", h.heard[node.Name].renewed)
 	h.Events.Eventf(report, node, corev1.EventTypeWarning, podnetv1alpha1.ReasonAgentNotResponding, actionReport, "%s", message)
 	return nil
 }
@@ -302,7 +302,7 @@ func (h *Heartbeats) renewedMeanwhile(ctx context.Context, node string) (bool, e
 	lease := &coordinationv1.Lease{}
 	err := h.Live.Get(ctx, client.ObjectKey{Namespace: h.Namespace, Name: node}, lease)
 	if client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("reading Lease %s: %w", node, err)
+		return false, fmt.Errorf("read Lease %s: %w", node, err)
 	}
 	return err == nil && lease.Spec.RenewTime != nil && !lease.Spec.RenewTime.Time.Equal(h.heard[node].renewed), nil
 }
@@ -312,7 +312,7 @@ func (h *Heartbeats) renewedMeanwhile(ctx context.Context, node string) (bool, e
 func (h *Heartbeats) unresponsive(live *unstructured.Unstructured, message string) (map[string]any, error) {
 	typed := &podnetv1alpha1.NodeNetwork{}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(live.Object, typed); err != nil {
-		return nil, fmt.Errorf("reading NodeNetwork %s: %w", live.GetName(), err)
+		return nil, fmt.Errorf("read NodeNetwork %s: %w", live.GetName(), err)
 	}
 	for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionPathsProven} {
 		if c := apimeta.FindStatusCondition(typed.Status.Conditions, kind); c != nil {
@@ -324,11 +324,11 @@ func (h *Heartbeats) unresponsive(live *unstructured.Unstructured, message strin
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&podnetv1alpha1.NodeNetworkStatus{Conditions: typed.Status.Conditions})
 	if err != nil {
-		return nil, fmt.Errorf("writing down the conditions of NodeNetwork %s: %w", live.GetName(), err)
+		return nil, fmt.Errorf("write down the conditions of NodeNetwork %s: %w", live.GetName(), err)
 	}
 	status, _, err := unstructured.NestedMap(live.Object, "status")
 	if err != nil {
-		return nil, fmt.Errorf("reading the status of NodeNetwork %s: %w", live.GetName(), err)
+		return nil, fmt.Errorf("read the status of NodeNetwork %s: %w", live.GetName(), err)
 	}
 	status["conditions"] = content["conditions"]
 	// An agent of the version before wrote none.

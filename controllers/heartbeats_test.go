@@ -42,7 +42,7 @@ func newBeating(t *testing.T, nodes ...string) *beating {
 		report := &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "v1", Kind: "Node", Name: name, UID: node.UID, Controller: ptr.To(true)},
 		}}}
-		for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionPathsProven, podnetv1alpha1.ConditionClear} {
+		for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionPathsProven, podnetv1alpha1.ConditionHostUnobstructed} {
 			apimeta.SetStatusCondition(&report.Status.Conditions, metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: kind, Message: "By the agent."})
 		}
 		report.Status.Summary.Message, report.Status.Endpoints = "By the agent.", []string{"192.0.2.1"}
@@ -121,12 +121,12 @@ func TestAgentThatStopsRenewingItsLeaseIsUnknown(t *testing.T) {
 		b.Expect(c.Message).To(gomega.And(gomega.ContainSubstring("since "+last), gomega.ContainSubstring("kubectl -n podnet-system get pods")))
 		b.Expect(c.LastTransitionTime.Time.Equal(b.clock.Now())).To(gomega.BeTrue())
 	}
-	b.Expect(apimeta.IsStatusConditionTrue(status.Conditions, podnetv1alpha1.ConditionClear)).To(gomega.BeTrue(), "what it found is still there")
+	b.Expect(apimeta.IsStatusConditionTrue(status.Conditions, podnetv1alpha1.ConditionHostUnobstructed)).To(gomega.BeTrue(), "what it found is still there")
 	b.Expect(status.Endpoints).To(gomega.ConsistOf("192.0.2.1"), "all else is as the agent wrote it")
 	b.Expect(status.Summary.Problem).To(gomega.Equal(podnetv1alpha1.ReasonAgentNotResponding))
 	b.Expect(status.Summary.Message).To(gomega.HavePrefix("The agent of this node has not responded"))
 	b.pass(5*time.Minute, "a")
-	b.Expect(b.said.Events).To(gomega.HaveLen(1), "it is told once")
+	b.Expect(b.said.Events).To(gomega.HaveLen(1), "it is reported once")
 	b.Expect(carriesPods(b.report("b"))).To(gomega.BeFalse())
 }
 

@@ -54,16 +54,16 @@ func (r *NodeReconciler) holdings(
 	ranges, err := poolOf(network)
 	if err != nil {
 		// The network's conditions say so too.
-		ctrl.LoggerFrom(ctx).V(1).Info("Some ranges select no node", "reason", err.Error())
+		ctrl.LoggerFrom(ctx).V(1).Info("some ranges select no node", "reason", err.Error())
 	}
 	subnets := &podnetv1alpha1.NodeSubnetList{}
 	if err := r.List(ctx, subnets, client.MatchingFields{nodeField: node.Name}); err != nil {
-		return holdings{}, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
+		return holdings{}, fmt.Errorf("list the blocks of Node %s: %w", node.Name, err)
 	}
 	return holdingsOf(node, subnets.Items, report, network, ranges), nil
 }
 
-// allocate creates the blocks that the node needs. The node is read anew, from
+// allocate creates the blocks that the node needs. The node is read again, from
 // the API server itself: a cache that lags must not give a block to one that is
 // gone. That no block is held twice does not depend on it: Create sees to that;
 // and a block too many goes back when it was empty for a while.
@@ -173,7 +173,7 @@ func familyName(is4 bool) podnetv1alpha1.AddressFamily {
 func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, block netip.Prefix) (*podnetv1alpha1.NodeSubnet, error) {
 	name, err := ipam.BlockName(block)
 	if err != nil {
-		return nil, fmt.Errorf("naming a block of Node %s: %w", node.Name, err)
+		return nil, fmt.Errorf("name a block of Node %s: %w", node.Name, err)
 	}
 	endpoints, err := r.endpoints(ctx, node)
 	if err != nil {
@@ -188,7 +188,7 @@ func (r *NodeReconciler) createSubnet(ctx context.Context, node *corev1.Node, bl
 		},
 	}
 	if err := r.Create(ctx, subnet); err != nil {
-		return nil, fmt.Errorf("creating NodeSubnet %s for Node %s: %w", name, node.Name, err)
+		return nil, fmt.Errorf("create NodeSubnet %s for Node %s: %w", name, node.Name, err)
 	}
 	r.Ledger.add(name, block.String())
 	return subnet, nil
@@ -204,7 +204,7 @@ func (r *NodeReconciler) endpoints(ctx context.Context, node *corev1.Node) ([]st
 	if err != nil {
 		return nil, err
 	}
-	// The NodeSubnet controller tells of those that are refused.
+	// The NodeSubnet controller reports those that are refused.
 	endpoints, _, err := known.publish(node, internalIPs(node), nil)
 	return endpoints, err
 }

@@ -44,11 +44,11 @@ func (r *NodeReconciler) setNetworkUnavailable(
 	// The list of conditions is merged by type, so those of others stay as they are.
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{want}}})
 	if err != nil {
-		return fmt.Errorf("writing down the condition of Node %s: %w", node.Name, err)
+		return fmt.Errorf("write down the condition of Node %s: %w", node.Name, err)
 	}
 	err = r.Status().Patch(ctx, node.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, patch))
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("setting condition %s of Node %s: %w", want.Type, node.Name, err)
+		return fmt.Errorf("set condition %s of Node %s: %w", want.Type, node.Name, err)
 	}
 	return nil
 }

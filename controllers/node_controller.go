@@ -47,7 +47,7 @@ type NodeReconciler struct {
 	client.Client
 	// Live reads from the API server.
 	Live client.Reader
-	// Events is told what users need to know.
+	// Events records what users need to know.
 	Events events.EventRecorder
 	// Allocation is held for reading while a block is chosen and created, and for
 	// writing while the blocks of a range are counted, so that no block comes out of
@@ -81,7 +81,7 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: nodeWorkers}).
 		Complete(r)
 	if err != nil {
-		return fmt.Errorf("adding the node controller: %w", err)
+		return fmt.Errorf("add the node controller: %w", err)
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *NodeReconciler) allNodes(ctx context.Context, _ client.Object) []ctrl.Request {
 	nodes := &corev1.NodeList{}
 	if err := r.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing nodes")
+		ctrl.LoggerFrom(ctx).Error(err, "cannot list nodes")
 		return nil
 	}
 	requests := make([]ctrl.Request, len(nodes.Items))
@@ -189,7 +189,7 @@ func (r *NodeReconciler) announce(ctx context.Context, network *podnetv1alpha1.P
 		for i, block := range outcome.created {
 			names[i] = block.String()
 		}
-		ctrl.LoggerFrom(ctx).Info("A node got blocks", "node", node.Name, "blocks", names)
+		ctrl.LoggerFrom(ctx).Info("a node got blocks", "node", node.Name, "blocks", names)
 		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, actionAllocate,
 			"Node %s got pod addresses: %s.", node.Name, strings.Join(names, ", "))
 	}
@@ -214,10 +214,10 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 	case err == nil:
 		err = r.Delete(ctx, report, client.Preconditions{UID: &report.UID})
 		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
-			return nil, fmt.Errorf("deleting NodeNetwork %s of a former node: %w", node.Name, err)
+			return nil, fmt.Errorf("delete NodeNetwork %s of a former node: %w", node.Name, err)
 		}
 	case !apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return nil, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	report = &podnetv1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{
 		Name: node.Name,
@@ -229,7 +229,7 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 		if apierrors.IsAlreadyExists(err) {
 			return nil, nil // Another manager was faster, and its creation comes back here.
 		}
-		return nil, fmt.Errorf("creating NodeNetwork %s: %w", node.Name, err)
+		return nil, fmt.Errorf("create NodeNetwork %s: %w", node.Name, err)
 	}
 	return report, nil
 }

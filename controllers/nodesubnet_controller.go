@@ -36,7 +36,7 @@ type NodeSubnetReconciler struct {
 	client.Client
 	// Live reads from the API server.
 	Live client.Reader
-	// Events is told what users need to know.
+	// Events records what users need to know.
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
 	// Policies may select nodes, and PoliciesChanged tells that some policy has changed.
@@ -71,7 +71,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 	if err != nil {
-		return fmt.Errorf("adding the NodeSubnet controller: %w", err)
+		return fmt.Errorf("add the NodeSubnet controller: %w", err)
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (r *NodeSubnetReconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *NodeSubnetReconciler) subnets(ctx context.Context, options ...client.ListOption) []ctrl.Request {
 	list := &podnetv1alpha1.NodeSubnetList{}
 	if err := r.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing NodeSubnets")
+		ctrl.LoggerFrom(ctx).Error(err, "cannot list NodeSubnets")
 		return nil
 	}
 	requests := make([]ctrl.Request, len(list.Items))
@@ -142,7 +142,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		if err := r.release(ctx, subnet); err != nil {
 			return ctrl.Result{}, err
 		}
-		ctrl.LoggerFrom(ctx).Info("A node gave back a block", "node", node.Name, "block", subnet.Spec.CIDR)
+		ctrl.LoggerFrom(ctx).Info("a node gave back a block", "node", node.Name, "block", subnet.Spec.CIDR)
 		r.Events.Eventf(node, subnet, corev1.EventTypeNormal, eventBlockReleased, actionServe,
 			"Node %s gives back the block %s: no pod uses it any more.", node.Name, subnet.Spec.CIDR)
 		return ctrl.Result{}, nil
@@ -156,8 +156,8 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	if !subnet.DeletionTimestamp.IsZero() {
 		r.Events.Eventf(subnet, node, corev1.EventTypeWarning, eventDeletedInUse, actionServe,
-			"NodeSubnet %s is marked as deleted while Node %s is there: the node keeps the block, its pods keep their addresses,"+
-				" and the object goes when the node or its need of the block does.", subnet.Name, node.Name)
+			"NodeSubnet %s was deleted while Node %s holds its block: the node keeps the block, and its pods keep their addresses."+
+				" There is nothing to do: the object goes when the node is removed or no longer needs the block.", subnet.Name, node.Name)
 	}
 	if wait == 0 || left != 0 && left < wait {
 		wait = left
@@ -173,7 +173,7 @@ func (r *NodeSubnetReconciler) holder(ctx context.Context, subnet *podnetv1alpha
 	node := &corev1.Node{}
 	err := r.Get(ctx, types.NamespacedName{Name: subnet.Spec.Node}, node)
 	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading Node %s: %w", subnet.Spec.Node, err)
+		return nil, fmt.Errorf("read Node %s: %w", subnet.Spec.Node, err)
 	}
 	if err == nil && isHolder(node) {
 		return node, nil
@@ -197,7 +197,7 @@ func (r *NodeSubnetReconciler) refused(
 	ranges, _ := poolOf(network)
 	all := &podnetv1alpha1.NodeSubnetList{}
 	if err := r.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
-		return false, fmt.Errorf("listing NodeSubnets: %w", err)
+		return false, fmt.Errorf("list NodeSubnets: %w", err)
 	}
 	for _, conflict := range conflictsOf(all.Items, ranges) {
 		if conflict.Refused.Name == subnet.Name {
@@ -242,20 +242,20 @@ func (r *NodeSubnetReconciler) keepCurrent(
 		return covered, nil
 	}
 	if err := r.Update(ctx, want); client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("updating NodeSubnet %s: %w", subnet.Name, err)
+		return false, fmt.Errorf("update NodeSubnet %s: %w", subnet.Name, err)
 	}
 	return covered, nil
 }
 
 // publish writes the addresses to which others send packets for the node, and whether
-// its agent responds, and tells of those addresses that it does not write, or that stay only until
+// its agent responds, and reports those addresses that it does not write, or that stay only until
 // a block contains them; covered reports whether there are any of the latter.
 func (r *NodeSubnetReconciler) publish(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node, known registry,
 ) (covered bool, err error) {
 	report := &podnetv1alpha1.NodeNetwork{}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return false, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	subnet.Spec.AgentNotResponding = nil
 	if ownedBy(report, node) && !responds(report) {
@@ -265,7 +265,8 @@ func (r *NodeSubnetReconciler) publish(
 	if len(claimed) == 0 {
 		if len(subnet.Spec.Endpoints) == 0 {
 			r.Events.Eventf(node, subnet, corev1.EventTypeWarning, eventNoAddress, actionReport,
-				"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none.", node.Name)
+				"Node %s has no address that other nodes could send to: its status has no InternalIP, and its agent reports none."+
+					" Set the kubelet's --node-ip, or agent.nodeInterface in the chart's values.", node.Name)
 		}
 		return false, nil
 	}
@@ -287,7 +288,7 @@ func (r *NodeSubnetReconciler) publish(
 func (r *NodeSubnetReconciler) nodeSelectors(ctx context.Context) ([]string, bool, error) {
 	modes := &podnetv1alpha1.RouteModeList{}
 	if err := r.List(ctx, modes, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, false, fmt.Errorf("listing RouteModes: %w", err)
+		return nil, false, fmt.Errorf("list RouteModes: %w", err)
 	}
 	policies, err := r.Policies.List(ctx)
 	if err != nil {

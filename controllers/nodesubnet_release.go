@@ -26,7 +26,7 @@ func (r *NodeSubnetReconciler) release(ctx context.Context, subnet *podnetv1alph
 		controllerutil.AddFinalizer(released, podnetv1alpha1.NodeSubnetFinalizer)
 	}
 	if err := r.Update(ctx, released); err != nil {
-		return fmt.Errorf("releasing NodeSubnet %s: %w", subnet.Name, err)
+		return fmt.Errorf("release NodeSubnet %s: %w", subnet.Name, err)
 	}
 	return nil
 }
@@ -46,7 +46,7 @@ func (r *NodeSubnetReconciler) rest(
 	if subnet.DeletionTimestamp.IsZero() {
 		err := r.Delete(ctx, subnet, client.Preconditions{UID: &subnet.UID})
 		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
-			return ctrl.Result{}, fmt.Errorf("deleting NodeSubnet %s: %w", subnet.Name, err)
+			return ctrl.Result{}, fmt.Errorf("delete NodeSubnet %s: %w", subnet.Name, err)
 		}
 		return ctrl.Result{}, nil
 	}
@@ -72,7 +72,7 @@ func (r *NodeSubnetReconciler) rest(
 		return ctrl.Result{}, nil
 	}
 	if err := r.Update(ctx, rested); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("giving back the block of NodeSubnet %s: %w", subnet.Name, err)
+		return ctrl.Result{}, fmt.Errorf("give back the block of NodeSubnet %s: %w", subnet.Name, err)
 	}
 	delete(r.unused, subnet.UID)
 	return ctrl.Result{}, nil
@@ -83,7 +83,7 @@ const inUseInterval = 10 * time.Second
 
 // inUse reports whether pods may have addresses of the block: a node that was deleted
 // and made again keeps the pods that it runs, and their addresses are not given to
-// others meanwhile. What the agent of a node of that name has not said is not known;
+// others meanwhile. What the agent of a node of that name has not said is unknown;
 // and as long as it names a state of the block, it may give addresses of it.
 func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (bool, error) {
 	node, err := liveNode(ctx, r.Live, subnet.Spec.Node)
@@ -92,7 +92,7 @@ func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1
 	}
 	var nn podnetv1alpha1.NodeNetwork
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), &nn); client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return false, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	if carries(node) && (!ownedBy(&nn, node) || !reported(&nn)) {
 		return !agentless(&nn, subnet, node), nil

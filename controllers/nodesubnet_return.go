@@ -27,7 +27,7 @@ const (
 // another UID. It stays as it is for a while. When a node of that name is back and its
 // agent says that pods have addresses of the block, NodeReconciler makes it that node's.
 // Until the agent has said anything the block is Draining, and where it says that no
-// pod has any, it is released: a machine that was set up anew shall not give
+// pod has any, it is released: a machine that was set up again shall not give
 // addresses that others may still know as those of its predecessor's pods.
 func (r *NodeSubnetReconciler) bereaved(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, network *podnetv1alpha1.PodNetwork,
@@ -67,7 +67,7 @@ func (r *NodeSubnetReconciler) bereaved(
 func (r *NodeSubnetReconciler) reportOf(ctx context.Context, node *corev1.Node) (*podnetv1alpha1.NodeNetwork, error) {
 	report := &podnetv1alpha1.NodeNetwork{}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return nil, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	// One that was not found is nobody's.
 	if !ownedBy(report, node) {
@@ -84,7 +84,7 @@ func (r *NodeSubnetReconciler) drain(ctx context.Context, subnet *podnetv1alpha1
 	want := subnet.DeepCopy()
 	want.Spec.State = podnetv1alpha1.SubnetDraining
 	if err := r.Update(ctx, want); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("draining NodeSubnet %s: %w", subnet.Name, err)
+		return fmt.Errorf("drain NodeSubnet %s: %w", subnet.Name, err)
 	}
 	return nil
 }

@@ -118,10 +118,10 @@ func TestBlockOfANodeOnWhichNoAgentEverRanGoesBack(t *testing.T) {
 	c.is(podnetv1alpha1.SubnetReleased, 2*time.Second, "when none has come")
 	c.is("", podnetv1alpha1.DefaultBlockQuarantineSeconds*time.Second+2*time.Second, "after the quarantine")
 
-	// What was written down anew says nothing of what ran before.
+	// What was written again says nothing of what ran before.
 	subnet = held("10.244.7.0/24", "virtual")
 	subnet.CreationTimestamp = metav1.NewTime(made.Add(-time.Hour))
-	newTended(t, subnet, virtual...).is(podnetv1alpha1.SubnetActive, 24*time.Hour, "a NodeNetwork that was made anew")
+	newTended(t, subnet, virtual...).is(podnetv1alpha1.SubnetActive, 24*time.Hour, "a NodeNetwork that was recreated")
 }
 
 func TestNodesWithoutAnAgentDoNotCount(t *testing.T) {

@@ -124,10 +124,10 @@ func (r *NodeSubnetReconciler) fate(
 	}
 	own, report := &podnetv1alpha1.NodeSubnetList{}, &podnetv1alpha1.NodeNetwork{}
 	if err := r.List(ctx, own, client.MatchingFields{nodeField: node.Name}); err != nil {
-		return 0, 0, fmt.Errorf("listing the blocks of Node %s: %w", node.Name, err)
+		return 0, 0, fmt.Errorf("list the blocks of Node %s: %w", node.Name, err)
 	}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
-		return 0, 0, fmt.Errorf("reading NodeNetwork %s: %w", node.Name, err)
+		return 0, 0, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
 	has := holdingsOf(node, own.Items, report, network, ranges)

@@ -25,9 +25,9 @@ const (
 	actionCompare      = "Compare"
 )
 
-// overlapsTold are the overlaps that users were told of by Events.
-type overlapsTold struct {
-	// network is the PodNetwork that they are of: one made anew begins anew.
+// reportedOverlaps are the overlaps that Events have reported.
+type reportedOverlaps struct {
+	// network is the PodNetwork that they are of: a recreated one starts afresh.
 	network types.UID
 	keys    map[ipam.OverlapKey]bool
 }
@@ -39,7 +39,7 @@ type overlapsTold struct {
 func (r *PodNetworkReconciler) serviceCIDRs(ctx context.Context) ([]networkingv1.ServiceCIDR, error) {
 	list := &networkingv1.ServiceCIDRList{}
 	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("listing ServiceCIDRs: %w", err)
+		return nil, fmt.Errorf("list ServiceCIDRs: %w", err)
 	}
 	return list.Items, nil
 }
@@ -66,7 +66,7 @@ func overlapMessage(overlaps []ipam.Overlap) string {
 		sentences = append(sentences, o.String())
 	}
 	if more := len(overlaps) - len(sentences); more > 0 {
-		sentences = append(sentences, fmt.Sprintf("So it is with %d more.", more))
+		sentences = append(sentences, fmt.Sprintf("%d more are not listed.", more))
 	}
 	return strings.Join(sentences, " ")
 }
@@ -162,7 +162,7 @@ func (r *PodNetworkReconciler) tellOverlaps(network *podnetv1alpha1.PodNetwork, 
 			known = keysOf(overlaps)
 		}
 	}
-	r.told = overlapsTold{network: network.UID, keys: keysOf(overlaps)}
+	r.told = reportedOverlaps{network: network.UID, keys: keysOf(overlaps)}
 	fresh := slices.DeleteFunc(slices.Clone(overlaps), func(o ipam.Overlap) bool { return known[o.OverlapKey] })
 	if len(fresh) > 0 {
 		r.Events.Eventf(network, nil, corev1.EventTypeWarning, eventRangesOverlap, actionCompare, "%s", noted(overlapMessage(fresh)))

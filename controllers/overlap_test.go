@@ -92,7 +92,7 @@ func TestRangesOverlapWhatTheClusterUses(t *testing.T) {
 		"podnet's own address of a node":  {view: viewOf(t, "10.244.0.0/16").withNode("a", internal("10.244.3.0")).withBlock("a", "10.244.3.0/24")},
 		"podnet's own address of another": {viewOf(t, "10.244.0.0/16").withNode("b", internal("10.244.3.0")).withBlock("a", "10.244.3.0/24"), "b has 10.244.3.0"},
 		"an endpoint that an agent chose": {viewOf(t, "10.244.0.0/16").withNode("a").withReport("a", "a", []string{"10.244.0.9"}), "a has 10.244.0.9"},
-		"an address that both know is told once": {
+		"an address that both know is reported once": {
 			viewOf(t, "10.244.0.0/16").withNode("a", internal("10.244.0.9")).withReport("a", "a", []string{"10.244.0.9"}),
 			"(a has 10.244.0.9)",
 		},
@@ -136,7 +136,7 @@ func TestManyOverlapsAreCounted(t *testing.T) {
 		cidrs = append(cidrs, fmt.Sprintf("10.244.%d.0/24", i))
 	}
 	v.withReport("a", "a", nil, cidrs...)
-	if message := v.overlapping().Message; !strings.HasSuffix(message, "So it is with 11 more.") {
+	if message := v.overlapping().Message; !strings.HasSuffix(message, "11 more are not listed.") {
 		t.Error(message)
 	}
 }
@@ -196,15 +196,15 @@ func TestOverlapsAreToldOnce(t *testing.T) {
 	}
 
 	// The next manager finds the condition that this one has written.
-	s.told = overlapsTold{}
+	s.told = reportedOverlaps{}
 	if got := s.see(network()); got != "" {
 		t.Errorf("a manager that starts says again: %s", got)
 	}
-	s.told = overlapsTold{}
+	s.told = reportedOverlaps{}
 	if got := s.see(viewOf(t, "10.0.0.0/8").withServices("second", "10.97.0.0/16")); !strings.Contains(got, "second") {
 		t.Errorf("a manager that starts says %q; want what is new", got)
 	}
-	// A network that is made anew is another one.
+	// A network that is recreated is another one.
 	s.network.UID, s.network.Status = "two", podnetv1alpha1.PodNetworkStatus{}
 	if got := s.see(services()); !strings.Contains(got, "kubernetes") {
 		t.Errorf("of a new network it says %q", got)

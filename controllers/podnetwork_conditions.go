@@ -56,7 +56,7 @@ func (v *view) accepted() metav1.Condition {
 	}
 	if v.invalid != nil {
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonInvalidSelector
-		c.Message = limited(fmt.Sprintf("A range gives blocks to no node until this is mended, and the others are in force: %s.", oneLine(v.invalid)))
+		c.Message = limited(fmt.Sprintf("No node gets a block of a range whose nodeSelector is invalid: %s. Correct the selector.", oneLine(v.invalid)))
 	}
 	return c
 }
@@ -91,7 +91,7 @@ func (v *view) ready(notReady, silent []string) metav1.Condition {
 		var sentences []string
 		if len(silent) > 0 {
 			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes do not respond: %s."+
-				" Look at these nodes, and at their agents.", len(silent), len(v.nodes), some(silent)))
+				" Check these nodes and their agents.", len(silent), len(v.nodes), some(silent)))
 		}
 		if len(notReady) > 0 {
 			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
@@ -190,8 +190,8 @@ func (v *view) allocating() metav1.Condition {
 	}
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionAllocating, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonRollCall,
-		Message: fmt.Sprintf("No block is given out before all agents have said which ones their pods use, for %s at most: %d have not, %s."+
-			" Look at the agents of these nodes, and restart them if they hang.",
+		Message: fmt.Sprintf("Allocation is paused (for at most %s) until every agent has reported the blocks that its pods use. Waiting for %d: %s."+
+			" Check the agents of these nodes, and restart them if they hang.",
 			rollCallPatience, len(v.missing), some(v.missing)),
 	}
 }
@@ -217,7 +217,7 @@ func (v *view) conflicting() metav1.Condition {
 		}
 	}
 	if more := len(conflicts) - len(sentences); more > 0 {
-		sentences = append(sentences, fmt.Sprintf("So it is with %d more.", more))
+		sentences = append(sentences, fmt.Sprintf("%d more are not listed.", more))
 	}
 	c.Message = limited(strings.Join(sentences, " "))
 	return c

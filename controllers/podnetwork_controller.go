@@ -33,13 +33,13 @@ type PodNetworkReconciler struct {
 	RollCall   *RollCall
 	Clock      clock.PassiveClock
 
-	// Events is told what users need to know.
+	// Events records what users need to know.
 	Events events.EventRecorder
 
 	// written is when the status was last written. Every agent watches it.
 	written time.Time
-	// told are the overlaps that users were told of.
-	told overlapsTold
+	// told are the overlaps that Events have reported.
+	told reportedOverlaps
 }
 
 // countsInterval is the least time between two writes of a status of which only
@@ -62,7 +62,7 @@ func (r *PodNetworkReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Node{}, served, builder.WithPredicates(nodeChanged())).
 		Complete(r)
 	if err != nil {
-		return fmt.Errorf("adding the PodNetwork controller: %w", err)
+		return fmt.Errorf("add the PodNetwork controller: %w", err)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		*status = podnetv1alpha1.PodNetworkStatus{Conditions: status.Conditions}
 		apimeta.SetStatusCondition(&status.Conditions, metav1.Condition{
 			Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonNotServed,
-			Message: fmt.Sprintf("This version of podnet serves one network, the PodNetwork named %s: nothing is done about this one.",
+			Message: fmt.Sprintf("This version of podnet serves one network, the PodNetwork named %s: this one has no effect.",
 				podnetv1alpha1.DefaultPodNetwork),
 		})
 	}
@@ -105,7 +105,7 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	apply := podnetv1alpha1ac.PodNetwork(network.Name).WithStatus(networkStatus(status))
 	_, err = statuses.Apply(ctx, r, apply, FieldOwner)
 	if client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("writing the status of PodNetwork %s: %w", network.Name, err)
+		return ctrl.Result{}, fmt.Errorf("write the status of PodNetwork %s: %w", network.Name, err)
 	}
 	r.written = r.Clock.Now()
 	r.tellOverlaps(network, view.overlaps)
@@ -186,11 +186,11 @@ func (r *PodNetworkReconciler) read(ctx context.Context, name string, network *p
 	r.Allocation.Lock()
 	defer r.Allocation.Unlock()
 	if err := r.Get(ctx, client.ObjectKey{Name: name}, network); err != nil {
-		return fmt.Errorf("reading PodNetwork %s: %w", name, err)
+		return fmt.Errorf("read PodNetwork %s: %w", name, err)
 	}
 	for _, list := range lists {
 		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return fmt.Errorf("listing what PodNetwork %s sums up: %w", name, err)
+			return fmt.Errorf("list what PodNetwork %s sums up: %w", name, err)
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 // that it is so is another condition.
 func (v *view) converged() metav1.Condition {
 	var diverging []string
-	// first is the node whose divergence is told: one and the same each time, whatever
+	// first is the node whose divergence is reported: one and the same each time, whatever
 	// order the nodes come in.
 	first := ""
 	for i := range v.nodes {

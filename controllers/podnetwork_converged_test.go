@@ -67,7 +67,7 @@ func TestNetworkConvergesWhenAllPathsAreAsAsked(t *testing.T) {
 	ready, notReady, silent := v.readiness()
 	g.Expect(ready).To(gomega.BeEquivalentTo(2))
 	g.Expect(notReady).To(gomega.BeEmpty())
-	g.Expect(v.ready(notReady, silent).Message).To(gomega.Equal("The agents of 1 of 3 nodes do not respond: a2. Look at these nodes, and at their agents."))
+	g.Expect(v.ready(notReady, silent).Message).To(gomega.Equal("The agents of 1 of 3 nodes do not respond: a2. Check these nodes and their agents."))
 }
 
 func TestDivergenceIsToldOfTheSameNodeWhateverOrderTheyComeIn(t *testing.T) {

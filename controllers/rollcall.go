@@ -52,7 +52,7 @@ type RollCall struct {
 	contenders map[string]bool
 }
 
-// Begin makes all agents be asked anew. Before the first call, which is still to
+// Begin asks all agents again. Before the first call, which is still to
 // come, it does nothing.
 func (c *RollCall) Begin() {
 	c.mu.Lock()
@@ -125,8 +125,8 @@ func (c *RollCall) note(node string, block netip.Prefix) {
 	c.claimants[block] = node
 }
 
-// left is told that a node has gone. Where it named blocks that others name too,
-// these are asked anew.
+// left takes note that a node has gone. Where it named blocks that others name too,
+// these are asked again.
 func (c *RollCall) left(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,7 +171,7 @@ func readRoll(ctx context.Context, reader client.Reader) (roll, error) {
 	nodes, reports := &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
 	for _, list := range []client.ObjectList{nodes, reports} {
 		if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return roll{}, fmt.Errorf("listing who is to answer the roll call: %w", err)
+			return roll{}, fmt.Errorf("list who is to answer the roll call: %w", err)
 		}
 	}
 	return rollOf(nodes.Items, reports.Items), nil
@@ -297,7 +297,7 @@ func (c *RollCall) Missing(ctx context.Context, reader client.Reader) ([]string,
 	defer c.mu.Unlock()
 	if c.id == id {
 		c.over = true
-		ctrl.LoggerFrom(ctx).Info("The roll call is over", "after", c.Clock.Since(c.began).String(), "missing", some(missing))
+		ctrl.LoggerFrom(ctx).Info("the roll call is over", "after", c.Clock.Since(c.began).String(), "missing", some(missing))
 	}
 	return nil, nil
 }

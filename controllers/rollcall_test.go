@@ -79,7 +79,7 @@ func TestRollCallIsOverWhenPatienceRunsOut(t *testing.T) {
 	// The next call has patience of its own.
 	call.Begin()
 	if names := missing(t, call, from); !slices.Equal(names, []string{"a", "b", "c"}) || call.Over() {
-		t.Fatalf("called anew: missing %v, over %t", names, call.Over())
+		t.Fatalf("called again: missing %v, over %t", names, call.Over())
 	}
 }
 

@@ -35,7 +35,7 @@ func (v routeModeView) summarise(status *podnetv1alpha1.RouteModeStatus) {
 		status.Conditions = nil
 		apimeta.SetStatusCondition(&status.Conditions, metav1.Condition{
 			Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonInvalidSelector,
-			Message: limited(fmt.Sprintf("Nothing is done about this RouteMode until its selectors are mended: %s.", oneLine(err))),
+			Message: limited(fmt.Sprintf("This RouteMode has no effect, as one of its selectors is invalid: %s. Correct the selector.", oneLine(err))),
 		})
 		return
 	}
@@ -51,7 +51,7 @@ func (v routeModeView) summarise(status *podnetv1alpha1.RouteModeStatus) {
 	apimeta.SetStatusCondition(&status.Conditions, v.overridden())
 }
 
-// converged says whether the paths of the nodes are as the RouteMode asks, and
+// converged reports whether the paths of the nodes are as the RouteMode asks, and
 // counts them in the status.
 func (v routeModeView) converged(selected []corev1.Node, status *podnetv1alpha1.RouteModeStatus) metav1.Condition {
 	reports := map[string]*podnetv1alpha1.NodeNetwork{}
@@ -97,7 +97,7 @@ func (v routeModeView) converged(selected []corev1.Node, status *podnetv1alpha1.
 		for i, e := range pending {
 			names[i] = e.Node
 		}
-		c.Message = limited(fmt.Sprintf("The agents of %d of %d nodes have not put the RouteMode in force yet: %s.",
+		c.Message = limited(fmt.Sprintf("The agents of %d of %d nodes have not applied the RouteMode yet: %s.",
 			len(pending), len(selected), some(names)))
 	}
 	return c
@@ -113,7 +113,7 @@ func (v routeModeView) exception(report *podnetv1alpha1.NodeNetwork) (message st
 		return p.Name == v.mode.Name && p.ObservedGeneration == v.mode.Generation
 	})
 	if i < 0 {
-		return "Its agent has not put the RouteMode in force yet.", false
+		return "Its agent has not applied the RouteMode yet.", false
 	}
 	paths := report.Status.RouteModes[i]
 	if paths.Diverging == nil || *paths.Diverging == 0 {
@@ -129,7 +129,7 @@ func (v routeModeView) exception(report *podnetv1alpha1.NodeNetwork) (message st
 	return message, true
 }
 
-// overridden says whether a stronger RouteMode asks for another mode between
+// overridden reports whether a stronger RouteMode asks for another mode between
 // nodes that this one selects too.
 func (v routeModeView) overridden() metav1.Condition {
 	groups := v.groups()
@@ -205,7 +205,7 @@ func sidesOf(mode *podnetv1alpha1.RouteMode, groups []group) sides {
 
 func (s sides) selects(a, b int) bool { return s[0][a] && s[1][b] || s[0][b] && s[1][a] }
 
-// meet says whether both select one pair of different nodes.
+// meet reports whether both select one pair of different nodes.
 func (s sides) meet(other sides, groups []group) bool {
 	for a := range groups {
 		for b := a; b < len(groups); b++ {

@@ -45,7 +45,7 @@ func (r *RouteModeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
 	if err != nil {
-		return fmt.Errorf("adding the RouteMode controller: %w", err)
+		return fmt.Errorf("add the RouteMode controller: %w", err)
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func (r *RouteModeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *RouteModeReconciler) all(ctx context.Context) []ctrl.Request {
 	list := &podnetv1alpha1.RouteModeList{}
 	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "listing RouteModes")
+		ctrl.LoggerFrom(ctx).Error(err, "cannot list RouteModes")
 		return nil
 	}
 	requests := make([]ctrl.Request, len(list.Items))
@@ -78,7 +78,7 @@ func (r *RouteModeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	nodes, modes, reports := &corev1.NodeList{}, &podnetv1alpha1.RouteModeList{}, &podnetv1alpha1.NodeNetworkList{}
 	for _, list := range []client.ObjectList{nodes, modes, reports} {
 		if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-			return ctrl.Result{}, fmt.Errorf("listing what RouteMode %s sums up: %w", mode.Name, err)
+			return ctrl.Result{}, fmt.Errorf("list what RouteMode %s sums up: %w", mode.Name, err)
 		}
 	}
 	status := mode.Status.DeepCopy()
@@ -99,7 +99,7 @@ func (r *RouteModeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	}
 	_, err := statuses.Apply(ctx, r, podnetv1alpha1ac.RouteMode(mode.Name).WithStatus(of), FieldOwner)
 	if client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("writing the status of RouteMode %s: %w", mode.Name, err)
+		return ctrl.Result{}, fmt.Errorf("write the status of RouteMode %s: %w", mode.Name, err)
 	}
 	r.written[mode.Name] = r.Clock.Now()
 	return ctrl.Result{}, nil

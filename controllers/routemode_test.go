@@ -109,7 +109,7 @@ func TestConvergedCountsNodesAndSaysWhy(t *testing.T) {
 
 	status, c = look(report("a1", 1, 0), report("a2", 2, 0))
 	g.Expect(c.Reason).To(gomega.Equal(podnetv1alpha1.ReasonNodesPending))
-	g.Expect(c.Message).To(gomega.ContainSubstring("2 of 3 nodes have not put the RouteMode in force yet: a1, b1"))
+	g.Expect(c.Message).To(gomega.ContainSubstring("2 of 3 nodes have not applied the RouteMode yet: a1, b1"))
 	g.Expect(*status.NodesConverged).To(gomega.Equal(int32(1)))
 
 	status, c = look(report("a1", 2, 1), report("a2", 2, 0), report("b1", 1, 0))

@@ -92,7 +92,7 @@ func CacheOptions() *client.CacheOptions {
 func Setup(ctx context.Context, mgr ctrl.Manager, namespace string) error {
 	for _, by := range indices {
 		if err := mgr.GetFieldIndexer().IndexField(ctx, by.kind, by.field, by.values); err != nil {
-			return fmt.Errorf("indexing %T by %s: %w", by.kind, by.field, err)
+			return fmt.Errorf("index %T by %s: %w", by.kind, by.field, err)
 		}
 	}
 	// Made now, so that the caches count as synced only when all of these are.
@@ -104,25 +104,25 @@ func Setup(ctx context.Context, mgr ctrl.Manager, namespace string) error {
 	}
 	for _, kind := range kinds {
 		if _, err := mgr.GetCache().GetInformer(ctx, kind, cache.BlockUntilSynced(false)); err != nil {
-			return fmt.Errorf("watching %T: %w", kind, err)
+			return fmt.Errorf("watch %T: %w", kind, err)
 		}
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
 	allocation := &sync.RWMutex{}
 	rollCall := &RollCall{Clock: clock.RealClock{}}
 	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
-		mgr.GetLogger().Info("A NodeSubnet disappeared that was not released: asking all agents which blocks they use",
+		mgr.GetLogger().Info("a NodeSubnet disappeared without being released: asking all agents which blocks they use",
 			"nodeSubnet", s.Name, "node", s.Spec.Node)
 		rollCall.Begin()
 	})
 	rollCall.Lost = ledger.lostBy
 	informer, err := mgr.GetCache().GetInformer(ctx, &podnetv1alpha1.NodeSubnet{}, cache.BlockUntilSynced(false))
 	if err != nil {
-		return fmt.Errorf("watching NodeSubnets: %w", err)
+		return fmt.Errorf("watch NodeSubnets: %w", err)
 	}
 	registration, err := informer.AddEventHandler(ledger)
 	if err != nil {
-		return fmt.Errorf("following NodeSubnets: %w", err)
+		return fmt.Errorf("follow NodeSubnets: %w", err)
 	}
 	ledger.synced = registration.HasSynced
 	// Each hears that something has changed; one that has not looked yet will see all.
@@ -177,7 +177,7 @@ func servedNetwork(ctx context.Context, reader client.Reader) (*podnetv1alpha1.P
 	case err == nil && network.DeletionTimestamp.IsZero():
 		return network, nil
 	case client.IgnoreNotFound(err) != nil:
-		return nil, fmt.Errorf("reading PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+		return nil, fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
 	return nil, client.IgnoreNotFound(err)
 }
@@ -190,7 +190,7 @@ func liveNode(ctx context.Context, live client.Reader, name string) (*corev1.Nod
 	case err == nil:
 		return node, nil
 	case client.IgnoreNotFound(err) != nil:
-		return nil, fmt.Errorf("reading Node %s: %w", name, err)
+		return nil, fmt.Errorf("read Node %s: %w", name, err)
 	}
 	return nil, client.IgnoreNotFound(err)
 }

@@ -287,7 +287,7 @@ func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
 	n.snapshot.Blocks[1].State, n.snapshot.Blocks[1].Vanished = model.BlockDraining, true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err := n.offers.Serving()
-	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("gone without having been released")))
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("disappeared without being released")))
 	n.snapshot.Blocks = append(n.snapshot.Blocks, block("fd00:10:244:3::/64", "a", "192.0.2.1"))
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	_, err = n.offers.Serving()

@@ -137,8 +137,8 @@ func BlockToCome(p model.Plan, problems []model.Problem, now time.Time) (again t
 	}
 	for i := range vanished {
 		if vanished[i] && !there[i] {
-			return 0, errors.New("the NodeSubnets of this node are gone without having been released, as by a restore of etcd: " +
-				"pods wait until the manager has made them again")
+			return 0, errors.New("the NodeSubnets of this node disappeared without being released (was etcd restored?): " +
+				"new pods wait until the manager has recreated them")
 		}
 	}
 	i := slices.IndexFunc(problems, func(p model.Problem) bool { return p.Reason == model.ReasonNoBlock })

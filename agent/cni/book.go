@@ -98,7 +98,7 @@ type Book struct {
 	// container and by their ports.
 	links      map[string]Key
 	containers map[string][]Key
-	ports      map[nodePort][]Key
+	ports      map[hostPortKey][]Key
 	// damaged holds, by host link, the addresses that could be read from records
 	// that were set aside. They stay taken, since the pod may be there.
 	damaged map[string][]netip.Addr
@@ -122,8 +122,8 @@ type entry struct {
 	leaving bool
 }
 
-// nodePort is a port of the node, on whichever of its addresses.
-type nodePort struct {
+// hostPortKey is a port of the node, on whichever of its addresses.
+type hostPortKey struct {
 	port     uint16
 	protocol string
 }
@@ -208,7 +208,7 @@ func (b *Book) checkNew(pod model.Pod) error {
 			"take podnet out of what asks for interface %s, such as the annotation k8s.v1.cni.cncf.io/networks", key.IfName, pod.IfName), "")
 	}
 	for _, port := range pod.HostPorts {
-		for _, key := range b.ports[nodePort{port.Host, port.Protocol}] {
+		for _, key := range b.ports[hostPortKey{port.Host, port.Protocol}] {
 			other := b.pods[key].pod
 			if succeeds(pod, other) {
 				continue
@@ -269,7 +269,7 @@ func (b *Book) enter(e *entry) {
 	b.links[e.pod.HostLink] = key
 	b.containers[key.ContainerID] = append(b.containers[key.ContainerID], key)
 	for _, p := range e.pod.HostPorts {
-		port := nodePort{p.Host, p.Protocol}
+		port := hostPortKey{p.Host, p.Protocol}
 		b.ports[port] = append(b.ports[port], key)
 	}
 	b.hold(e.pod.Addrs)
@@ -363,7 +363,7 @@ func (b *Book) release(hostLink string) error {
 // freePorts takes a pod out of those that have its ports of the node.
 func (b *Book) freePorts(pod model.Pod) {
 	for _, p := range pod.HostPorts {
-		forget(b.ports, nodePort{p.Host, p.Protocol}, KeyOf(pod))
+		forget(b.ports, hostPortKey{p.Host, p.Protocol}, KeyOf(pod))
 	}
 }
 
@@ -375,7 +375,7 @@ func forget[T comparable](found map[T][]Key, by T, key Key) {
 	}
 }
 
-// leave makes Pods no longer name an attachment, so that nobody makes anew what
+// leave makes Pods no longer name an attachment, so that nobody recreates what
 // is about to be removed from the kernel. Its addresses stay taken until Release.
 func (b *Book) leave(key Key) {
 	b.mu.Lock()

@@ -103,7 +103,7 @@ func (h *history) step(ctx context.Context) {
 	}
 }
 
-// check says whether every link's addresses are taken, and every answered pod is
+// check reports whether every link's addresses are taken, and every answered pod is
 // in the book with its addresses.
 func (h *history) check() {
 	for _, pod := range h.net.links {

@@ -37,7 +37,7 @@ func openBook(ctx context.Context, dir string, now func() time.Time, d disk) (*B
 		info:       log.FromContext(ctx).Info,
 		pods:       map[Key]*entry{},
 		links:      map[string]Key{},
-		ports:      map[nodePort][]Key{},
+		ports:      map[hostPortKey][]Key{},
 		containers: map[string][]Key{},
 		damaged:    map[string][]netip.Addr{},
 		holders:    map[netip.Addr]int{},

@@ -60,10 +60,10 @@ type ServerConfig struct {
 	Wanted func()
 	// Present returns those of pods whose links exist on the node.
 	Present func(ctx context.Context, pods []model.Pod) ([]model.Pod, error)
-	// Runtime tells of leaks that leave a network namespace behind; nil where it
+	// Runtime reports leaks that leave a network namespace behind; nil where it
 	// cannot be asked.
 	Runtime Runtime
-	// Reclaimed is told, unless it is nil, of each pod whose addresses were taken
+	// Reclaimed is called, unless it is nil, of each pod whose addresses were taken
 	// back without a DEL, and why, in part of a sentence. It must not block.
 	Reclaimed func(pod model.Pod, why string)
 }

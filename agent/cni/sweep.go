@@ -106,7 +106,7 @@ func (s *Server) dead(ctx context.Context) map[attachment]bool {
 	// at the processes is enough for all.
 	idle, err := s.config.Runtime.IdleAmong(ctx, slices.Sorted(maps.Values(lost)))
 	if err != nil {
-		log.FromContext(ctx).V(1).Info("cannot tell of all pods that the runtime does not know whether they are alive", "reason", err.Error())
+		log.FromContext(ctx).V(1).Info("cannot tell whether some pods that the runtime does not know are alive", "reason", err.Error())
 	}
 	dead := map[attachment]bool{}
 	for a, netns := range lost {
@@ -179,12 +179,12 @@ func (s *Server) isLost(ctx context.Context, key Key) bool {
 		slices.ContainsFunc(s.config.Book.Recorded(), func(p model.Pod) bool { return sandboxes[p.ContainerID] })
 }
 
-// judge says why a pod is to be detached; nothing where it stays.
-type judge func(ctx context.Context, pod model.Pod) (why string, err error)
+// staleness says why a pod is to be detached; nothing where it stays.
+type staleness func(ctx context.Context, pod model.Pod) (why string, err error)
 
 // collect detaches the pods that are not to stay. Those with a request under way
 // are left alone.
-func (s *Server) collect(ctx context.Context, judge judge) error {
+func (s *Server) collect(ctx context.Context, stale staleness) error {
 	pods := s.config.Book.Recorded()
 	for _, hostLink := range s.config.Book.Damaged() {
 		pods = append(pods, model.Pod{HostLink: hostLink})
@@ -195,12 +195,12 @@ func (s *Server) collect(ctx context.Context, judge judge) error {
 			errs = append(errs, fmt.Errorf("look for pods that are gone: %w", err))
 			break
 		}
-		errs = append(errs, s.collectOne(ctx, pod, judge))
+		errs = append(errs, s.collectOne(ctx, pod, stale))
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Server) collectOne(ctx context.Context, pod model.Pod, judge judge) error {
+func (s *Server) collectOne(ctx context.Context, pod model.Pod, stale staleness) error {
 	unlock, ok := s.keys.tryLock(pod.HostLink)
 	if !ok {
 		return nil
@@ -217,7 +217,7 @@ func (s *Server) collectOne(ctx context.Context, pod model.Pod, judge judge) err
 	default:
 		return nil
 	}
-	why, err := judge(ctx, pod)
+	why, err := stale(ctx, pod)
 	if err != nil {
 		return fmt.Errorf("find out whether %s is gone: %w", describe(pod), err)
 	}

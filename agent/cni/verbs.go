@@ -128,7 +128,7 @@ func (s *Server) check(ctx context.Context, request protocol.Request) (any, erro
 }
 
 // gc detaches the pods that the runtime does not know. Where it does not say
-// which it knows, all stay: not known is not empty.
+// which it knows, all stay: unknown is not empty.
 func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) {
 	conf, err := parseConfig(request)
 	if err != nil {

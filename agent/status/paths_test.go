@@ -74,7 +74,7 @@ func TestWrongChecksumsAreAFinding(t *testing.T) {
 	st := Build(r, nil, 1, "v")
 	g.Expect(st.Findings).To(gomega.HaveLen(1))
 	g.Expect(st.Findings[0].Message).To(gomega.ContainSubstring("`ethtool -K vxpodnet4 tx off`"))
-	g.Expect(meta.IsStatusConditionFalse(st.Conditions, podnetv1alpha1.ConditionClear)).To(gomega.BeTrue())
+	g.Expect(meta.IsStatusConditionFalse(st.Conditions, podnetv1alpha1.ConditionHostUnobstructed)).To(gomega.BeTrue())
 }
 
 // Blocks that nothing comes back from count as down, and as nothing else.

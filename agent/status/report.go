@@ -154,7 +154,7 @@ func programmed(r Report) metav1.Condition {
 func unobstructed(findings []model.Finding) metav1.Condition {
 	if len(findings) == 0 {
 		return metav1.Condition{
-			Type: podnetv1alpha1.ConditionClear, Status: metav1.ConditionTrue,
+			Type: podnetv1alpha1.ConditionHostUnobstructed, Status: metav1.ConditionTrue,
 			Reason: podnetv1alpha1.ReasonNothingFound, Message: "Nothing on the node is in the network's way.",
 		}
 	}
@@ -163,7 +163,7 @@ func unobstructed(findings []model.Finding) metav1.Condition {
 		types = append(types, f.Type)
 	}
 	return metav1.Condition{
-		Type: podnetv1alpha1.ConditionClear, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonFindings,
+		Type: podnetv1alpha1.ConditionHostUnobstructed, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonFindings,
 		Message: clip(fmt.Sprintf("Found on the node: %s. See status.findings.", strings.Join(slices.Compact(types), ", "))),
 	}
 }

@@ -65,7 +65,7 @@ func TestFindingsAreNamedAndBounded(t *testing.T) {
 	st := Build(r, nil, 1, "v")
 	g.Expect(st.Findings).To(gomega.HaveLen(maxFindings))
 	g.Expect(len(st.Findings[0].Message)).To(gomega.BeNumerically("<=", maxMessage))
-	g.Expect(condition(t, r, podnetv1alpha1.ConditionClear).Message).To(gomega.Equal("Found on the node: ForwardDrop. See status.findings."))
+	g.Expect(condition(t, r, podnetv1alpha1.ConditionHostUnobstructed).Message).To(gomega.Equal("Found on the node: ForwardDrop. See status.findings."))
 }
 
 func TestAddressesAreCountedByBlockAndFamily(t *testing.T) {

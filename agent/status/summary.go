@@ -84,7 +84,7 @@ func rankOf(c metav1.Condition) int {
 		return 4
 	case c.Type == podnetv1alpha1.ConditionPathsProven && c.Reason == podnetv1alpha1.ReasonOtherPath:
 		return 5
-	case c.Type == podnetv1alpha1.ConditionClear && !isTrue:
+	case c.Type == podnetv1alpha1.ConditionHostUnobstructed && !isTrue:
 		return 6
 	case c.Type == podnetv1alpha1.ConditionPathMTUReduced && isTrue:
 		return 7

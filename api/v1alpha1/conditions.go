@@ -136,8 +136,8 @@ const (
 	// ReasonSmallerPathMTU: some do; the message names the first few nodes and sizes.
 	ReasonSmallerPathMTU = "SmallerPathMTU"
 
-	// ConditionClear says, on a NodeNetwork, whether nothing on the node is in the network's way.
-	ConditionClear = "Clear"
+	// ConditionHostUnobstructed says, on a NodeNetwork, whether nothing on the node is in the network's way.
+	ConditionHostUnobstructed = "HostUnobstructed"
 	// ReasonNothingFound: nothing is.
 	ReasonNothingFound = "NothingFound"
 	// ReasonFindings: something is; see status.findings.

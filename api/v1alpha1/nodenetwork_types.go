@@ -272,7 +272,7 @@ type NodeNetworkSummary struct {
 //
 // +kubebuilder:validation:MinProperties=1
 type NodeNetworkStatus struct {
-	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, Clear
+	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, HostUnobstructed
 	// and, during an uninstall, Removed.
 	//
 	// +optional
@@ -376,7 +376,7 @@ type NodeNetworkStatus struct {
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Proven",type=string,JSONPath=`.status.conditions[?(@.type=="PathsProven")].status`
 // +kubebuilder:printcolumn:name="Served",type=string,JSONPath=`.status.conditions[?(@.type=="AddressesServed")].status`
-// +kubebuilder:printcolumn:name="Clear",type=string,JSONPath=`.status.conditions[?(@.type=="Clear")].status`
+// +kubebuilder:printcolumn:name="Unobstructed",type=string,JSONPath=`.status.conditions[?(@.type=="HostUnobstructed")].status`
 // +kubebuilder:printcolumn:name="Blocks",type=string,JSONPath=`.status.summary.blocks`
 // +kubebuilder:printcolumn:name="IPv4",type=string,JSONPath=`.status.summary.ipv4`
 // +kubebuilder:printcolumn:name="IPv6",type=string,JSONPath=`.status.summary.ipv6`

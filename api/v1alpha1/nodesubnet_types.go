@@ -27,7 +27,7 @@ const (
 	// SubnetDraining gives no new addresses; the pods that have one keep it.
 	SubnetDraining SubnetState = "Draining"
 	// SubnetReleased rests: its node has gone, every agent withdraws its routes, and
-	// nobody but a node that was made anew under that name, and whose pods use it, gets
+	// nobody but a node that was recreated under that name, and whose pods use it, gets
 	// the block before its quarantine is over.
 	SubnetReleased SubnetState = "Released"
 )
@@ -35,10 +35,10 @@ const (
 // NodeSubnetSpec ties a block of pod addresses to a node and its addresses.
 //
 // +kubebuilder:validation:XValidation:rule="self.network == oldSelf.network",message="network never changes"
-// +kubebuilder:validation:XValidation:rule="self.node == oldSelf.node",message="node never changes: a block is given back and taken anew"
+// +kubebuilder:validation:XValidation:rule="self.node == oldSelf.node",message="node never changes: a block is given back and taken again"
 // +kubebuilder:validation:XValidation:rule="self.cidr == oldSelf.cidr",message="cidr never changes"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.nodeUID) || has(self.nodeUID)",message="nodeUID is never taken away once it is set: a block is given back and taken anew"
-// +kubebuilder:validation:XValidation:rule="oldSelf.state != 'Released' || self.state == 'Released' || (has(oldSelf.nodeUID) && has(self.nodeUID) && self.nodeUID != oldSelf.nodeUID)",message="a released block cannot be taken back, but by a node of the same name that was made anew: it rests, and is then given anew"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.nodeUID) || has(self.nodeUID)",message="nodeUID is never taken away once it is set: a block is given back and taken again"
+// +kubebuilder:validation:XValidation:rule="oldSelf.state != 'Released' || self.state == 'Released' || (has(oldSelf.nodeUID) && has(self.nodeUID) && self.nodeUID != oldSelf.nodeUID)",message="a released block cannot be taken back, but by a node of the same name that was recreated: it rests, and is then given out again"
 type NodeSubnetSpec struct {
 	// network is the PodNetwork that the block belongs to.
 	//
@@ -54,8 +54,8 @@ type NodeSubnetSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node,omitempty"`
 
-	// nodeUID is the UID of that node, so that a node that was deleted and made
-	// again under its name is not taken for the one that it replaces. It changes when
+	// nodeUID is the UID of that node, so that a node that was deleted and
+	// recreated under its name is not taken for the one that it replaces. It changes when
 	// such a node takes the block back, as its pods use it.
 	//
 	// +optional

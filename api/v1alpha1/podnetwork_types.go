@@ -7,7 +7,7 @@ import (
 // DefaultPodNetwork is the name of the one PodNetwork that this version serves.
 const DefaultPodNetwork = "default"
 
-// RangeState says whether new blocks are taken from a range.
+// RangeState reports whether new blocks are taken from a range.
 //
 // +kubebuilder:validation:Enum=Active;Draining
 type RangeState string
@@ -38,7 +38,6 @@ type Mode string
 
 const (
 	// ModeAuto prefers routed paths where they are proven, else the overlay.
-	// Until paths can be proven it means Overlay.
 	ModeAuto Mode = "Auto"
 	// ModeRouted hands pod packets to the underlay as they are.
 	ModeRouted Mode = "Routed"
@@ -181,13 +180,13 @@ type NodeBlocks struct {
 	IdleSeconds int32 `json:"idleSeconds,omitempty"`
 }
 
-// DeniedPackets says how packets that network policy denies are told of.
+// DeniedPackets says how packets that network policy denies are reported.
 //
 // +kubebuilder:validation:Enum=Ignore;Log;Event
 type DeniedPackets string
 
 const (
-	// DeniedIgnore tells of none. They are counted all the same.
+	// DeniedIgnore reports none. They are counted all the same.
 	DeniedIgnore DeniedPackets = "Ignore"
 	// DeniedLog writes a sample to the agents' logs.
 	DeniedLog DeniedPackets = "Log"
@@ -199,9 +198,9 @@ const (
 //
 // +kubebuilder:validation:MinProperties=1
 type Policy struct {
-	// denied says how packets that network policy denies are told of: Log writes them
+	// denied says how packets that network policy denies are reported: Log writes them
 	// to the log of the node's agent, and Event makes Events on the pod whose policies
-	// deny them. Either tells of a sample, of at most 5 packets a second on each node, and
+	// deny them. Either reports a sample, of at most 5 packets a second on each node, and
 	// of what is alike once a minute; a pod gets at most 3 Events a minute.
 	//
 	// +optional
@@ -211,7 +210,7 @@ type Policy struct {
 
 // PodNetworkSpec says what the network shall be.
 //
-// +kubebuilder:validation:XValidation:rule="self.attachment == oldSelf.attachment",message="attachment cannot change on a live network: the pods that run keep the one that they were born with. Make the cluster's PodNetwork anew"
+// +kubebuilder:validation:XValidation:rule="self.attachment == oldSelf.attachment",message="attachment cannot change on a live network: the pods that run keep the one that they were born with. Recreate the cluster's PodNetwork"
 // +kubebuilder:validation:XValidation:rule="self.overlay == oldSelf.overlay",message="overlay cannot change on a live network: nodes with different settings would not reach each other"
 type PodNetworkSpec struct {
 	// ranges are the pod addresses of the network, of one family or both. Add one

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PathProof says whether a path has to be proven before it carries packets.
+// PathProof reports whether a path has to be proven before it carries packets.
 //
 // +kubebuilder:validation:Enum=Required;Skipped
 type PathProof string

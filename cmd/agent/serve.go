@@ -197,7 +197,7 @@ func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
 	return func(ctx context.Context) error {
 		wait.UntilWithContext(ctx, func(ctx context.Context) {
 			if err := server.Sweep(ctx); err != nil {
-				log.FromContext(ctx).Error(err, "cannot let go of all attachments that nobody has, trying again")
+				log.FromContext(ctx).Error(err, "failed to reclaim some stale attachments, trying again")
 			}
 		}, interval)
 		return nil

@@ -226,11 +226,11 @@ func (o checkOptions) events(client kubernetes.Interface) error {
 		FieldSelector: fields.Set{"type": corev1.EventTypeWarning, "involvedObject.kind": "Pod"}.String(),
 	})
 	if err != nil {
-		return fmt.Errorf("reading events: %w", err)
+		return fmt.Errorf("read events: %w", err)
 	}
 	pods, err := client.CoreV1().Pods(o.namespace).List(ctx, metav1.ListOptions{LabelSelector: o.selector})
 	if err != nil {
-		return fmt.Errorf("reading pods: %w", err)
+		return fmt.Errorf("read pods: %w", err)
 	}
 	latest := map[string]string{}
 	for i := range list.Items {

@@ -25,12 +25,12 @@ func createNetworkCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := ctrl.GetConfig()
 			if err != nil {
-				return fmt.Errorf("finding the API server: %w", err)
+				return fmt.Errorf("find the API server: %w", err)
 			}
 			c.Spec, c.Out = []byte(spec), cmd.OutOrStdout()
 			c.Client, err = client.New(config, client.Options{Scheme: controllers.Scheme()})
 			if err != nil {
-				return fmt.Errorf("connecting to the API server: %w", err)
+				return fmt.Errorf("connect to the API server: %w", err)
 			}
 			return firstnetwork.Run(cmd.Context(), c)
 		},

@@ -44,7 +44,7 @@ func runCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := ctrl.GetConfig()
 			if err != nil {
-				return fmt.Errorf("finding the API server: %w", err)
+				return fmt.Errorf("find the API server: %w", err)
 			}
 			return runManager(cmd.Context(), config, o)
 		},
@@ -85,13 +85,13 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("making the manager: %w", err)
+		return fmt.Errorf("make the manager: %w", err)
 	}
 	if err := controllers.Setup(ctx, mgr, o.namespace); err != nil {
-		return fmt.Errorf("setting up the controllers: %w", err)
+		return fmt.Errorf("set up the controllers: %w", err)
 	}
 	if err := metrics.Registry.Register(version.Metric("manager")); err != nil {
-		return fmt.Errorf("registering metrics: %w", err)
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	// Its caches would never be right again: a new process has new ones.
 	guard := &restored.Watcher{Live: mgr.GetAPIReader(), Cached: mgr.GetCache(), Interval: restoredInterval}
@@ -100,11 +100,11 @@ func runManager(ctx context.Context, restConfig *rest.Config, o runOptions) erro
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("caches", cachesSynced(mgr.GetCache())),
 	); err != nil {
-		return fmt.Errorf("adding probes: %w", err)
+		return fmt.Errorf("add probes: %w", err)
 	}
-	ctrl.Log.Info("Starting")
+	ctrl.Log.Info("starting")
 	if err := mgr.Start(ctx); err != nil {
-		return fmt.Errorf("running the manager: %w", err)
+		return fmt.Errorf("run the manager: %w", err)
 	}
 	return nil
 }

@@ -24,12 +24,12 @@ func uninstallCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := ctrl.GetConfig()
 			if err != nil {
-				return fmt.Errorf("finding the API server: %w", err)
+				return fmt.Errorf("find the API server: %w", err)
 			}
 			c.Out = cmd.OutOrStdout()
 			c.Client, err = client.New(config, client.Options{Scheme: controllers.Scheme()})
 			if err != nil {
-				return fmt.Errorf("connecting to the API server: %w", err)
+				return fmt.Errorf("connect to the API server: %w", err)
 			}
 			return uninstall.Run(cmd.Context(), c)
 		},

@@ -26,12 +26,12 @@ func Listen(ctx context.Context, address string, port uint16) (*Server, error) {
 	var config net.ListenConfig
 	tcp, err := config.Listen(ctx, "tcp", net.JoinHostPort(address, fmt.Sprint(port)))
 	if err != nil {
-		return nil, fmt.Errorf("listening for TCP: %w", err)
+		return nil, fmt.Errorf("listen for TCP: %w", err)
 	}
 	bound := tcp.Addr().(*net.TCPAddr).Port
 	udp, err := config.ListenPacket(ctx, "udp", net.JoinHostPort(address, fmt.Sprint(bound)))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening for UDP: %w", err), tcp.Close())
+		return nil, errors.Join(fmt.Errorf("listen for UDP: %w", err), tcp.Close())
 	}
 	return &Server{tcp: tcp, udp: udp}, nil
 }
@@ -64,7 +64,7 @@ func (s *Server) echo() error {
 	for {
 		n, from, err := s.udp.ReadFrom(buffer)
 		if err != nil {
-			return fmt.Errorf("reading datagrams: %w", err)
+			return fmt.Errorf("read datagrams: %w", err)
 		}
 		// An answer that cannot be sent is lost, as any datagram may be, and the peer says so.
 		_, _ = s.udp.WriteTo(buffer[:n], from)

@@ -48,7 +48,7 @@ func Run(ctx context.Context, c Config) error {
 	decoder := json.NewDecoder(bytes.NewReader(c.Spec))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&spec); err != nil {
-		return fmt.Errorf("reading the spec of PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+		return fmt.Errorf("read the spec of PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, c.Timeout, true, func(ctx context.Context) (bool, error) {
@@ -82,7 +82,7 @@ func (c Config) try(ctx context.Context, spec podnetv1alpha1.PodNetworkSpec) err
 	case err == nil:
 		return c.leave(ctx, network)
 	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("reading PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+		return fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
 	if err := c.mayCreate(ctx, spec); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (c Config) try(ctx context.Context, spec podnetv1alpha1.PodNetworkSpec) err
 		return &finalError{fmt.Errorf("the API server refuses PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)}
 	case err != nil:
 		// Among them that it exists now: the next try reads it.
-		return fmt.Errorf("creating PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+		return fmt.Errorf("create PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
 	c.say("PodNetwork %s is made. From now on it is changed with kubectl or kept in git, and no longer by values of the chart.",
 		network.Name)
@@ -106,7 +106,7 @@ func (c Config) try(ctx context.Context, spec podnetv1alpha1.PodNetworkSpec) err
 func (c Config) mayCreate(ctx context.Context, spec podnetv1alpha1.PodNetworkSpec) error {
 	subnets := &podnetv1alpha1.NodeSubnetList{}
 	if err := c.Client.List(ctx, subnets); err != nil {
-		return fmt.Errorf("listing NodeSubnets: %w", err)
+		return fmt.Errorf("list NodeSubnets: %w", err)
 	}
 	for _, subnet := range subnets.Items {
 		block, err := netip.ParsePrefix(subnet.Spec.CIDR)
@@ -137,11 +137,11 @@ func (c Config) leave(ctx context.Context, network *podnetv1alpha1.PodNetwork) e
 	}
 	live, err := json.Marshal(network.Spec)
 	if err != nil {
-		return fmt.Errorf("writing the spec of PodNetwork %s: %w", network.Name, err)
+		return fmt.Errorf("write the spec of PodNetwork %s: %w", network.Name, err)
 	}
 	found, err := differences(c.Spec, live)
 	if err != nil {
-		return fmt.Errorf("comparing PodNetwork %s with the chart's values: %w", network.Name, err)
+		return fmt.Errorf("compare PodNetwork %s with the chart's values: %w", network.Name, err)
 	}
 	if len(found) == 0 {
 		c.say("PodNetwork %s exists already, and stays as it is.", network.Name)
@@ -183,7 +183,7 @@ func (c Config) disown(ctx context.Context, network *podnetv1alpha1.PodNetwork) 
 		delete(network.Annotations, key)
 	}
 	if err := c.Client.Patch(ctx, network, client.MergeFrom(before), client.FieldOwner(FieldOwner)); err != nil {
-		return fmt.Errorf("taking PodNetwork %s out of its Helm release: %w", network.Name, err)
+		return fmt.Errorf("take PodNetwork %s out of its Helm release: %w", network.Name, err)
 	}
 	c.say("PodNetwork %s no longer belongs to a Helm release.", network.Name)
 	return nil

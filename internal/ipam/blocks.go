@@ -168,7 +168,7 @@ func (t *Taken) Next(r Range) (netip.Prefix, bool) {
 	return netip.PrefixFrom(first, r.BlockBits), true
 }
 
-// Overlaps says whether something taken overlaps p.
+// Overlaps reports whether something taken overlaps p.
 func (t *Taken) Overlaps(p netip.Prefix) bool {
 	g, covered := (*t.root(p.Addr().Is4())).descend(p)
 	return covered || g != nil

@@ -26,7 +26,7 @@ type Conflict struct {
 	With Subnet
 }
 
-// Outside says whether the refused Subnet lies in no range of its network.
+// Outside reports whether the refused Subnet lies in no range of its network.
 func (c Conflict) Outside() bool { return c.With.Name == "" }
 
 // String says in a sentence without a full stop what is refused and why.

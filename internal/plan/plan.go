@@ -208,8 +208,8 @@ func (v *view) judgeNode() {
 	}
 	for _, b := range v.own {
 		if b.Vanished {
-			v.problem(degraded("NodeSubnet %s of this node is gone without having been released, as by a restore of etcd from a backup:"+
-				" its pods are served on, and new ones get no address of it before it is there again.", b.Name))
+			v.problem(degraded("NodeSubnet %s disappeared without being released (was etcd restored?)."+
+				" Existing pods keep working; new pods get no address from it until it is recreated.", b.Name))
 		}
 	}
 	if len(v.host.Endpoints) == 0 {

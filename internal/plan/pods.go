@@ -92,8 +92,8 @@ func sortedPods(pods []model.Pod) []model.Pod {
 	})
 }
 
-// nodePort is a port of the node in one family.
-type nodePort struct {
+// hostPortKey is a port of the node in one family.
+type hostPortKey struct {
 	family   int
 	ip       netip.Addr
 	protocol string
@@ -103,14 +103,14 @@ type nodePort struct {
 // hostPortsOf says which pod has which port of the node. The scheduler gives a
 // port to one pod, but a pod that goes may still be attached when the next one
 // comes, and a map of nft has one value for a key: the port is the younger one's.
-func hostPortsOf(pods []model.Pod) map[nodePort]attachment {
-	taken := map[nodePort]attachment{}
+func hostPortsOf(pods []model.Pod) map[hostPortKey]attachment {
+	taken := map[hostPortKey]attachment{}
 	youngest := sortedPods(pods)
 	slices.SortStableFunc(youngest, func(a, b model.Pod) int { return b.Since.Compare(a.Since) })
 	for _, p := range youngest {
 		for _, port := range p.HostPorts {
 			for _, addr := range p.Addrs {
-				key, ok := nodePortOf(port, addr)
+				key, ok := hostPortKeyOf(port, addr)
 				if _, has := taken[key]; ok && !has {
 					taken[key] = attachmentOf(p)
 				}
@@ -120,18 +120,18 @@ func hostPortsOf(pods []model.Pod) map[nodePort]attachment {
 	return taken
 }
 
-// nodePortOf returns the port of the node that leads to a pod's address, and
+// hostPortKeyOf returns the port of the node that leads to a pod's address, and
 // false where the port is restricted to an address of the other family.
-func nodePortOf(port model.HostPort, pod netip.Addr) (nodePort, bool) {
+func hostPortKeyOf(port model.HostPort, pod netip.Addr) (hostPortKey, bool) {
 	ip := port.HostIP
 	// The unspecified addresses are another way to write all addresses of a family.
 	if ip.IsValid() && ip.Is4() != pod.Is4() {
-		return nodePort{}, false
+		return hostPortKey{}, false
 	}
 	if ip.IsUnspecified() {
 		ip = netip.Addr{}
 	}
-	return nodePort{model.FamilyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
+	return hostPortKey{model.FamilyIndex(pod), ip, strings.ToLower(port.Protocol), port.Host}, true
 }
 
 // served returns a pod with those of its addresses whose family the node serves. It may
@@ -149,7 +149,7 @@ func served(c model.Cluster, p model.Pod) model.Pod {
 	return p
 }
 
-func podParts(p model.Pod, taken map[nodePort]attachment) model.State {
+func podParts(p model.Pod, taken map[hostPortKey]attachment) model.State {
 	var s model.State
 	link := p.HostLink
 	if p.Attachment == model.Bridge {
@@ -224,11 +224,11 @@ func addLinkSources(s *model.State, inet, arp *partial, p model.Pod, addr netip.
 
 // addHostPorts adds the elements that lead from the node's ports to one address
 // of a pod, and reports whether there are any.
-func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[nodePort]attachment) bool {
+func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[hostPortKey]attachment) bool {
 	f := families[model.FamilyIndex(addr)]
 	led := false
 	for _, port := range p.HostPorts {
-		key, ok := nodePortOf(port, addr)
+		key, ok := hostPortKeyOf(port, addr)
 		if !ok || taken[key] != attachmentOf(p) {
 			continue
 		}

@@ -251,7 +251,7 @@ func TestVanishedBlockIsServedAndSaid(t *testing.T) {
 	if !reflect.DeepEqual(before.State, after.State) {
 		t.Error("the kernel shall be another one")
 	}
-	if len(after.Problems) == 0 || !strings.Contains(after.Problems[0].Message, "is gone without having been released") {
+	if len(after.Problems) == 0 || !strings.Contains(after.Problems[0].Message, "disappeared without being released") {
 		t.Errorf("problems %+v", after.Problems)
 	}
 }

@@ -14,7 +14,7 @@ type Result struct {
 	// Tables are those of nftables: one of the inet family and, where a pod on a
 	// bridge is isolated, one of the bridge family.
 	Tables []model.Table
-	// Unknown are the attached pods of which it is not known whether a policy
+	// Unknown are the attached pods of which it is unknown whether a policy
 	// selects them. Whatever one may forbid is forbidden to them.
 	Unknown []model.Pod
 	// Counted are the rules whose packets are counted, and NotCounted the policies that
@@ -75,7 +75,7 @@ type sharedAddr struct {
 type localPod struct {
 	model.Pod
 	keys []addrKey
-	// object is nil where it is not known.
+	// object is nil where it is unknown.
 	object  *indexedPod
 	unknown bool
 	// classes say what is allowed in each direction; nil where no policy is about it.

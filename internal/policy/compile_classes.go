@@ -150,7 +150,7 @@ func (c *classifier) indexOf(who *peers) int {
 }
 
 // ofPod resolves names of ports where they are those of the pod that is selected, whose
-// object is nil where it is not known.
+// object is nil where it is unknown.
 func (c *classifier) ofPod(object *indexedPod, r rule) rule {
 	if c.direction == egress || len(r.ports.names) == 0 {
 		return r

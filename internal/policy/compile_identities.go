@@ -335,7 +335,7 @@ func (b *build) placeNodes(d *decision, to *lookups, segments [2][]segment) {
 		family := model.FamilyIndex(own)
 		var all []*identity
 		for _, n := range nodes {
-			who := d.known(peersAt(segments[family], n.judged))
+			who := d.known(peersAt(segments[family], n.seenAs))
 			for i, p := range d.peers {
 				if p.selectsNode(n) {
 					who = who.with(i, len(d.peers))

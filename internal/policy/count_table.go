@@ -201,7 +201,7 @@ func (b *build) members(who *peers) (in, out [2][]model.Element) {
 	}
 	inBlocks := func(a netip.Addr) bool { return who.blocks != nil && who.blocks.Contains(a) }
 	for own, nodes := range b.nodes {
-		is := !slices.ContainsFunc(nodes, func(n nodeAddress) bool { return !inBlocks(n.judged) && !who.selectsNode(n) })
+		is := !slices.ContainsFunc(nodes, func(n nodeAddress) bool { return !inBlocks(n.seenAs) && !who.selectsNode(n) })
 		switch would := inBlocks(own); {
 		case is && !would:
 			add(&in, keyOf(own))

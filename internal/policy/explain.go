@@ -288,7 +288,7 @@ func (q question) match(r askedRule, d direction, pod, other end) (surely, maybe
 func (q question) isOneOf(who *peers, other end) bool {
 	address := other.Addr
 	if other.isNode {
-		address = other.node.judged
+		address = other.node.seenAs
 	}
 	if who.blocks != nil && who.blocks.Contains(address) {
 		return true

@@ -95,9 +95,9 @@ func addrsOf(p *model.ClusterPod) []netip.Addr {
 
 // nodeAddress is what an address of a node goes by.
 type nodeAddress struct {
-	// judged is the address that blocks see: of one in the pod ranges it is the
+	// seenAs is the address that blocks of peers are compared with: of one in the pod ranges it is the
 	// node's endpoint.
-	judged netip.Addr
+	seenAs netip.Addr
 	labels map[string]string
 	name   string
 }
@@ -109,11 +109,11 @@ func nodeAddresses(blocks, served []model.Block, ranges *netipx.IPSet) map[netip
 	nodes := make(map[netip.Addr][]nodeAddress, 2*len(blocks))
 	for _, b := range served {
 		own := ipam.NodeAddress(b.CIDR)
-		judged := own
+		seenAs := own
 		if e, ok := b.Endpoint(own.Is4()); ok && !ranges.Contains(e) {
-			judged = e
+			seenAs = e
 		}
-		nodes[own] = []nodeAddress{{judged, b.Labels, b.Node}}
+		nodes[own] = []nodeAddress{{seenAs, b.Labels, b.Node}}
 	}
 	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b model.Block) int {
 		return cmp.Or(compareBool(a.State == model.BlockReleased, b.State == model.BlockReleased), strings.Compare(a.Name, b.Name))

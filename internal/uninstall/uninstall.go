@@ -83,7 +83,7 @@ func (c Config) ask(ctx context.Context, value string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
+		return false, fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	}
 	before := network.DeepCopy()
 	if value == "" {
@@ -95,7 +95,7 @@ func (c Config) ask(ctx context.Context, value string) (bool, error) {
 		network.Annotations[podnetv1alpha1.UninstallAnnotation] = value
 	}
 	if err := c.Client.Patch(ctx, network, client.MergeFrom(before)); err != nil {
-		return false, fmt.Errorf("annotating PodNetwork %s: %w", network.Name, err)
+		return false, fmt.Errorf("annotate PodNetwork %s: %w", network.Name, err)
 	}
 	return true, nil
 }
@@ -121,7 +121,7 @@ func (c Config) await(ctx context.Context) error {
 			" A restart of the node removes it.", c.Timeout, strings.Join(silent, ", "))
 		return nil
 	default:
-		return fmt.Errorf("waiting for the agents: %w", err)
+		return fmt.Errorf("wait for the agents: %w", err)
 	}
 }
 
@@ -129,7 +129,7 @@ func (c Config) await(ctx context.Context) error {
 func (c Config) silent(ctx context.Context) ([]string, error) {
 	nodes, reports := &corev1.NodeList{}, &podnetv1alpha1.NodeNetworkList{}
 	if err := errors.Join(c.Client.List(ctx, nodes), c.Client.List(ctx, reports)); err != nil {
-		return nil, fmt.Errorf("listing nodes and their reports: %w", err)
+		return nil, fmt.Errorf("list nodes and their reports: %w", err)
 	}
 	var names []string
 	for i := range nodes.Items {
@@ -167,7 +167,7 @@ func (c Config) removeObjects(ctx context.Context) error {
 		return left == 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("removing podnet's objects: %w", err)
+		return fmt.Errorf("remove podnet's objects: %w", err)
 	}
 	c.say("Removed.")
 	return nil
@@ -180,11 +180,11 @@ func (c Config) removeAll(ctx context.Context, list client.ObjectList) (int, err
 		if apimeta.IsNoMatchError(err) {
 			return 0, nil
 		}
-		return 0, fmt.Errorf("listing: %w", err)
+		return 0, fmt.Errorf("list: %w", err)
 	}
 	objects, err := apimeta.ExtractList(list)
 	if err != nil {
-		return 0, fmt.Errorf("reading a list: %w", err)
+		return 0, fmt.Errorf("read a list: %w", err)
 	}
 	for _, o := range objects {
 		if err := c.remove(ctx, o); err != nil {
@@ -203,11 +203,11 @@ func (c Config) remove(ctx context.Context, o runtime.Object) error {
 		object.SetFinalizers(slices.DeleteFunc(finalizers, func(f string) bool { return f == podnetv1alpha1.NodeSubnetFinalizer }))
 		// A manager that still runs may write at the same moment: the next pass tries again.
 		if err := c.Client.Update(ctx, object); client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
-			return fmt.Errorf("taking the finalizer off %s: %w", object.GetName(), err)
+			return fmt.Errorf("take the finalizer off %s: %w", object.GetName(), err)
 		}
 	}
 	if err := c.Client.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting %s: %w", object.GetName(), err)
+		return fmt.Errorf("delete %s: %w", object.GetName(), err)
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func addressSpecs(a *actors) {
 			Expect(all[i].Status.ContainerStatuses[0].RestartCount).To(BeZero(), "%s was started again", pod.Name)
 		}
 		Eventually(eventsOf).WithArguments(ctx, Default, "PodNetwork", podnetv1alpha1.DefaultPodNetwork).
-			Should(ContainElement(ContainSubstring("was gone without having been released")))
+			Should(ContainElement(ContainSubstring("disappeared without being released")))
 		expectReady(ctx)
 		removeNamespace(ctx, bursts)
 		expectNamespaceGone(ctx, bursts)

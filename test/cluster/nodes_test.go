@@ -30,7 +30,7 @@ func nodeSpecs() {
 			c := expectCondition(Default, nodeConditions(ctx, Default, node.name), corev1.NodeNetworkUnavailable, corev1.ConditionFalse)
 			Expect(c.Reason).To(Equal(podnetv1alpha1.ReasonPodnetProgrammed))
 			report := nodeNetwork(ctx, Default, node.name).Status
-			for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionClear} {
+			for _, kind := range []string{podnetv1alpha1.ConditionProgrammed, podnetv1alpha1.ConditionHostUnobstructed} {
 				condition := meta.FindStatusCondition(report.Conditions, kind)
 				Expect(condition).NotTo(BeNil())
 				Expect(string(condition.Status)).To(Equal("True"), "%s of %s: %s", kind, node.name, condition.Message)

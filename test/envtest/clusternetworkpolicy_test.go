@@ -89,7 +89,7 @@ var _ = Describe("A ClusterNetworkPolicy", func() {
 
 		By("asking for what podnet cannot do")
 		Expect(api.Create(ctx, clusterPolicy("names", 2, networks, policyPeer{DomainNames: []policyv1alpha2.DomainName{"example.org"}}))).To(Succeed())
-		says := HavePrefix("egress[1].to[0]: domainNames are not supported: the rule matches nothing by it.")
+		says := HavePrefix("egress[1].to[0]: domainNames are not supported: this part of the rule matches nothing.")
 		Eventually(ctx, accepted).WithArguments("names").Should(beCondition(metav1.ConditionFalse, "Unsupported", says))
 		Eventually(ctx, eventsAbout).WithArguments("ClusterNetworkPolicy", "names", "NotAccepted").Should(ConsistOf(says))
 

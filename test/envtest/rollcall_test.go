@@ -77,7 +77,7 @@ var _ = Describe("A manager that does not know what blocks are in use", func() {
 		Eventually(rollCall).WithArguments(ctx).ShouldNot(Equal(first))
 		second := rollCall(ctx)
 		Eventually(answered).WithArguments(ctx, "here").Should(Equal(second))
-		Eventually(allocating).WithArguments(ctx).Should(beCondition(metav1.ConditionFalse, podnetv1alpha1.ReasonRollCall, ContainSubstring(": 1 have not, slow.")))
+		Eventually(allocating).WithArguments(ctx).Should(beCondition(metav1.ConditionFalse, podnetv1alpha1.ReasonRollCall, ContainSubstring("Waiting for 1: slow.")))
 		Consistently(blocksOf).WithArguments(ctx, "new").WithTimeout(short).Should(BeEmpty())
 
 		agents["slow"].change(func() { agents["slow"].silent = false })
@@ -175,7 +175,7 @@ var _ = Describe("A manager that does not know what blocks are in use", func() {
 			}
 		})
 		Eventually(eventsAbout).WithArguments(ctx, "PodNetwork", "default", "BlockDisputed").Should(ContainElement(And(
-			ContainSubstring("Node node says that its pods use blocks that are not its own"), ContainSubstring("10.244.1.0/24"),
+			ContainSubstring("Pods of Node node use blocks that the node does not hold"), ContainSubstring("10.244.1.0/24"),
 			ContainSubstring("Delete these pods"))))
 		Consistently(func(g Gomega) {
 			g.Expect(statesOf(ctx, "other")).To(Equal(map[string]podnetv1alpha1.SubnetState{"10.244.1.0/24": podnetv1alpha1.SubnetActive}))

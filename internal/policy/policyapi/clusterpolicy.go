@@ -42,7 +42,7 @@ func ClusterPolicy(p *policyv1alpha2.ClusterNetworkPolicy) ClusterReading {
 	case policyv1alpha2.BaselineTier:
 		r.policy.Tier = model.BaselineTier
 	default:
-		r.leaveOut("tier", unsupported("the tier %q is not known", p.Spec.Tier))
+		r.leaveOut("tier", unsupported("the tier %q is unknown", p.Spec.Tier))
 	}
 	if field, err := r.subject(p.Spec.Subject); err != nil {
 		r.leaveOut(field, err)
@@ -94,7 +94,7 @@ func (r *clusterReader) leaveOut(field string, err error) {
 	r.leftOut = append(r.leftOut, problem(field, err, "the policy is not enforced"))
 }
 
-// failClosed is told of a part of a rule that cannot be read.
+// failClosed takes note of a part of a rule that cannot be read.
 func (r *clusterReader) failClosed(field string, err error, effect string) {
 	r.problems = append(r.problems, problem(field, err, effect))
 }
@@ -132,13 +132,13 @@ type clusterPeer struct {
 // rule returns the rule, or none where it matches nothing.
 func (r *clusterReader) rule(rule clusterRule) []model.TierRule {
 	out := model.TierRule{Field: rule.field, Action: model.PolicyAction(rule.action)}
-	effect := "the rule denies everything until this is mended"
+	effect := "the rule denies everything until this is corrected"
 	switch out.Action {
 	case model.PolicyDeny, model.PolicyPass:
 	case model.PolicyAccept:
-		effect = "the rule matches nothing by it"
+		effect = "this part of the rule matches nothing"
 	default:
-		r.leaveOut(rule.field+".action", unsupported("the action %q is not known", rule.action))
+		r.leaveOut(rule.field+".action", unsupported("the action %q is unknown", rule.action))
 		return nil
 	}
 	before := len(r.problems)

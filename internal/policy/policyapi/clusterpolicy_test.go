@@ -119,7 +119,7 @@ func TestClusterPolicyKeepsEveryField(t *testing.T) {
 
 // What podnet does not understand opens nothing and closes everything.
 func TestRuleThatCannotBeReadFailsClosed(t *testing.T) {
-	const matchesNothing, deniesAll = ": the rule matches nothing by it.", ": the rule denies everything until this is mended."
+	const matchesNothing, deniesAll = ": this part of the rule matches nothing.", ": the rule denies everything until this is corrected."
 	good := egressPeer{Networks: []policyv1alpha2.CIDR{"10.0.0.0/8"}}
 	web := protocolIs{TCP: &tcp{DestinationPort: &policyv1alpha2.Port{Number: 80}}}
 	tcpPort := func(p policyv1alpha2.Port) protocolIs { return protocolIs{TCP: &tcp{DestinationPort: &p}} }
@@ -230,7 +230,7 @@ func TestPolicyOfWhichNotEvenItsPlaceCanBeReadIsLeftOut(t *testing.T) {
 	}{
 		"tier": {
 			func(s *policyv1alpha2.ClusterNetworkPolicySpec) { s.Tier = "Middle" },
-			ClusterProblem{true, `tier: the tier "Middle" is not known` + leftOut},
+			ClusterProblem{true, `tier: the tier "Middle" is unknown` + leftOut},
 		},
 		"subject of a newer API": {
 			func(s *policyv1alpha2.ClusterNetworkPolicySpec) { s.Subject.Namespaces = nil },
@@ -258,7 +258,7 @@ func TestPolicyOfWhichNotEvenItsPlaceCanBeReadIsLeftOut(t *testing.T) {
 					{Action: "Deny", To: []egressPeer{{}}}, {Action: "Reject", To: []egressPeer{{Networks: []policyv1alpha2.CIDR{"::/0"}}}},
 				}
 			},
-			ClusterProblem{true, `egress[1].action: the action "Reject" is not known` + leftOut},
+			ClusterProblem{true, `egress[1].action: the action "Reject" is unknown` + leftOut},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

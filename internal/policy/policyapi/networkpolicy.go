@@ -38,7 +38,7 @@ func NetworkPolicy(p *networkingv1.NetworkPolicy) (model.NetworkPolicy, error) {
 	return out, nil
 }
 
-// isCounted says whether somebody asks for the packets of a policy's rules to be counted.
+// isCounted reports whether somebody asks for the packets of a policy's rules to be counted.
 func isCounted(policy metav1.Object) bool {
 	return policy.GetAnnotations()[podnetv1alpha1.CountAnnotation] == "true"
 }

@@ -47,7 +47,7 @@ func newMachine(t model.Table, p Packet) *machine {
 	return m
 }
 
-// passes says whether no chain of the packet's hook drops it.
+// passes reports whether no chain of the packet's hook drops it.
 func (m *machine) passes() (bool, error) {
 	for _, c := range m.table.Chains {
 		if c.Hook != m.packet.hook() {
@@ -224,7 +224,7 @@ func (m *machine) key(words []string) (value string, has bool, rest []string, er
 	return "", false, nil, fmt.Errorf("unknown expression %q", words)
 }
 
-// compare says whether a key is equal to a word, in braces, or in a set.
+// compare reports whether a key is equal to a word, in braces, or in a set.
 func (m *machine) compare(key []string, words []string) (bool, []string, error) {
 	not := words[0] == "!="
 	if not {
@@ -296,7 +296,7 @@ func lookup(elements []model.Element, key []string) (model.Element, bool, error)
 	return model.Element{}, false, fmt.Errorf("elements overlap: %v", found)
 }
 
-// in says whether a part of an element, which may be a prefix or a range, holds a value.
+// in reports whether a part of an element, which may be a prefix or a range, holds a value.
 func in(part, value string) bool {
 	if part == value {
 		return true

@@ -14,7 +14,7 @@ import (
 //
 // NodeNetworkStatus is what a node's agent found and did.
 type NodeNetworkStatusApplyConfiguration struct {
-	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, Clear
+	// conditions are Programmed, AddressesServed, PathsProven, PathMTUReduced, HostUnobstructed
 	// and, during an uninstall, Removed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// endpoints are the node's own addresses that the agent chose, at most one of

@@ -19,8 +19,8 @@ type NodeSubnetSpecApplyConfiguration struct {
 	Network *string `json:"network,omitempty"`
 	// node is the name of the node that holds the block.
 	Node *string `json:"node,omitempty"`
-	// nodeUID is the UID of that node, so that a node that was deleted and made
-	// again under its name is not taken for the one that it replaces. It changes when
+	// nodeUID is the UID of that node, so that a node that was deleted and
+	// recreated under its name is not taken for the one that it replaces. It changes when
 	// such a node takes the block back, as its pods use it.
 	NodeUID *types.UID `json:"nodeUID,omitempty"`
 	// cidr is the block, in its shortest form.

@@ -14,9 +14,9 @@ import (
 //
 // Policy says what becomes of network policy beside being enforced.
 type PolicyApplyConfiguration struct {
-	// denied says how packets that network policy denies are told of: Log writes them
+	// denied says how packets that network policy denies are reported: Log writes them
 	// to the log of the node's agent, and Event makes Events on the pod whose policies
-	// deny them. Either tells of a sample, of at most 5 packets a second on each node, and
+	// deny them. Either reports a sample, of at most 5 packets a second on each node, and
 	// of what is alike once a minute; a pod gets at most 3 Events a minute.
 	Denied *apiv1alpha1.DeniedPackets `json:"denied,omitempty"`
 }
