@@ -78,7 +78,7 @@ func thoseThatName(t *testing.T) []string {
 	}
 	files = append(files, "../Makefile", "../Dockerfile", "../.ci/run")
 	for _, folder := range []string{"../docs", "../hack", "../charts"} {
-		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && filepath.Ext(path) == ".md" {
 				files = append(files, path)
 			}
