@@ -70,6 +70,7 @@ func (n *node) neighbours(t *testing.T, is4 bool) []string {
 // Every sender of a question is noted among the neighbours, of which the kernel can hold
 // only so many, for all of the node's links.
 func TestPodCannotFillTheNeighbourTable(t *testing.T) {
+	t.Attr("budget", "40s")
 	const invented = 100
 	// A bridge takes frames to it for its ports' own.
 	reserved := [6]byte{0x01, 0x80, 0xc2, 0, 0, 0x03}

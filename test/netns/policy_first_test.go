@@ -33,6 +33,7 @@ const (
 // isolate nothing is heard, and they hear nothing, not even while they start; of the
 // others everybody hears, and they hear everybody.
 func TestNoPacketBeforeThePolicies(t *testing.T) {
+	t.Attr("budget", "40s")
 	t.Parallel()
 	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
 	c.objects.NetworkPolicies = []model.NetworkPolicy{{
