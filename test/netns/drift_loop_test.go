@@ -58,7 +58,7 @@ func newLoop(t *testing.T, n *node) *loop {
 // are attached already.
 func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 	t.Helper()
-	// Most tests read no event, and none is to wait for one that does.
+	// Most tests read no event, and the agent is not to wait until one does.
 	l := &loop{node: n, links: pods, events: make(chan string, 1000), offers: attach.NewOffers()}
 	passes, news := agentloop.NewSignal(), agentloop.NewSignal()
 	var paths *prober.Prober
