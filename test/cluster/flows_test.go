@@ -94,7 +94,8 @@ func countPings(output string) (sent, came int, err error) {
 type report struct {
 	Intervals []struct {
 		Sum struct {
-			Bytes float64 `json:"bytes"`
+			Bytes   float64 `json:"bytes"`
+			Seconds float64 `json:"seconds"`
 		} `json:"sum"`
 	} `json:"intervals"`
 	End struct {
@@ -126,27 +127,72 @@ func noDatagramLost(output string) error {
 }
 
 // neverStalled lets one second be empty, as a busy machine may not let iperf3 run.
-func neverStalled(output string) error { return stalledFor(output, 1) }
+func neverStalled(output string) error { return stalledFor(output, time.Second) }
 
-// stalledFor lets so many of a stream's intervals in a row be empty.
-func stalledFor(output string, allowed int) error {
+// stalledFor lets a stream be empty for so long, in whole intervals.
+func stalledFor(output string, allowed time.Duration) error {
 	r, err := readReport(output)
 	if err != nil {
 		return err
 	}
-	empty, longest := 0, 0
-	defer func() { GinkgoWriter.Printf("longest stall: %d of %d intervals\n", longest, len(r.Intervals)) }()
-	for i, interval := range r.Intervals {
+	var empty, longest float64
+	for _, interval := range r.Intervals {
+		empty += interval.Sum.Seconds
 		if interval.Sum.Bytes != 0 {
 			empty = 0
-			continue
 		}
-		empty++
-		if longest = max(longest, empty); empty > allowed {
-			return fmt.Errorf("nothing came through in intervals %d to %d of %d", i+2-empty, i+1, len(r.Intervals))
+		longest = max(longest, empty)
+	}
+	GinkgoWriter.Printf("longest stall: %.1f s\n", longest)
+	// The last interval may be a little longer than the others.
+	if longest > allowed.Seconds()+0.1 {
+		err = fmt.Errorf("nothing came through for %.1f s, and %s were allowed", longest, allowed)
+	}
+	return err
+}
+
+// control is a flow that no network carries. What stalls it is the machine.
+type control struct{ late []lateness }
+
+// lateness is by how much a packet was late.
+type lateness struct{ at, by time.Duration }
+
+// flow pings the actor's own loopback a thousand times in a second. It is to be judged before those that go by it.
+func (c *control) flow(from origin, seconds int) flow {
+	return flow{"pings of the loopback", from, fmt.Sprintf("fping -D -i 0.1 -p 1 -t 2000 -c %d 127.0.0.1 2>/dev/null", 1000*seconds), c.read}
+}
+
+var pingedAt = regexp.MustCompile(`(?m)^\[(\d+\.\d+)\]`)
+
+func (c *control) read(output string) error {
+	var last time.Duration
+	for _, m := range pingedAt.FindAllStringSubmatch(output, -1) {
+		at, err := time.ParseDuration(m[1] + "s")
+		if err != nil {
+			return err
 		}
+		if by := at - last - 2*time.Millisecond; last != 0 && by > 0 {
+			c.late = append(c.late, lateness{at, by})
+		}
+		last = at
+	}
+	if last == 0 {
+		return errors.New("no ping came back")
 	}
 	return nil
+}
+
+// stalled is by how much packets were late in all, in the worst seconds that there were.
+func (c *control) stalled(within time.Duration) time.Duration {
+	var worst, sum time.Duration
+	first := 0
+	for _, l := range c.late {
+		for sum += l.by; c.late[first].at < l.at-within; first++ {
+			sum -= c.late[first].by
+		}
+		worst = max(worst, sum)
+	}
+	return worst
 }
 
 // under makes changes, again and again while steady traffic goes on, and returns how many of them the traffic outlasted.
@@ -166,24 +212,21 @@ func (a *actors) under(ctx context.Context, seconds int, change func()) int {
 // expectUnnoticed makes a change while traffic flows, which is not to notice it.
 func expectUnnoticed(ctx context.Context, list []flow, change func()) {
 	GinkgoHelper()
-	errs := make([]error, len(list))
+	outputs, errs := make([]string, len(list)), make([]error, len(list))
 	var running sync.WaitGroup
 	for i, f := range list {
-		running.Go(func() {
-			output, err := f.from.shell(ctx, f.script)
-			// What iperf3 itself says of a failure is in what it printed.
-			if verdict := f.verdict(output); verdict != nil {
-				err = errors.Join(verdict, err)
-			}
-			if err != nil {
-				errs[i] = fmt.Errorf("%s: %w", f.what, err)
-			}
-		})
+		running.Go(func() { outputs[i], errs[i] = f.from.shell(ctx, f.script) })
 	}
 	began := time.Now()
 	change()
 	changed := time.Since(began)
 	running.Wait()
-	AddReportEntry("a change under traffic", fmt.Sprintf("took %s of %s", changed, time.Since(began)))
+	AddReportEntry("a change under traffic", fmt.Sprintf("took %s of %s", changed, time.Since(began)), ReportEntryVisibilityFailureOrVerbose)
+	for i, f := range list {
+		// What iperf3 itself says of a failure is in what it printed.
+		if err := errors.Join(f.verdict(outputs[i]), errs[i]); err != nil {
+			errs[i] = fmt.Errorf("%s: %w", f.what, err)
+		}
+	}
 	Expect(errors.Join(errs...)).NotTo(HaveOccurred())
 }
