@@ -133,7 +133,7 @@ func addressSpecs(a *actors) {
 		Eventually(blocksOf).WithArguments(ctx, Default, target).WithTimeout(2 * time.Minute).Should(HaveLen(2))
 	}, SpecTimeout(6*time.Minute))
 
-	It("keeps pods running when etcd is put back to a backup that does not know their blocks", func(ctx context.Context) {
+	It("keeps pods running when etcd is put back to a backup that does not know their blocks", Label("budget:2m"), func(ctx context.Context) {
 		makeNamespace(ctx, bursts)
 		patchNetwork(ctx, func(spec *podnetv1alpha1.PodNetworkSpec) { spec.NodeBlocks.Max = 1 })
 		target, other := local.nodes[1].name, local.nodes[2].name
@@ -161,7 +161,7 @@ func addressSpecs(a *actors) {
 		}
 
 		By("restoring it under traffic, while another node wants blocks too")
-		const seconds = 60
+		const seconds = 50
 		ping := func(what, address string) flow {
 			return flow{"pings " + what, a.byRuntime("a1"), pings(address, 100, seconds), noPingLost}
 		}

@@ -16,7 +16,7 @@ import (
 
 // endpointSpecs are about addresses of nodes that change.
 func endpointSpecs(a *actors) {
-	It("replaces the addresses of a node under traffic without a loss", func(ctx context.Context) {
+	It("replaces the addresses of a node under traffic without a loss", Label("budget:2m"), func(ctx context.Context) {
 		old := local.nodes[1]
 		other := old
 		for _, address := range []*string{&other.v4, &other.v6} {
@@ -35,7 +35,7 @@ func endpointSpecs(a *actors) {
 			Expect(err).NotTo(HaveOccurred())
 		})
 		done := false
-		a.under(ctx, 100, func() {
+		a.under(ctx, 80, func() {
 			if !done {
 				replaceAddresses(ctx, old, other)
 				setMode(ctx, podnetv1alpha1.ModeRouted)

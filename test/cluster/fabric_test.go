@@ -32,9 +32,9 @@ func fabricSpecs(a *actors) {
 		It("falls back to the overlay within a second when the fabric begins to drop pods' addresses", func(ctx context.Context) {
 			expectRoutedAgain(ctx)
 			var machine control
-			list := []flow{machine.flow(a.byRuntime("a2"), 12)}
+			list := []flow{machine.flow(a.byRuntime("a2"), 10)}
 			for _, f := range families {
-				list = append(list, flow{"pings by " + f.name, a.byRuntime("a1"), pings(a.address("b1", f.is4), 1000, 12), machine.lostForASecond})
+				list = append(list, flow{"pings by " + f.name, a.byRuntime("a1"), pings(a.address("b1", f.is4), 1000, 10), machine.lostForASecond})
 			}
 			expectUnnoticed(ctx, list, func() {
 				time.Sleep(whileNothingChanges)
@@ -72,7 +72,7 @@ func fabricSpecs(a *actors) {
 
 		It("finds that the fabric only carries smaller packets before a stream has stalled for long", func(ctx context.Context) {
 			expectRoutedAgain(ctx)
-			const seconds = 15
+			const seconds = 10
 			var machine control
 			list := []flow{machine.flow(a.byRuntime("a1"), seconds)}
 			for i, f := range families {

@@ -34,7 +34,7 @@ func faultSpecs(a *actors) {
 		expectReady(ctx)
 	}, SpecTimeout(4*time.Minute))
 
-	It("carries packets while agents crash in the middle of changes of mode", func(ctx context.Context) {
+	It("carries packets while agents crash in the middle of changes of mode", Label("budget:2m"), func(ctx context.Context) {
 		crashed := 0
 		a.underEnough(ctx, func() {
 			// One agent comes back into the change, the others crash somewhere on the way of it.
@@ -58,7 +58,7 @@ func faultSpecs(a *actors) {
 	It("carries packets while the API server hangs, agents crash and a change of mode is half done", func(ctx context.Context) {
 		mode := otherMode(ctx)
 		crashes := 0
-		expectUnnoticed(ctx, a.flows(45), func() {
+		expectUnnoticed(ctx, a.flows(35), func() {
 			var agents []*corev1.Pod
 			for _, node := range local.nodes {
 				agents = append(agents, agentOf(ctx, Default, node.name))
@@ -83,7 +83,7 @@ func faultSpecs(a *actors) {
 		node := local.nodes[1]
 		blocks := blocksOf(ctx, Default, node.name)
 		// Kubernetes takes pods off services as long as their Node is gone: these flows go from pod to pod.
-		flows := slices.DeleteFunc(a.flows(50), func(f flow) bool { return strings.Contains(f.what, "service") || strings.Contains(f.what, "through") })
+		flows := slices.DeleteFunc(a.flows(30), func(f flow) bool { return strings.Contains(f.what, "service") || strings.Contains(f.what, "through") })
 		Expect(flows).To(HaveLen(8))
 		expectUnnoticed(ctx, flows, func() {
 			former := &corev1.Node{}
