@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/podnet/podnet/agent/cni"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
@@ -58,9 +60,10 @@ type machine struct {
 	// orphaned is since when it has no Node; zero while it has one.
 	orphaned time.Time
 
-	cache  *watcher
-	book   *cni.Book
-	source *source.Source
+	cache   *watcher
+	book    *cni.Book
+	source  *source.Source
+	objects *state.Keeper
 	// watches says that the agent has heard all from the API server once.
 	watches bool
 	applier *apply.Applier
@@ -139,9 +142,10 @@ func (m *machine) startAgent() {
 	m.cache, m.report, m.written, m.read = newWatcher(m.w.api), nil, nil, time.Time{}
 	m.watches = false
 	m.source = source.New(func() (cache.Cache, error) { return agentCache{view: m.cache}, nil }, m.w.api.client)
+	m.objects = state.NewKeeper(state.KeeperConfig{Source: m.source, Clock: clock.RealClock{}, Changed: func() {}, FullInterval: passInterval})
 	m.offers = attach.NewOffers()
 	m.applier = apply.New(apply.Config{
-		Source: m.source, Kernel: host{m}, Links: host{m}, Offers: m.offers, Node: host{m},
+		Source: host{m}, Kernel: host{m}, Links: host{m}, Offers: m.offers, Node: host{m},
 		Pods: func(context.Context) ([]model.Pod, error) { return m.book.Pods(), nil },
 		Usage: func(held []netip.Prefix) map[netip.Prefix]int64 {
 			if m.counting != nil {
@@ -383,6 +387,14 @@ func (m *machine) object() *corev1.Node {
 
 // host is the kernel of a machine: it is always what was asked.
 type host struct{ m *machine }
+
+// Objects implements apply.Source. It reads before each pass.
+func (h host) Objects() (state.Objects, error) {
+	if err := h.m.objects.Build(quiet); err != nil {
+		return state.Objects{}, err
+	}
+	return h.m.objects.Objects()
+}
 
 func (h host) Observe(_ context.Context, want model.State) (model.State, error) { return want, nil }
 func (h host) Execute(context.Context, []diff.Op) error                         { return nil }

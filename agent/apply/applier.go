@@ -20,16 +20,15 @@ import (
 	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
-	"github.com/podnet/podnet/agent/source"
 	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
 )
 
-// Source says what the API holds.
+// Source says what the API asks for, without waiting.
 type Source interface {
-	Snapshot(ctx context.Context) (source.Snapshot, error)
+	Objects() (state.Objects, error)
 }
 
 // Kernel observes and changes the kernel's network.
@@ -321,7 +320,7 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	if st := s.states.Current(); st != nil {
 		last = status.Report{Plan: st.Plan, Host: st.Cluster.Host, Pods: withoutProbe(st.Cluster.Pods), RollCall: s.rollCall}
 	}
-	snap, err := s.cfg.Source.Snapshot(ctx)
+	snap, err := s.cfg.Source.Objects()
 	if err != nil {
 		return last, fmt.Errorf("read the objects: %w", err)
 	}

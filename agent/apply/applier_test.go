@@ -15,7 +15,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
 	"github.com/podnet/podnet/agent/loop"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
 )
@@ -24,7 +24,7 @@ import (
 type node struct {
 	kernel   *difftest.Fake
 	offers   *attach.Offers
-	snapshot source.Snapshot
+	snapshot state.Objects
 	err      error
 	pods     []model.Pod
 	attach   error
@@ -43,7 +43,7 @@ type node struct {
 }
 
 func newNode() *node {
-	return &node{offers: attach.NewOffers(), kernel: difftest.New(model.State{}, "eth0", "podc0ffee"), snapshot: source.Snapshot{
+	return &node{offers: attach.NewOffers(), kernel: difftest.New(model.State{}, "eth0", "podc0ffee"), snapshot: state.Objects{
 		Network: &model.Network{
 			Ranges:     []netip.Prefix{netip.MustParsePrefix("fd00:10:244::/48"), netip.MustParsePrefix("10.244.0.0/16")},
 			Attachment: model.PointToPoint, Mode: model.ModeOverlay, VNI: 7466, Port: 4789,
@@ -79,7 +79,7 @@ func (n *node) attacher(s *Applier) *attach.Attacher {
 	return attach.New(attach.Config{Offers: n.offers, Kernel: s, Links: n, Flows: n, Pods: s.cfg.Pods, Passes: loop.NewSignal()})
 }
 
-func (n *node) Snapshot(context.Context) (source.Snapshot, error) { return n.snapshot, n.err }
+func (n *node) Objects() (state.Objects, error) { return n.snapshot, n.err }
 
 func (n *node) Observe(ctx context.Context, want model.State) (model.State, error) {
 	return n.kernel.Observe(ctx, want)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -32,10 +32,10 @@ func (w *watched) Watch(ctx context.Context, _ func() []model.Sysctl, seen func(
 	return ctx.Err()
 }
 
-// Snapshot implements Source, and tells of the passes.
-func (w *watched) Snapshot(ctx context.Context) (source.Snapshot, error) {
+// Objects implements Source, and tells of the passes.
+func (w *watched) Objects() (state.Objects, error) {
 	w.passes <- struct{}{}
-	return w.node.Snapshot(ctx)
+	return w.node.Objects()
 }
 
 // watch runs the loop of a node, and returns what tells it of the kernel.

@@ -19,7 +19,7 @@ import (
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
@@ -27,7 +27,7 @@ import (
 
 // Source says what the API holds.
 type Source interface {
-	Policies(ctx context.Context) (source.Policies, error)
+	Policies(ctx context.Context) (state.Policies, error)
 }
 
 // Kernel changes the kernel's network.
@@ -37,6 +37,8 @@ type Kernel interface {
 
 // Config is what an Enforcer works with.
 type Config struct {
+	// Passes, unless it is nil, is raised by others when a pass is needed.
+	Passes loop.Signal
 	Source Source
 	Kernel Kernel
 	Tables Tables
@@ -95,7 +97,7 @@ type Enforcer struct {
 func New(cfg Config) *Enforcer {
 	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Tables), teller: newTeller(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
-		Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
+		Asked: cfg.Passes, Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },
 		Settle:   settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 		Answered: func(after time.Duration) { propagationSeconds.Observe(after.Seconds()) },

@@ -18,7 +18,7 @@ import (
 	"github.com/podnet/podnet/agent/attach"
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
@@ -29,7 +29,7 @@ type node struct {
 	*difftest.Fake
 
 	mu    sync.Mutex
-	found source.Policies
+	found state.Policies
 	pods  []model.Pod
 	// fail is what the kernel answers to the operations that it refuses.
 	fail     error
@@ -49,10 +49,10 @@ func newNode(w policytest.World) *node {
 func (n *node) set(w policytest.World) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.found, n.pods = source.Policies{Objects: w.Objects, Blocks: w.Blocks}, w.Attached
+	n.found, n.pods = state.Policies{Objects: w.Objects, Blocks: w.Blocks}, w.Attached
 }
 
-func (n *node) Policies(context.Context) (source.Policies, error) {
+func (n *node) Policies(context.Context) (state.Policies, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.found, nil

@@ -2,10 +2,8 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -19,8 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/podnet/podnet/agent/state"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/clusterpolicies"
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/policy/policyapi"
 )
@@ -44,7 +44,7 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// stripPod leaves of a pod what clusterPod reads.
+// stripPod leaves of a pod what convert.Pod reads.
 func stripPod(o any) (any, error) {
 	p, ok := o.(*corev1.Pod)
 	if !ok {
@@ -58,8 +58,8 @@ func stripPod(o any) (any, error) {
 		Spec:   corev1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork},
 		Status: corev1.PodStatus{PodIP: p.Status.PodIP, PodIPs: p.Status.PodIPs},
 	}
-	if hash, ok := p.Annotations[mirrorHash]; ok {
-		out.Annotations = map[string]string{mirrorHash: hash}
+	if hash, ok := p.Annotations[convert.MirrorHash]; ok {
+		out.Annotations = map[string]string{convert.MirrorHash: hash}
 	}
 	var named []corev1.ContainerPort
 	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
@@ -73,35 +73,6 @@ func stripPod(o any) (any, error) {
 		out.Spec.Containers = []corev1.Container{{Ports: named}}
 	}
 	return out, nil
-}
-
-// mirrorHash is the annotation that has, on the object that mirrors a static pod, the
-// UID by which the runtime knows the pod.
-const mirrorHash = "kubernetes.io/config.hash"
-
-// clusterPod turns a pod into a value.
-func clusterPod(p *corev1.Pod) model.ClusterPod {
-	out := model.ClusterPod{
-		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Labels: p.Labels,
-		Node: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork, Terminating: !p.DeletionTimestamp.IsZero(),
-	}
-	if hash, ok := p.Annotations[mirrorHash]; ok {
-		out.UID = hash
-	}
-	for _, ip := range append([]corev1.PodIP{{IP: p.Status.PodIP}}, p.Status.PodIPs...) {
-		if a, err := netip.ParseAddr(ip.IP); err == nil && !slices.Contains(out.Addrs, a.Unmap()) {
-			out.Addrs = append(out.Addrs, a.Unmap())
-		}
-	}
-	for _, c := range p.Spec.Containers {
-		for _, port := range c.Ports {
-			out.Ports = append(out.Ports, model.NamedPort{
-				Name: port.Name, Protocol: string(port.Protocol),
-				Port: uint16(port.ContainerPort), //nolint:gosec // 16 bits by validation.
-			})
-		}
-	}
-	return out
 }
 
 // pods are those of the cluster as values. A list of the cache would copy all of
@@ -118,7 +89,7 @@ func (p *pods) handler(changed func()) toolscache.ResourceEventHandler {
 		if !ok {
 			return
 		}
-		is := clusterPod(pod)
+		is := convert.Pod(pod)
 		id := types.NamespacedName{Namespace: is.Namespace, Name: is.Name}
 		p.mu.Lock()
 		was, has := p.byID[id]
@@ -157,37 +128,14 @@ type kept struct {
 	policies *clusterpolicies.Watcher
 }
 
-// Policies is what the API holds of what network policy goes by.
-type Policies struct {
-	Objects model.PolicyObjects
-	// Blocks are those of all nodes.
-	Blocks []model.Block
-	// Uninstall says that podnet shall be taken off every node.
-	Uninstall bool
-	// Denied says how denied packets are told of.
-	Denied model.DeniedPackets
-	// Problems are what could not be read, a sentence each.
-	Problems []model.Problem
-}
-
-// Policies reads the caches. It fails before they are complete.
-func (s *Source) Policies(ctx context.Context) (Policies, error) {
+// Policies implements state.Source. It fails before the caches are complete.
+func (s *Source) Policies(ctx context.Context) (state.Policies, error) {
 	s.mu.Lock()
 	from, kept := s.cache, s.kept
 	s.mu.Unlock()
-	var out Policies
+	var out state.Policies
 	if from == nil || kept == nil {
-		return out, errors.New("the agent has not heard all from the API server yet")
-	}
-	// It reads the blocks, and what became of those that are gone.
-	snap, err := s.Snapshot(ctx)
-	if err != nil {
-		return out, err
-	}
-	out.Blocks, out.Uninstall = snap.Blocks, snap.Uninstall
-	if snap.Network != nil {
-		out.Objects.Ranges = snap.Network.Ranges
-		out.Denied = snap.Network.Denied
+		return out, errUnheard
 	}
 	out.Objects.Pods = kept.pods.list()
 	var namespaces corev1.NamespaceList

@@ -12,6 +12,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -40,7 +41,7 @@ func TestStrippedPodKeepsWhatPolicyGoesBy(t *testing.T) {
 	g.Expect(p.ManagedFields).To(gomega.BeNil())
 	g.Expect(p.Annotations).To(gomega.BeNil())
 	g.Expect(p.ResourceVersion).To(gomega.Equal("7"))
-	g.Expect(clusterPod(p)).To(gomega.Equal(model.ClusterPod{
+	g.Expect(convert.Pod(p)).To(gomega.Equal(model.ClusterPod{
 		Namespace: "red", Name: "p", UID: "1", Labels: map[string]string{"app": "a"}, Node: "n", Terminating: true,
 		Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd44::2")},
 		Ports: []model.NamedPort{{Name: "web", Protocol: "TCP", Port: 8080}, {Name: "metrics", Port: 9090}},
@@ -53,10 +54,10 @@ func TestStrippedPodKeepsWhatPolicyGoesBy(t *testing.T) {
 func TestStaticPodHasTheUIDThatTheRuntimeKnows(t *testing.T) {
 	g := gomega.NewWithT(t)
 	p := fullPod()
-	p.Annotations["kubernetes.io/config.hash"] = "hash"
+	p.Annotations[convert.MirrorHash] = "hash"
 	stripped, err := stripPod(p)
 	g.Expect(err).NotTo(gomega.HaveOccurred())
-	g.Expect(clusterPod(stripped.(*corev1.Pod)).UID).To(gomega.Equal("hash"))
+	g.Expect(convert.Pod(stripped.(*corev1.Pod)).UID).To(gomega.Equal("hash"))
 }
 
 func TestPodsThatChangeNothingForPolicyAreNotTold(t *testing.T) {

@@ -1,6 +1,6 @@
-// Package source turns what the API holds into values: it keeps caches of the
-// objects that concern an agent, says when they are complete, and calls back
-// when one changes. What follows from the values is left to internal/plan.
+// Package source reads what the API holds: it keeps caches of the objects that concern
+// an agent, says when they are complete, and calls back when one changes. What was there
+// before is left to agent/state, and what follows from it all to internal/plan.
 package source
 
 import (
@@ -18,14 +18,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/agent/loop"
+	"github.com/podnet/podnet/agent/state"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/clusterpolicies"
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -38,8 +39,6 @@ const startRetry = 2 * time.Second
 type Source struct {
 	newCache func() (cache.Cache, error)
 	live     client.Reader
-	lost     *lost
-	former   *former
 
 	synced chan struct{}
 	// renew asks for a new cache.
@@ -74,7 +73,7 @@ const (
 // else runs, and looks with live at the API server itself.
 func New(newCache func() (cache.Cache, error), live client.Reader) *Source {
 	return &Source{
-		newCache: newCache, live: live, lost: newLost(clock.RealClock{}), former: newFormer(clock.RealClock{}),
+		newCache: newCache, live: live,
 		synced: make(chan struct{}), renew: loop.NewSignal(),
 	}
 }
@@ -92,7 +91,7 @@ func (s *Source) Renew() { s.renew.Raise() }
 // trying. Where the API server was put back to an older state, as by a restore of
 // etcd from a backup, a watch misses all that comes before the last version that it
 // saw: then it begins with a new cache, and reads from the last one until that is
-// complete. What blocks there were is remembered.
+// complete.
 func (s *Source) Run(ctx context.Context, changed func()) error {
 	stopLast := func() {}
 	defer func() { stopLast() }()
@@ -213,8 +212,6 @@ func (s *Source) watch(ctx context.Context, c cache.Cache, changed func()) (*kep
 			policies: clusterpolicies.New(s.live, c, s.policyChanged),
 		}
 		kinds = append(kinds,
-			// Blocks say which addresses are nodes', and the network whether podnet goes.
-			watched{&podnetv1alpha1.PodNetwork{}, notify(s.policyChanged)}, watched{&podnetv1alpha1.NodeSubnet{}, notify(s.policyChanged)},
 			watched{&networkingv1.NetworkPolicy{}, notify(s.policyChanged)}, watched{&corev1.Namespace{}, notifyLabels(s.policyChanged)},
 			watched{&corev1.Pod{}, keeps.pods.handler(s.policyChanged)})
 	}
@@ -306,25 +303,7 @@ func concerns(before, after any) bool {
 	network, ok := before.(*podnetv1alpha1.PodNetwork)
 	later, also := after.(*podnetv1alpha1.PodNetwork)
 	return ok && also &&
-		(network.Status.RollCall != later.Status.RollCall || exhausted(network.Status.Ranges) != exhausted(later.Status.Ranges))
-}
-
-// Snapshot is what the API holds at one moment.
-type Snapshot struct {
-	// Network is nil as long as there is no PodNetwork named default.
-	Network *model.Network
-	Blocks  []model.Block
-	// Former are the endpoints that nodes had until lately.
-	Former     []model.FormerEndpoint
-	RouteModes []model.RouteMode
-	// RollCall is the manager's last request to report the blocks in use; empty where there was none.
-	RollCall string
-	// Uninstall says that podnet shall be taken off every node.
-	Uninstall bool
-	// RangeSummary says, for people, how many blocks each range has and has free.
-	RangeSummary string
-	// Problems are the objects that could not be read, a sentence each.
-	Problems []model.Problem
+		(network.Status.RollCall != later.Status.RollCall || convert.Exhausted(network.Status.Ranges) != convert.Exhausted(later.Status.Ranges))
 }
 
 // Synced is closed once the caches are complete. Before that, what is absent is
@@ -334,12 +313,12 @@ func (s *Source) Synced() <-chan struct{} { return s.synced }
 // errUnheard is why nothing can be said of the objects.
 var errUnheard = errors.New("the agent has not heard all from the API server yet")
 
-// Snapshot reads the caches. It fails before they are complete.
-func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
+// Objects implements state.Source. It fails before the caches are complete.
+func (s *Source) Objects(ctx context.Context) (state.Objects, error) {
 	s.mu.Lock()
 	from := s.cache
 	s.mu.Unlock()
-	var out Snapshot
+	var out state.Objects
 	if from == nil {
 		return out, errUnheard
 	}
@@ -351,8 +330,8 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 		return out, fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
 	default:
 		_, out.Uninstall = pn.Annotations[podnetv1alpha1.UninstallAnnotation]
-		out.RangeSummary, out.RollCall = rangeSummary(pn.Status.Ranges), pn.Status.RollCall
-		if out.Network, err = network(&pn); err != nil {
+		out.RangeSummary, out.RollCall = convert.RangeSummary(pn.Status.Ranges), pn.Status.RollCall
+		if out.Network, err = convert.Network(&pn); err != nil {
 			return out, err
 		}
 	}
@@ -365,22 +344,20 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 		if subnets.Items[i].Spec.Network != podnetv1alpha1.DefaultPodNetwork {
 			continue
 		}
-		b, err := block(&subnets.Items[i])
+		b, err := convert.Block(&subnets.Items[i])
 		if err != nil {
 			out.Problems = append(out.Problems, unreadable(err))
 			continue
 		}
 		out.Blocks = append(out.Blocks, b)
 	}
-	out.Blocks = append(out.Blocks, s.lost.blocks(out.Blocks)...)
-	out.Former = s.former.endpoints(out.Blocks)
 
 	var modes podnetv1alpha1.RouteModeList
 	if err := from.List(ctx, &modes); err != nil {
 		return out, fmt.Errorf("read RouteModes: %w", err)
 	}
 	for i := range modes.Items {
-		m, err := routeMode(&modes.Items[i])
+		m, err := convert.RouteMode(&modes.Items[i])
 		if err != nil {
 			out.Problems = append(out.Problems, unreadable(err))
 			continue
@@ -392,18 +369,4 @@ func (s *Source) Snapshot(ctx context.Context) (Snapshot, error) {
 
 func unreadable(err error) model.Problem {
 	return model.Problem{Reason: podnetv1alpha1.ReasonDegraded, Message: fmt.Sprintf("%v; the object is left out until it is mended.", err)}
-}
-
-func rangeSummary(ranges []podnetv1alpha1.RangeStatus) string {
-	out := ""
-	for _, r := range ranges {
-		if r.BlocksTotal == nil || r.BlocksFree == nil {
-			continue
-		}
-		if out != "" {
-			out += ", "
-		}
-		out += fmt.Sprintf("range %s has %d blocks of which %d are free", r.CIDR, *r.BlocksTotal, *r.BlocksFree)
-	}
-	return out
 }

@@ -42,6 +42,7 @@ import (
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/prober"
 	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/internal/model"
@@ -82,12 +83,14 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	changes := status.NewPathChanges(func(text string, first []status.PathChange) { events.add(events.pathChanged(text, first)) })
 	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
 	known.Lost = dialer.CloseAll
-	offers, demand, passes, news := attach.NewOffers(), &attach.Demand{}, loop.NewSignal(), loop.NewSignal()
+	offers, demand, passes, policyPasses, news := attach.NewOffers(), &attach.Demand{}, loop.NewSignal(), loop.NewSignal(), loop.NewSignal()
 	paths, err := prober.New(prober.Config{Changed: news.Raise, Taken: k.Taken, Talking: k.Talking})
 	if err != nil {
 		return err
 	}
-	enforcer, err := newEnforcer(o, src, k, tables, book, events)
+	src.WatchPolicies(policyPasses.Raise)
+	objects := state.NewKeeper(state.KeeperConfig{Source: src, Clock: clock.RealClock{}, Changed: func() { passes.Raise(); policyPasses.Raise() }, FullInterval: o.fullInterval})
+	enforcer, err := newEnforcer(o, policyPasses, objects, k, tables, book, events)
 	if err != nil {
 		return err
 	}
@@ -95,7 +98,7 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	pods := func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, book.Pods()) }
 	applier := apply.New(apply.Config{
 		Passes: passes,
-		Source: src,
+		Source: objects,
 		Kernel: k,
 		Links:  k,
 		Offers: offers,
@@ -129,12 +132,12 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	// The CNI server does not wait for the API server: pods must be able to leave
 	// while it is away.
 	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
-		sweep(server, o.fullInterval), after(src.Synced(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(src.Synced(), applier.Run), applier.Reroute, after(src.Synced(), guard.Run),
+		sweep(server, o.fullInterval), after(src.Synced(), objects.Run), after(objects.Built(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(objects.Built(), applier.Run), applier.Reroute, after(src.Synced(), guard.Run),
 		func(ctx context.Context) error { return known.Run(ctx, passes.Raise) },
 		func(ctx context.Context) error {
 			return dump.Run(ctx, dump.Config{Socket: o.dumpSocket(), Node: o.node, Documents: knows.documents()})
 		},
-		func(ctx context.Context) error { return hear(ctx, src, passes) },
+		func(ctx context.Context) error { return hear(ctx, src, objects) },
 	); err != nil {
 		return err
 	}
@@ -144,17 +147,15 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 	return nil
 }
 
-// newEnforcer returns what enforces network policy, and has the source watch what it
-// goes by.
-func newEnforcer(o options, src *source.Source, k *kernel.Kernel, tables *nft.Conn, book *cni.Book, events *notes) (*policy.Enforcer, error) {
+// newEnforcer returns what enforces network policy.
+func newEnforcer(o options, passes loop.Signal, objects *state.Keeper, k *kernel.Kernel, tables *nft.Conn, book *cni.Book, events *notes) (*policy.Enforcer, error) {
 	enforcer := policy.New(policy.Config{
-		Source: src, Kernel: k, Tables: tables, Log: netfilter.Log{NFT: tables}, Pods: book.Recorded, FullInterval: o.fullInterval,
+		Passes: passes, Source: objects, Kernel: k, Tables: tables, Log: netfilter.Log{NFT: tables}, Pods: book.Recorded, FullInterval: o.fullInterval,
 		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
 	})
 	if err := errors.Join(metrics.Registry.Register(enforcer), metrics.Registry.Register(version.Metric("agent"))); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	src.WatchPolicies(enforcer.Trigger)
 	return enforcer, nil
 }
 
@@ -173,8 +174,8 @@ func beating(mgr manager.Manager, o options, applier *apply.Applier) manager.Run
 }
 
 // hear keeps the source up to date until ctx ends.
-func hear(ctx context.Context, src *source.Source, passes loop.Signal) error {
-	if err := src.Run(ctx, passes.Raise); err != nil && ctx.Err() == nil {
+func hear(ctx context.Context, src *source.Source, objects *state.Keeper) error {
+	if err := src.Run(ctx, objects.Trigger); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

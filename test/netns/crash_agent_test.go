@@ -23,7 +23,7 @@ import (
 	"github.com/podnet/podnet/agent/kernel"
 	agentloop "github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
@@ -108,9 +108,9 @@ func (a *crashAgent) run() error {
 func (a *crashAgent) socket() string      { return filepath.Join(a.StateDir, "cni.sock") }
 func (a *crashAgent) attachments() string { return filepath.Join(a.StateDir, "attachments") }
 
-// Snapshot implements apply.Source.
-func (a *crashAgent) Snapshot(context.Context) (source.Snapshot, error) {
-	return source.Snapshot{Network: &a.Network, Blocks: a.blocks()}, nil
+// Objects implements apply.Source.
+func (a *crashAgent) Objects() (state.Objects, error) {
+	return state.Objects{Network: &a.Network, Blocks: a.blocks()}, nil
 }
 
 func (a *crashAgent) blocks() []model.Block {

@@ -17,7 +17,7 @@ import (
 	agentloop "github.com/podnet/podnet/agent/loop"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/prober"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/agent/status"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/internal/plan"
@@ -145,13 +145,13 @@ func (f *firstSight) Watch(ctx context.Context, sysctls func() []model.Sysctl, s
 	})
 }
 
-// Snapshot implements apply.Source, and counts the passes.
-func (l *loop) Snapshot(context.Context) (source.Snapshot, error) {
+// Objects implements apply.Source, and counts the passes.
+func (l *loop) Objects() (state.Objects, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.passes++
 	network := l.cluster.network
-	snap := source.Snapshot{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}
+	snap := state.Objects{Network: &network, Blocks: l.cluster.blocks, RouteModes: l.cluster.modes}
 	if l.forced {
 		snap.RouteModes = append(slices.Clone(snap.RouteModes), model.RouteMode{
 			Name: "unproven", Between: []model.Selector{{}}, Mode: network.Mode, Forced: true,

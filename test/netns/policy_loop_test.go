@@ -12,7 +12,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/policy"
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
 	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
@@ -71,12 +71,12 @@ func (n *policyNode) enforce(t *testing.T, pods func() []model.Pod) {
 }
 
 // Policies is what the API holds.
-func (n *policyNode) Policies(context.Context) (source.Policies, error) {
+func (n *policyNode) Policies(context.Context) (state.Policies, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	o := n.objects
 	o.NetworkPolicies, o.Pods = slices.Clone(o.NetworkPolicies), slices.Clone(o.Pods)
-	return source.Policies{Objects: o, Blocks: n.blocks, Denied: n.asks}, nil
+	return state.Policies{Objects: o, Blocks: n.blocks, Denied: n.asks}, nil
 }
 
 // Execute counts what it executes.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -57,12 +57,12 @@ func peer(i int) model.Block {
 	}
 }
 
-// Snapshot implements apply.Source, and counts the passes.
-func (c *cluster) Snapshot(context.Context) (source.Snapshot, error) {
+// Objects implements apply.Source, and counts the passes.
+func (c *cluster) Objects() (state.Objects, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.passes++
-	return source.Snapshot{
+	return state.Objects{
 		Network: &model.Network{
 			ID: "bench", Ranges: []netip.Prefix{ranges}, BlockBits: [2]int{24, 64}, Attachment: model.PointToPoint,
 			Mode: model.ModeAuto, VNI: 7466, Port: 4789, Masquerade: true,
@@ -72,10 +72,10 @@ func (c *cluster) Snapshot(context.Context) (source.Snapshot, error) {
 }
 
 // Policies implements policy.Source.
-func (c *cluster) Policies(context.Context) (source.Policies, error) {
+func (c *cluster) Policies(context.Context) (state.Policies, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return source.Policies{Objects: c.policy, Blocks: slices.Concat(c.blocks, c.elsewhere)}, nil
+	return state.Policies{Objects: c.policy, Blocks: slices.Concat(c.blocks, c.elsewhere)}, nil
 }
 
 // change changes what the API holds.

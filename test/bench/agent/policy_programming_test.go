@@ -13,10 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/podnet/podnet/agent/source"
+	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/bench/apiserver"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -94,19 +96,24 @@ func newProgramming(b *testing.B, s *stored) *programming {
 	b.Helper()
 	p := &programming{told: map[client.ObjectKey]time.Time{}, took: map[string][]latency{}}
 	src := source.New(func() (cache.Cache, error) { return p.newCache(b.Context(), s) }, s.API)
-	p.agent = newAgentOn(b, topology.NewUnderlay(b, 1500), self, src)
+	objects := state.NewKeeper(state.KeeperConfig{
+		Source: src, Clock: clock.RealClock{}, FullInterval: fullInterval,
+		Changed: func() { p.applier.Trigger(); p.enforcer.Trigger() },
+	})
+	p.agent = newAgentOn(b, topology.NewUnderlay(b, 1500), self, objects)
 	p.played = ownPods()
 	src.WatchPolicies(p.enforcer.Trigger)
 	s.settle(b, p.IPv4.Addr())
-	p.beside(b, "the source", func(ctx context.Context) error { return src.Run(ctx, p.applier.Trigger) })
+	p.beside(b, "the source", func(ctx context.Context) error { return src.Run(ctx, objects.Trigger) })
 	select {
 	case <-src.Synced():
 	case <-time.After(patience):
 		b.Fatal("the caches are not complete")
 	}
+	p.beside(b, "the keeper of the objects", objects.Run)
 	// Which policies of the cluster there are is known a moment later.
 	for late := time.Now().Add(patience); ; time.Sleep(hush) {
-		_, err := src.Policies(b.Context())
+		_, err := objects.Policies(b.Context())
 		if err == nil {
 			return p
 		}

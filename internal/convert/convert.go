@@ -1,4 +1,6 @@
-package source
+// Package convert turns objects of the API into values. What of them is enforced of network
+// policy is left to internal/policy/policyapi.
+package convert
 
 import (
 	"errors"
@@ -13,9 +15,9 @@ import (
 	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
-// network turns a PodNetwork into values. What the API server's validation lets
+// Network turns a PodNetwork into values. What the API server's validation lets
 // through converts; an error says which field did not.
-func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
+func Network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 	out := &model.Network{
 		ID:         string(n.UID),
 		Attachment: model.Attachment(n.Spec.Attachment),
@@ -24,7 +26,7 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		Port:       uint16(n.Spec.Overlay.Port), //nolint:gosec // 16 bits by validation.
 		Masquerade: n.Spec.Masquerade.Enabled == nil || *n.Spec.Masquerade.Enabled,
 		MaxBlocks:  int(n.Spec.NodeBlocks.Max),
-		Exhausted:  exhausted(n.Status.Ranges),
+		Exhausted:  Exhausted(n.Status.Ranges),
 		Denied:     model.DeniedPackets(n.Spec.Policy.Denied),
 		Generation: n.Generation,
 	}
@@ -54,8 +56,8 @@ func network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 	return out, nil
 }
 
-// exhausted says of which families the ranges have blocks and none is free.
-func exhausted(ranges []podnetv1alpha1.RangeStatus) [2]bool {
+// Exhausted says of which families the ranges have blocks and none is free.
+func Exhausted(ranges []podnetv1alpha1.RangeStatus) [2]bool {
 	var has, free [2]bool
 	for _, r := range ranges {
 		p, err := netip.ParsePrefix(r.CIDR)
@@ -69,8 +71,8 @@ func exhausted(ranges []podnetv1alpha1.RangeStatus) [2]bool {
 	return [2]bool{has[0] && !free[0], has[1] && !free[1]}
 }
 
-// block turns a NodeSubnet into a value.
-func block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
+// Block turns a NodeSubnet into a value.
+func Block(s *podnetv1alpha1.NodeSubnet) (model.Block, error) {
 	p, err := netip.ParsePrefix(s.Spec.CIDR)
 	if err != nil {
 		return model.Block{}, fmt.Errorf("NodeSubnet %s: cidr: %w", s.Name, err)
@@ -107,8 +109,8 @@ func addresses(texts []string) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// routeMode turns a RouteMode into a value.
-func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
+// RouteMode turns a RouteMode into a value.
+func RouteMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
 	out := model.RouteMode{
 		Name: r.Name, Mode: model.Mode(r.Spec.Mode), Forced: r.Spec.Proof == podnetv1alpha1.ProofSkipped, Created: r.CreationTimestamp.Time, Generation: r.Generation,
 	}
@@ -127,4 +129,19 @@ func routeMode(r *podnetv1alpha1.RouteMode) (model.RouteMode, error) {
 		out.Between = append(out.Between, between)
 	}
 	return out, errors.Join(errs...)
+}
+
+// RangeSummary says, for people, how many blocks each range has and has free.
+func RangeSummary(ranges []podnetv1alpha1.RangeStatus) string {
+	out := ""
+	for _, r := range ranges {
+		if r.BlocksTotal == nil || r.BlocksFree == nil {
+			continue
+		}
+		if out != "" {
+			out += ", "
+		}
+		out += fmt.Sprintf("range %s has %d blocks of which %d are free", r.CIDR, *r.BlocksTotal, *r.BlocksFree)
+	}
+	return out
 }

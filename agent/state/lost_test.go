@@ -1,4 +1,4 @@
-package source
+package state
 
 import (
 	"net/netip"

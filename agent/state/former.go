@@ -1,11 +1,10 @@
-package source
+package state
 
 import (
 	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -30,7 +29,6 @@ const (
 type former struct {
 	clock clock.PassiveClock
 
-	mu sync.Mutex
 	// last are the endpoints that nodes had last time, and since says since when
 	// those that they no longer have are former ones.
 	last  map[nodeAddr]bool
@@ -50,8 +48,6 @@ func newFormer(c clock.PassiveClock) *former {
 // they had until lately, sorted. An address that another node has now is that one's,
 // and a node that has gone leaves none.
 func (f *former) endpoints(present []model.Block) []model.FormerEndpoint {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	now := f.clock.Now()
 	has := map[nodeAddr]bool{}
 	nodes, taken := map[string]bool{}, map[netip.Addr]bool{}

@@ -1,9 +1,8 @@
-package source
+package state
 
 import (
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -22,7 +21,6 @@ const lostGrace = 5 * time.Minute
 type lost struct {
 	clock clock.PassiveClock
 
-	mu sync.Mutex
 	// last are the blocks that were there last time, by name.
 	last     map[string]model.Block
 	vanished map[string]lostBlock
@@ -41,8 +39,6 @@ type lostBlock struct {
 // vanished and are still served, sorted by name: not those that overlap a block
 // that is there. New pods get no address of them before their object is there again.
 func (l *lost) blocks(present []model.Block) []model.Block {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	now := l.clock.Now()
 	there := make(map[string]model.Block, len(present))
 	for _, b := range present {

@@ -1,4 +1,4 @@
-package source
+package convert
 
 import (
 	"net/netip"
@@ -17,7 +17,7 @@ import (
 
 func TestNetworkKeepsEveryField(t *testing.T) {
 	g := gomega.NewWithT(t)
-	got, err := network(&podnetv1alpha1.PodNetwork{ObjectMeta: metav1.ObjectMeta{UID: "7"}, Spec: podnetv1alpha1.PodNetworkSpec{
+	got, err := Network(&podnetv1alpha1.PodNetwork{ObjectMeta: metav1.ObjectMeta{UID: "7"}, Spec: podnetv1alpha1.PodNetworkSpec{
 		Ranges: []podnetv1alpha1.Range{
 			{CIDR: "10.244.0.0/16"}, {CIDR: "10.245.0.0/16", NodePrefixLength: 26},
 			{CIDR: "fd00:10:244::/48"},
@@ -43,14 +43,14 @@ func TestNetworkKeepsEveryField(t *testing.T) {
 
 func TestMasqueradeIsOnUnlessTurnedOff(t *testing.T) {
 	g := gomega.NewWithT(t)
-	got, err := network(&podnetv1alpha1.PodNetwork{})
+	got, err := Network(&podnetv1alpha1.PodNetwork{})
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(got.Masquerade).To(gomega.BeTrue())
 }
 
 func TestNetworkNamesTheFieldThatDoesNotParse(t *testing.T) {
 	g := gomega.NewWithT(t)
-	_, err := network(&podnetv1alpha1.PodNetwork{
+	_, err := Network(&podnetv1alpha1.PodNetwork{
 		ObjectMeta: metav1.ObjectMeta{Name: "default"},
 		Spec:       podnetv1alpha1.PodNetworkSpec{Masquerade: podnetv1alpha1.Masquerade{ExcludeCIDRs: []string{"everything"}}},
 	})
@@ -60,7 +60,7 @@ func TestNetworkNamesTheFieldThatDoesNotParse(t *testing.T) {
 func TestBlockKeepsEveryField(t *testing.T) {
 	g := gomega.NewWithT(t)
 	created := metav1.NewTime(time.Unix(1_700_000_000, 0))
-	got, err := block(&podnetv1alpha1.NodeSubnet{
+	got, err := Block(&podnetv1alpha1.NodeSubnet{
 		ObjectMeta: metav1.ObjectMeta{Name: "10.244.3.0-24", CreationTimestamp: created},
 		Spec: podnetv1alpha1.NodeSubnetSpec{
 			Network: "default", Node: "a", CIDR: "10.244.3.0/24", Endpoints: []string{"192.0.2.3", "2001:db8::3"},
@@ -87,7 +87,7 @@ func TestRouteModeSelectsAsKubernetesDoes(t *testing.T) {
 			{Key: "arch", Operator: metav1.LabelSelectorOpIn, Values: []string{"amd64", "arm64"}},
 		},
 	}
-	got, err := routeMode(&podnetv1alpha1.RouteMode{Spec: podnetv1alpha1.RouteModeSpec{Between: []metav1.LabelSelector{between}}})
+	got, err := RouteMode(&podnetv1alpha1.RouteMode{Spec: podnetv1alpha1.RouteModeSpec{Between: []metav1.LabelSelector{between}}})
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	theirs, err := metav1.LabelSelectorAsSelector(&between)
 	g.Expect(err).NotTo(gomega.HaveOccurred())
@@ -107,7 +107,7 @@ func TestRouteModeSelectsAsKubernetesDoes(t *testing.T) {
 
 func TestRouteModeRefusesASelectorThatKubernetesWouldRefuse(t *testing.T) {
 	g := gomega.NewWithT(t)
-	_, err := routeMode(&podnetv1alpha1.RouteMode{
+	_, err := RouteMode(&podnetv1alpha1.RouteMode{
 		ObjectMeta: metav1.ObjectMeta{Name: "m"},
 		Spec: podnetv1alpha1.RouteModeSpec{Between: []metav1.LabelSelector{{
 			MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpIn}},
@@ -118,7 +118,7 @@ func TestRouteModeRefusesASelectorThatKubernetesWouldRefuse(t *testing.T) {
 
 func TestRangeSummaryCountsBlocks(t *testing.T) {
 	g := gomega.NewWithT(t)
-	got := rangeSummary([]podnetv1alpha1.RangeStatus{
+	got := RangeSummary([]podnetv1alpha1.RangeStatus{
 		{CIDR: "10.244.0.0/30", BlocksTotal: ptr.To(int64(4)), BlocksFree: ptr.To(int64(0))},
 		{CIDR: "10.245.0.0/16"},
 	})
