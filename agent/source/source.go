@@ -15,7 +15,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -28,6 +27,7 @@ import (
 	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/restored"
 )
 
 // startRetry is the time between attempts to start watching while the API
@@ -43,8 +43,8 @@ type Source struct {
 	synced chan struct{}
 	// renew asks for a new cache.
 	renew loop.Signal
-	// newest is the newest version of the API server's store that was seen.
-	newest string
+	// versions are those of the API server's store that were seen.
+	versions restored.Versions
 
 	// policyChanged, unless it is nil, is called when something changes that network
 	// policy goes by.
@@ -161,12 +161,11 @@ func (s *Source) stale(ctx context.Context, c cache.Cache) string {
 func (s *Source) lags(ctx context.Context, c cache.Cache) bool {
 	is, version := rollCall(ctx, s.live)
 	before, _ := rollCall(ctx, c)
-	if order, err := resourceversion.CompareResourceVersion(version, s.newest); err == nil && order < 0 {
-		s.newest = version
-		return true
+	if version == "" {
+		return false
 	}
-	if version != "" {
-		s.newest = version
+	if errors.Is(s.versions.Next(version), restored.ErrRestored) {
+		return true
 	}
 	if is == "" || is == before {
 		return false

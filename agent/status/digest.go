@@ -18,8 +18,6 @@ const (
 	pathsEvery = 30 * time.Second
 	// notesNamed is how many things a note names; the others it counts.
 	notesNamed = 4
-	// maxNote is the longest note of an Event, in bytes.
-	maxNote = 1000
 )
 
 // Digest reports things that happen by one note for all that came since the last one.
@@ -86,9 +84,6 @@ func (d *Digest[T]) take() (string, []T) {
 	first := d.first
 	text := d.text(first, d.more)
 	d.first, d.more = nil, 0
-	if len(text) > maxNote {
-		text = strings.ToValidUTF8(text[:maxNote], "") + "…"
-	}
 	return text, first
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	eventsv1 "k8s.io/api/events/v1"
 	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
@@ -13,10 +14,15 @@ import (
 // reporter is the reportingController of the agents' Events.
 const reporter = "podnet-agent"
 
-// instanceBytes is how long the API lets a reportingInstance be.
-const instanceBytes = 128
+// instanceBytes is how long the API lets a reportingInstance be, and noteBytes how long it
+// lets a note be.
+const (
+	instanceBytes = 128
+	noteBytes     = 1024
+)
 
-// ownEvents makes Events in the name of one node's agent. client-go names the
+// ownEvents makes Events in the name of one node's agent, which all of its parts tell of by
+// it, and cuts off what is too long for the API. client-go names the
 // instance after the host, which may be called otherwise than its node, and the
 // admission policy podnet-agent-events goes by the node.
 type ownEvents struct {
@@ -28,6 +34,9 @@ type ownEvents struct {
 func (s *ownEvents) Create(ctx context.Context, e *eventsv1.Event) (*eventsv1.Event, error) {
 	e.ReportingInstance = reporter + "-" + s.node
 	e.ReportingInstance = e.ReportingInstance[:min(len(e.ReportingInstance), instanceBytes)]
+	if len(e.Note) > noteBytes {
+		e.Note = strings.ToValidUTF8(e.Note[:noteBytes-len("…")], "") + "…"
+	}
 	return s.EventSinkImpl.Create(ctx, e)
 }
 

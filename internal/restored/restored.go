@@ -26,7 +26,31 @@ type Watcher struct {
 	// Interval is the time between two looks.
 	Interval time.Duration
 
+	versions Versions
+}
+
+// Versions are those of the API server's store, which lists have (Kubernetes API concepts,
+// "Resource versions").
+type Versions struct {
 	newest string
+}
+
+// Next takes the version of this moment. It returns ErrRestored where it is older than the
+// one before, and another error where they cannot be compared.
+func (v *Versions) Next(version string) error {
+	before := v.newest
+	if before != "" {
+		order, err := resourceversion.CompareResourceVersion(version, before)
+		if err != nil {
+			return fmt.Errorf("compare versions: %w", err)
+		}
+		if order < 0 {
+			v.newest = version
+			return fmt.Errorf("%w (version %s after %s)", ErrRestored, version, before)
+		}
+	}
+	v.newest = version
+	return nil
 }
 
 // Run returns ErrRestored once the version has gone back, and nil when ctx ends.
@@ -53,21 +77,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.Interval)
 	defer cancel()
-	// The version of a list is the store's (Kubernetes API concepts, "Resource versions").
 	list := &podnetv1alpha1.PodNetworkList{}
 	if err := w.Live.List(ctx, list, client.Limit(1)); err != nil {
 		return fmt.Errorf("list PodNetworks: %w", err)
 	}
-	if w.newest != "" {
-		order, err := resourceversion.CompareResourceVersion(list.ResourceVersion, w.newest)
-		if err != nil {
-			return fmt.Errorf("compare versions: %w", err)
-		}
-		if order < 0 {
-			return fmt.Errorf("%w (version %s after %s)", ErrRestored, list.ResourceVersion, w.newest)
-		}
+	if err := w.versions.Next(list.ResourceVersion); err != nil {
+		return err
 	}
-	w.newest = list.ResourceVersion
 	return w.compare(ctx)
 }
 
