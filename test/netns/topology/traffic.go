@@ -249,8 +249,9 @@ type Flow struct {
 	conn     net.Conn
 	interval time.Duration
 	stop     chan struct{}
-	done     chan struct{}
 	halt     sync.Once
+	// sending and reading are goroutines.
+	sending, reading sync.WaitGroup
 
 	mu   sync.Mutex
 	sent uint64
@@ -269,8 +270,8 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 	if err := keepAll(conn.(*net.UDPConn)); err != nil {
 		t.Fatal(err)
 	}
-	f := &Flow{conn: conn, interval: interval, stop: make(chan struct{}), done: make(chan struct{}), seen: map[uint64]bool{}}
-	go func() {
+	f := &Flow{conn: conn, interval: interval, stop: make(chan struct{}), seen: map[uint64]bool{}}
+	f.sending.Go(func() {
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
 		for number := uint64(1); ; number++ {
@@ -285,9 +286,8 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 			//nolint:errcheck // what is not sent does not come back
 			conn.Write(binary.BigEndian.AppendUint64(nil, number))
 		}
-	}()
-	go func() {
-		defer close(f.done)
+	})
+	f.reading.Go(func() {
 		buffer := make([]byte, 1500)
 		for {
 			size, err := conn.Read(buffer)
@@ -298,7 +298,7 @@ func (n *Namespace) StartFlow(t testing.TB, to netip.Addr, port uint16, interval
 				f.heard(binary.BigEndian.Uint64(buffer), time.Now())
 			}
 		}
-	}()
+	})
 	return f
 }
 
@@ -384,15 +384,21 @@ func (f *Flow) Stalled(from, to time.Time) time.Duration {
 
 // Close ends the flow.
 func (f *Flow) Close() {
-	f.halt.Do(func() { close(f.stop) })
+	f.silence()
 	f.conn.Close()
-	<-f.done
+	f.reading.Wait()
+}
+
+// silence ends the sending.
+func (f *Flow) silence() {
+	f.halt.Do(func() { close(f.stop) })
+	f.sending.Wait()
 }
 
 // Stop ends the flow when all has come back, or what is missing will not, and returns how
 // many datagrams were sent and how many came back.
 func (f *Flow) Stop() (sent, back uint64) {
-	f.halt.Do(func() { close(f.stop) })
+	f.silence()
 	for deadline := time.Now().Add(patience / 4); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if sent, back = f.counts(); sent == back {
 			break
