@@ -43,9 +43,9 @@ func (*heldNode) Aim([]model.PathChoice)         {}
 // Evidence implements Paths: both paths are proven, or the routed one has failed.
 func (n *heldNode) Evidence(context.Context) (map[netip.Prefix]model.Evidence, error) {
 	proven := model.Proof{Standing: model.Proven, Fresh: true, Answers: true}
-	e := model.Evidence{Node: "b", Taken: model.PathRouted, Proofs: [2]model.Proof{proven, proven}}
+	e := model.Evidence{Node: "b", Taken: model.PathRouted, Proofs: []model.Proof{proven, proven}}
 	if n.failed {
-		e.Proofs[model.RoutedWay] = model.Proof{Standing: model.Failed}
+		e.Proofs[0] = model.Proof{Standing: model.Failed}
 	}
 	return map[netip.Prefix]model.Evidence{peerRoute: e, netip.MustParsePrefix("fd00:10:244:2::/64"): e}, nil
 }

@@ -73,8 +73,8 @@ func (s *Applier) reroute(ctx context.Context) error {
 
 // isLeft reports whether the path to a block has failed and another one is to be taken.
 func isLeft(c model.PathChoice, e model.Evidence) bool {
-	for i, way := range model.Ways {
-		if way == c.Path && e.Proofs[i].Standing == model.Failed {
+	for i, way := range c.Ways {
+		if way.Path == c.Path && e.Proof(i).Standing == model.Failed {
 			return paths.Choose(c.PathQuestion, e).Path != c.Path
 		}
 	}

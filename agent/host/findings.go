@@ -198,7 +198,7 @@ func shorten(names []string) string {
 func neighbourFindings(own []model.Route) ([]model.Finding, error) {
 	hops := map[netip.Addr]bool{}
 	for _, r := range own {
-		if r.Via.IsValid() && r.Link != model.VXLANLink4 && r.Link != model.VXLANLink6 {
+		if r.Via.IsValid() && model.PathBy(r.Link) == model.PathRouted {
 			hops[r.Via] = true
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -41,7 +40,7 @@ func (p *pass) observeLinks() ([]model.Link, error) {
 // observedLink returns what a link is, if it is one of those that a State holds.
 func (p *pass) observedLink(l netlink.Link) (model.Link, bool) {
 	a := l.Attrs()
-	if a.Alias != model.LinkAlias || !slices.Contains([]string{model.BridgeLink, model.VXLANLink4, model.VXLANLink6}, a.Name) {
+	if a.Alias != model.LinkAlias || !model.IsOwnLink(a.Name) {
 		return model.Link{}, false
 	}
 	found := model.Link{Name: a.Name, Kind: model.LinkKind(l.Type())}
@@ -344,7 +343,7 @@ func (w *watcher) link(m syscall.NetlinkMessage, gone bool) error {
 		w.p.remember(l)
 	}
 	found, ok := w.p.observedLink(l)
-	if isLinkName(name) {
+	if model.IsOwnLink(name) {
 		w.seen(sightingOf(name, found, ok && !gone))
 		return nil
 	}
@@ -358,11 +357,6 @@ func (w *watcher) link(m syscall.NetlinkMessage, gone bool) error {
 		w.hostLink(was, l, gone)
 	}
 	return nil
-}
-
-// isLinkName reports whether a name is that of a link that a State may hold.
-func isLinkName(name string) bool {
-	return slices.Contains([]string{model.BridgeLink, model.VXLANLink4, model.VXLANLink6}, name)
 }
 
 func sightingOf(name string, found model.Link, there bool) diff.Sighting {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/podnet/podnet/internal/model"
 )
@@ -29,10 +28,7 @@ func (k *Kernel) Taken(_ context.Context) (map[netip.Prefix]model.Path, error) {
 		if !r.Via.IsValid() {
 			continue
 		}
-		taken[r.Dst] = model.PathRouted
-		if slices.Contains([]string{model.VXLANLink4, model.VXLANLink6}, r.Link) {
-			taken[r.Dst] = model.PathOverlay
-		}
+		taken[r.Dst] = model.PathBy(r.Link)
 	}
 	return taken, nil
 }

@@ -132,7 +132,7 @@ func (n *node) start() {
 	})
 	p.dial = func(addr netip.Addr, kind byte, way int) (*socket, error) {
 		conn := &wireConn{
-			cluster: n.cluster, node: n.name, local: netip.AddrPortFrom(addr, ports[kind][way]),
+			cluster: n.cluster, node: n.name, local: netip.AddrPortFrom(addr, portOf(kind, way)),
 			in: make(chan packet, 100), closed: make(chan struct{}),
 		}
 		// Sockets are opened in passes, which hold the lock.
@@ -264,7 +264,7 @@ func (c *cluster) change() {
 		if w.up = c.random.IntN(2) == 0; w.up {
 			w.mtu = []int{1500, 1450, 1400, 1300, 1290}[c.random.IntN(5)]
 		}
-		c.log("%v %s: %+v", pair, model.Ways[way], *w)
+		c.log("%v %s: %+v", pair, model.Ways[way].Path, *w)
 	case 4, 5:
 		c.network.Mode = []model.Mode{model.ModeAuto, model.ModeRouted, model.ModeOverlay}[c.random.IntN(3)]
 		c.log("mode %s", c.network.Mode)
@@ -348,8 +348,8 @@ func (c *cluster) check() error {
 		}
 		for block, choice := range n.kernel {
 			wires := c.wires[between(n.name, choice.Node)]
-			taken := slices.Index(model.Ways[:], choice.Path)
-			if wires == nil || taken < 0 || wires[taken].up || !wires[1-taken].up || choice.Obstacles[1-taken] != "" ||
+			taken := slices.IndexFunc(choice.Ways, func(w model.WayTo) bool { return w.Path == choice.Path })
+			if wires == nil || taken < 0 || wires[taken].up || !wires[1-taken].up || !choice.Ways[1-taken].Possible() ||
 				evidence[block].Proofs[1-taken].Standing != model.Proven {
 				delete(n.dead, block)
 				continue
@@ -371,16 +371,16 @@ func (c *cluster) settled() error {
 	for _, n := range c.nodes {
 		for block, choice := range n.kernel {
 			wires := c.wires[between(n.name, choice.Node)]
-			works := [2]bool{wires[0].up && choice.Obstacles[0] == "", wires[1].up && choice.Obstacles[1] == ""}
+			works := [2]bool{wires[0].up && choice.Ways[0].Possible(), wires[1].up && choice.Ways[1].Possible()}
 			first := 0
 			if choice.Want == model.ModeOverlay {
 				first = 1
 			}
-			want := model.Ways[first]
+			want := model.Ways[first].Path
 			switch {
 			case works[first]:
 			case works[1-first]:
-				want = model.Ways[1-first]
+				want = model.Ways[1-first].Path
 			default:
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/paths"
 )
 
 func TestMessageComesBackAsItWasSent(t *testing.T) {
@@ -44,8 +45,8 @@ func TestOnlyTheAnswerToARequestCounts(t *testing.T) {
 	other := netip.MustParseAddr("10.244.2.254")
 	target := &target{PathChoice: model.PathChoice{Block: netip.MustParsePrefix("10.244.2.0/24")}, addr: other}
 	n := freshNonce()
-	f := &flight{pair: &pair{target: target}, nonces: [2]nonce{n}, left: 2}
-	f.round.Results[0].Sent = []int{128, 1500}
+	f := &flight{pair: &pair{target: target}, nonces: []nonce{n}, left: 2}
+	f.round.Results = []paths.Result{{Sent: []int{128, 1500}}}
 	f.pair.flights = []*flight{f}
 	p.flights[n] = f
 	back := func() int { return len(f.round.Results[0].Back) }

@@ -178,7 +178,7 @@ func (p *Prober) Evidence(ctx context.Context) (map[netip.Prefix]model.Evidence,
 	now := time.Now()
 	out := make(map[netip.Prefix]model.Evidence, max(len(p.targets), len(p.adopted)))
 	for block, taken := range p.adopted {
-		out[block] = paths.NewMachine(taken, [2]int{}).Evidence(now)
+		out[block] = paths.Adopted(taken)
 	}
 	for block, t := range p.targets {
 		out[block] = t.evidence(now)
@@ -192,7 +192,7 @@ func (t *target) evidence(now time.Time) model.Evidence {
 		all = append(all, pair.machine.Evidence(now))
 	}
 	if len(all) == 0 {
-		all = append(all, paths.NewMachine(t.Path, [2]int{}).Evidence(now))
+		all = append(all, paths.Adopted(t.Path))
 	}
 	e := paths.Weakest(all)
 	e.Node = t.Node
@@ -299,7 +299,7 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 			if first {
 				taken = p.adopted[c.Block]
 			}
-			pr = &pair{target: t, from: from, machine: paths.NewMachine(taken, c.Limits), due: now}
+			pr = &pair{target: t, from: from, machine: paths.NewMachine(taken, c.Ways), due: now}
 			t.pairs[from] = pr
 		}
 		pr.aim(was)
@@ -312,12 +312,12 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 // aim tells a pair what became of its target.
 func (r *pair) aim(was model.PathChoice) {
 	c := r.target.PathChoice
-	for i := range model.Ways {
+	for i, w := range c.Ways {
 		switch {
-		case c.Obstacles[i] != "":
-			r.machine = r.machine.Forgotten(i)
-		case c.Hops[i] != was.Hops[i] || c.Limits[i] != r.machine.Limit(i):
-			r.machine = r.machine.Moved(i, c.Limits[i])
+		case !w.Possible():
+			r.machine.Forget(i)
+		case i >= len(was.Ways) || w.Hop != was.Ways[i].Hop || w.Limit != r.machine.Limit(i):
+			r.machine.Moved(i, w.Limit)
 		}
 	}
 	r.machine.Taken = c.Path

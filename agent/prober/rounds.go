@@ -62,7 +62,7 @@ type flight struct {
 	pair     *pair
 	round    paths.Round
 	deadline time.Time
-	nonces   [2]nonce
+	nonces   []nonce
 	left     int
 	judged   bool
 }
@@ -152,10 +152,10 @@ func (p *Prober) forget(f *flight) {
 
 // pace returns the pace of a pair.
 func (p *Prober) pace(r *pair) paths.Pace {
-	return r.machine.Next(r.target.Possible(), p.inUse(r.target), r.target.wish)
+	return r.machine.Next(r.target.Ways, p.inUse(r.target), r.target.wish)
 }
 
-// inUse says whether this node talks to a block, or it has so few that it may.
+// inUse reports whether this node talks to a block, or it has so few that it may.
 func (p *Prober) inUse(t *target) bool { return t.active || len(p.pairs) <= fewPairs }
 
 // interval returns the time until the next round of a pace.
@@ -209,9 +209,12 @@ func (p *Prober) fly(r *pair, now time.Time) {
 	if sockets == nil {
 		return
 	}
-	f := &flight{pair: r, round: paths.Round{At: now}, deadline: now.Add(r.timeout())}
-	bare := r.machine.Bare(pace, r.target.Possible())
-	for way, sizes := range r.machine.Sizes(pace, r.target.Possible()) {
+	ways := r.target.Ways
+	f := &flight{
+		pair: r, round: paths.Round{At: now, Results: make([]paths.Result, len(ways))}, deadline: now.Add(r.timeout()),
+		nonces: make([]nonce, len(ways)),
+	}
+	for way, sizes := range r.machine.Sizes(pace, ways) {
 		if len(sizes) == 0 {
 			continue
 		}
@@ -223,9 +226,9 @@ func (p *Prober) fly(r *pair, now time.Time) {
 			m := message{size: size, network: p.network, nonce: f.nonces[way]}
 			// What is not sent does not come back.
 			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
-			probesSent.WithLabelValues(string(model.Ways[way])).Inc()
+			probesSent.WithLabelValues(string(ways[way].Path)).Inc()
 		}
-		if bare && model.Ways[way] == model.PathOverlay {
+		if r.machine.Bare(pace, ways[way], way) {
 			m := message{size: paths.BareSize, bare: true, network: p.network, nonce: f.nonces[way]}
 			_ = asking(sockets, way).send(m, r.target.addr, p.buffer)
 		}
@@ -267,7 +270,7 @@ func (p *Prober) answered(from netip.Addr, m message) {
 	defer p.mu.Unlock()
 	now := time.Now()
 	f := p.flights[m.nonce]
-	if f == nil || f.nonces[m.way] != m.nonce || f.pair.target.addr != from || m.network != p.network {
+	if f == nil || m.way >= len(f.nonces) || f.nonces[m.way] != m.nonce || f.pair.target.addr != from || m.network != p.network {
 		return
 	}
 	result := &f.round.Results[m.way]
@@ -278,7 +281,7 @@ func (p *Prober) answered(from netip.Addr, m message) {
 	if !slices.Contains(result.Sent, m.size) || slices.Contains(result.Back, m.size) {
 		return
 	}
-	probesAnswered.WithLabelValues(string(model.Ways[m.way])).Inc()
+	probesAnswered.WithLabelValues(string(model.Ways[m.way].Path)).Inc()
 	f.pair.learn(now.Sub(f.round.At))
 	if f.judged {
 		return
@@ -308,7 +311,7 @@ func (p *Prober) judge(r *pair, now time.Time) {
 		}
 		f.judged = true
 		r.flights = r.flights[1:]
-		r.machine = r.machine.Judge(f.round)
+		r.machine.Judge(f.round)
 	}
 	if p.targets[r.target.Block] != r.target {
 		return
@@ -322,7 +325,7 @@ func (p *Prober) consider(t *target, now time.Time) {
 	e := t.evidence(now)
 	d := paths.Choose(t.PathQuestion, e)
 	t.wish = d.Wish
-	if is := newsOf(d.Path, d.Proof, e.Proofs[model.OverlayWay].Corrupted); is != t.announced {
+	if is := newsOf(d.Path, d.Proof, e.Corrupted()); is != t.announced {
 		t.announced = is
 		p.cfg.Changed()
 	}

@@ -13,12 +13,12 @@ import (
 func TestPairsThatSettledTogetherAreNotProbedTogether(t *testing.T) {
 	const number = 1000
 	now := time.Unix(0, 0)
-	p := &Prober{}
+	p, settled := &Prober{}, &target{PathChoice: model.PathChoice{PathQuestion: model.PathQuestion{Ways: ways()}}}
 	for range number {
-		r := &pair{target: &target{}, pace: paths.Doubt, machine: paths.NewMachine(model.PathOverlay, [2]int{1500, 1450})}
+		r := &pair{target: settled, pace: paths.Doubt, machine: paths.NewMachine(model.PathOverlay, ways())}
 		for i := range 10 {
 			back := paths.Result{Sent: []int{1450}, Back: []int{1500}}
-			r.machine = r.machine.Judge(paths.Round{At: now.Add(time.Duration(i) * time.Second), Results: [2]paths.Result{back, back}})
+			r.machine.Judge(paths.Round{At: now.Add(time.Duration(i) * time.Second), Results: []paths.Result{back, back}})
 		}
 		p.pairs = append(p.pairs, r)
 	}
@@ -53,7 +53,7 @@ func fleet(number int) *Prober {
 	for i := 1; i <= number; i++ {
 		block := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i / 256), byte(i), 0}), 24)
 		choices = append(choices, model.PathChoice{
-			Node: block.String(), Block: block, Cell: block, Path: model.PathOverlay, Limits: [2]int{1500, 1450},
+			Node: block.String(), Block: block, Cell: block, Path: model.PathOverlay, PathQuestion: model.PathQuestion{Ways: ways()},
 		})
 	}
 	p.Aim(choices)
@@ -117,4 +117,9 @@ func TestCellsFindBlocksOfAnyLength(t *testing.T) {
 			t.Errorf("%s stands for %d blocks, want %d", noted, len(found), want)
 		}
 	}
+}
+
+// ways are all ways, without obstacles.
+func ways() []model.WayTo {
+	return []model.WayTo{{Way: &model.Ways[0], Limit: 1500}, {Way: &model.Ways[1], Limit: 1450}}
 }

@@ -11,11 +11,13 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// ports are the UDP ports from which messages of a kind are sent, by model.Ways: the
-// node gives what is sent to them the mark of that way.
-var ports = map[byte][2]uint16{
-	request: {model.ProbeRoutedSource, model.ProbeOverlaySource},
-	answer:  {model.ProbeRoutedPort, model.ProbeOverlayPort},
+// portOf is the UDP port from which messages of a kind are sent by one of model.Ways: the
+// node gives what is sent to it the mark of that way.
+func portOf(kind byte, way int) uint16 {
+	if kind == request {
+		return model.Ways[way].Source
+	}
+	return model.Ways[way].Port
 }
 
 // datagrams is what a socket does.
@@ -40,7 +42,7 @@ func (s *socket) other() byte { return request + answer - s.kind }
 
 // listen opens a socket in the calling thread's network namespace.
 func listen(addr netip.Addr, kind byte, way int) (*socket, error) {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, ports[kind][way])))
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, portOf(kind, way))))
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes at %s: %w", addr, err)
 	}
@@ -88,7 +90,7 @@ func (s *socket) send(m message, to netip.Addr, buffer []byte) error {
 			return err
 		}
 	}
-	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, ports[s.other()][s.way]))
+	_, err := s.conn.WriteToUDPAddrPort(m.encode(buffer, to), netip.AddrPortFrom(to, portOf(s.other(), s.way)))
 	if m.bare {
 		err = errors.Join(err, s.checksums(true))
 	}
@@ -114,7 +116,7 @@ func (s *socket) serve(p *Prober) {
 		}
 		addr := from.Addr().Unmap()
 		m, ok := decode(buffer[:size], addr)
-		if !ok || m.kind != s.other() || m.way != s.way || from.Port() != ports[m.kind][m.way] {
+		if !ok || m.kind != s.other() || m.way != s.way || from.Port() != portOf(m.kind, m.way) {
 			continue
 		}
 		if m.kind == answer {

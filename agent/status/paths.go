@@ -34,11 +34,11 @@ func paths(r Report) podnetv1alpha1.PathsStatus {
 		if p.Diverges {
 			diverging++
 		}
-		message := p.Message
-		if message == "" && p.Path != model.PathDown && isUnreachable(p) {
-			message = fmt.Sprintf("No probe has come back by any path for some seconds: %s is kept.", p.Path)
+		reason, message := p.Reason, p.Message
+		if reason == "" && p.Path != model.PathDown && isUnreachable(p) {
+			reason, message = model.PathSilent, fmt.Sprintf("No probe has come back by any path for some seconds: %s is kept.", p.Path)
 		}
-		if message != "" && len(out.Exceptions) < maxExceptions {
+		if reason != "" && len(out.Exceptions) < maxExceptions {
 			out.Exceptions = append(out.Exceptions, podnetv1alpha1.PathException{
 				Node: p.Node, CIDR: p.Block.String(), RouteMode: p.RouteMode, Path: string(p.Path), Diverging: &p.Diverges, Message: clip(message),
 			})
@@ -99,7 +99,7 @@ func standingOf(choices []model.PathChoice) standing {
 		case p.Diverges:
 			s.other.add(p.Node)
 			s.whyOther = cmp.Or(s.whyOther, p.Message)
-		case p.Message != "" && p.Proof.MTU == 0:
+		case p.Reason != "" && p.Proof.MTU == 0:
 			s.second.add(p.Node)
 			s.whySecond = cmp.Or(s.whySecond, p.Message)
 		}

@@ -34,13 +34,13 @@ func TestConditionsSayWhatIsKnownOfPaths(t *testing.T) {
 		"agentless": {choice(func(c *model.PathChoice) { c.Proof.Silent, c.NodeSilent = true, true }), metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven, "from b (1 paths), whose agents do not respond", false, true},
 		"cut off":   {choice(func(c *model.PathChoice) { c.Path, c.NodeSilent = model.PathDown, true }), metav1.ConditionFalse, podnetv1alpha1.ReasonPathDown, "b", false, false},
 		"other": {choice(func(c *model.PathChoice) {
-			c.Path, c.Diverges, c.Message = model.PathOverlay, true, "The overlay is taken."
+			c.Path, c.Diverges, c.Reason, c.Message = model.PathOverlay, true, model.PathSecond, "The overlay is taken."
 		}), metav1.ConditionTrue, podnetv1alpha1.ReasonOtherPath, "The overlay is taken.", false, true},
 		"down":      {choice(func(c *model.PathChoice) { c.Path = model.PathDown }), metav1.ConditionFalse, podnetv1alpha1.ReasonPathDown, "b", false, false},
 		"new":       {choice(func(c *model.PathChoice) { c.Proof = model.Proof{Standing: model.Unproven, New: true} }), metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven, "only begun", false, false},
 		"forced":    {choice(func(c *model.PathChoice) { c.Forced, c.Proof.Standing = true, model.Failed }), metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven, "", false, false},
-		"preferred": {choice(func(c *model.PathChoice) { c.Message = "The overlay is taken." }), metav1.ConditionTrue, podnetv1alpha1.ReasonSecondPath, "The overlay is taken.", false, true},
-		"reduced":   {choice(func(c *model.PathChoice) { c.Proof.MTU, c.Message = 1400, "Smaller." }), metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven, "", true, true},
+		"preferred": {choice(func(c *model.PathChoice) { c.Reason, c.Message = model.PathSecond, "The overlay is taken." }), metav1.ConditionTrue, podnetv1alpha1.ReasonSecondPath, "The overlay is taken.", false, true},
+		"reduced":   {choice(func(c *model.PathChoice) { c.Proof.MTU, c.Reason, c.Message = 1400, model.PathSmall, "Smaller." }), metav1.ConditionTrue, podnetv1alpha1.ReasonPathsProven, "", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gomega.NewWithT(t)

@@ -111,7 +111,7 @@ func TestPathsAreCountedAndExceptionsBounded(t *testing.T) {
 	g := gomega.NewWithT(t)
 	var choices []model.PathChoice
 	for range 2 * maxExceptions {
-		choices = append(choices, model.PathChoice{Node: "b", Path: model.PathOverlay, Message: "not routable"})
+		choices = append(choices, model.PathChoice{Node: "b", Path: model.PathOverlay, Reason: model.PathFallback, Message: "not routable"})
 	}
 	choices = append(choices, model.PathChoice{Path: model.PathRouted}, model.PathChoice{Path: model.PathDown})
 	got := paths(Report{Plan: model.Plan{Paths: choices}})
@@ -124,7 +124,7 @@ func TestPathsAreCountedByRouteMode(t *testing.T) {
 	r := Report{InForce: true, Plan: model.Plan{
 		RouteModes: []model.RouteMode{{Name: "strong", Generation: 3}, {Name: "weak", Generation: 1}},
 		Paths: []model.PathChoice{
-			{RouteMode: "strong"}, {RouteMode: "strong", Diverges: true, Message: "no route"}, {Message: "no VXLAN"},
+			{RouteMode: "strong"}, {RouteMode: "strong", Diverges: true, Reason: model.PathFallback, Message: "no route"}, {Reason: model.PathUnproven, Message: "no VXLAN"},
 		},
 	}}
 	of := func(name string, generation int64, decided, diverging int32) podnetv1alpha1.RouteModePaths {

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Path is the way that packets to another node's block take.
 type Path string
@@ -12,15 +15,49 @@ const (
 	PathDown    Path = "down"
 )
 
-// Ways are the paths that packets can take, in the order in which arrays hold
-// something for each.
-var Ways = [2]Path{RoutedWay: PathRouted, OverlayWay: PathOverlay}
+// Way is one of the ways in which packets can reach other nodes' blocks.
+type Way struct {
+	Path Path
+	// Mode is the mode that asks for the way.
+	Mode Mode
+	// Name is its name in sentences.
+	Name string
+	// NeedsProof says that the way leads on only where the network between the nodes knows the
+	// pods' addresses. An encapsulation works wherever nodes reach each other.
+	NeedsProof bool
+	// Devices are the links by which its packets leave; none where they are not encapsulated.
+	Devices []string
+	// Table, Mark, Port and Source are those of its probes (see ProbeRoutedTable and so on).
+	Table        int
+	Mark         uint32
+	Port, Source uint16
+}
 
-// Indexes into Ways and such arrays.
-const (
-	RoutedWay  = 0
-	OverlayWay = 1
-)
+// Ways are the ways that there are, the one that costs packets least first. Lists that hold something
+// for each are in this order, which messages between nodes know too.
+var Ways = []Way{
+	{
+		Path: PathRouted, Mode: ModeRouted, Name: "the routed path", NeedsProof: true,
+		Table: ProbeRoutedTable, Mark: ProbeRoutedMark, Port: ProbeRoutedPort, Source: ProbeRoutedSource,
+	},
+	{
+		Path: PathOverlay, Mode: ModeOverlay, Name: "the overlay", Devices: []string{VXLANLink4, VXLANLink6},
+		Table: ProbeOverlayTable, Mark: ProbeOverlayMark, Port: ProbeOverlayPort, Source: ProbeOverlaySource,
+	},
+}
+
+// PathBy returns the path that a route by a link of this node's takes.
+func PathBy(link string) Path {
+	for _, w := range Ways {
+		if slices.Contains(w.Devices, link) {
+			return w.Path
+		}
+	}
+	return PathRouted
+}
+
+// IsOwnLink reports whether a name is that of a link that a State may hold.
+func IsOwnLink(name string) bool { return name == BridgeLink || PathBy(name) != PathRouted }
 
 // Standing says what is known of a path by its probes.
 type Standing string
@@ -66,8 +103,21 @@ type Evidence struct {
 	Node string
 	// Taken is the path in force; empty where there is none yet.
 	Taken Path
-	// Proofs are those of the Ways.
-	Proofs [2]Proof
+	// Proofs are those of the ways; none at all where nothing is known.
+	Proofs []Proof
+}
+
+// Proof returns what is known of one of the ways.
+func (e Evidence) Proof(way int) Proof {
+	if way >= len(e.Proofs) {
+		return Proof{}
+	}
+	return e.Proofs[way]
+}
+
+// Corrupted reports whether packets of a way have wrong checksums.
+func (e Evidence) Corrupted() bool {
+	return slices.ContainsFunc(e.Proofs, func(p Proof) bool { return p.Corrupted })
 }
 
 // PathQuestion is what the choice of a path depends on besides the evidence.
@@ -76,15 +126,63 @@ type PathQuestion struct {
 	Want Mode
 	// Forced says that the mode's path is to be taken whatever its probes say.
 	Forced bool
-	// Obstacles say for each of the Ways why it is impossible, as a clause that can
-	// follow "because"; empty where it is possible.
-	Obstacles [2]string
+	// Ways are those to the block, in the order of Ways.
+	Ways []WayTo
 }
 
-// Possible says which of the Ways are possible.
-func (q PathQuestion) Possible() [2]bool {
-	return [2]bool{q.Obstacles[RoutedWay] == "", q.Obstacles[OverlayWay] == ""}
+// WayTo is a way to one block.
+type WayTo struct {
+	*Way
+	// Obstacle is why the way is impossible, if it is.
+	Obstacle Obstacle
+	// Limit is the largest packet in bytes that its interface carries, and Hop names where its
+	// packets go: what was proven of one is not of another.
+	Limit int
+	Hop   string
 }
+
+// Possible reports whether packets can take the way.
+func (w WayTo) Possible() bool { return w.Obstacle.Reason == "" }
+
+// Obstacle is why a way is impossible.
+type Obstacle struct {
+	Reason ObstacleReason
+	// Text is a clause that can follow "because".
+	Text string
+}
+
+// ObstacleReason tells obstacles from each other; empty for none.
+type ObstacleReason string
+
+// The reasons why a way is impossible.
+const (
+	NoDevice       ObstacleReason = "NoDevice"
+	NoEndpoint     ObstacleReason = "NoEndpoint"
+	NoRoute        ObstacleReason = "NoRoute"
+	OwnEndpoint    ObstacleReason = "OwnEndpoint"
+	PacketTooLarge ObstacleReason = "PacketTooLarge"
+)
+
+// PathReason is why a path is what it is; empty where there is nothing to say.
+type PathReason string
+
+// The reasons for a path.
+const (
+	// PathImpossible is for what no way, or not the one that is taken unproven, leads to.
+	PathImpossible PathReason = "Impossible"
+	// PathUnproven is for a path that is taken unproven, for want of another.
+	PathUnproven PathReason = "Unproven"
+	// PathFallback is for a path that is taken because the preferred one is impossible, and
+	// PathSecond for one that is because the preferred one is not proven.
+	PathFallback PathReason = "Fallback"
+	PathSecond   PathReason = "Second"
+	// PathKept is for a path that failed and is kept, and PathSilent for one that is kept
+	// although nothing comes back by any.
+	PathKept   PathReason = "Kept"
+	PathSilent PathReason = "Silent"
+	// PathSmall is for a path that carries smaller packets than its interfaces do.
+	PathSmall PathReason = "Small"
+)
 
 // PathChoice is the path to one block of another node.
 type PathChoice struct {
@@ -100,15 +198,11 @@ type PathChoice struct {
 	Path      Path
 	// Diverges says that Path is not what was asked for.
 	Diverges bool
-	// Message says why Path is what it is, where there is something to say.
+	// Reason is why Path is what it is, and Message says it.
+	Reason  PathReason
 	Message string
 	// Proof is what is known of Path.
 	Proof Proof
-	// Limits are the largest packets in bytes that the interfaces of the Ways carry.
-	Limits [2]int
-	// Hops name for each of the Ways where its packets go: what was proven of one is
-	// not of another.
-	Hops [2]string
 	// Corrupter is the name of the VXLAN device whose packets to the other node, or from
 	// there, have wrong checksums; empty for none.
 	Corrupter string

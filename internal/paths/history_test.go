@@ -43,7 +43,7 @@ type world struct {
 	answering bool
 	// loss is the share of probes that are lost by chance.
 	loss      float64
-	wires     [2]wire
+	wires     []wire
 	machine   Machine
 	sent      []Round
 	due, full time.Time
@@ -62,25 +62,24 @@ func (w *world) log(format string, args ...any) {
 
 var begin = time.Unix(1_000_000, 0)
 
-func newWorld(seed uint64) *world {
+func newWorld(seed uint64) *world { return newWorldOf(seed, model.Ways) }
+
+func newWorldOf(seed uint64, ways []model.Way) *world {
 	w := &world{random: rand.New(rand.NewPCG(seed, 7)), now: begin, answering: true, active: true}
-	w.question.Want = model.ModeAuto
+	w.question = model.PathQuestion{Want: model.ModeAuto, Ways: waysTo(ways)}
+	w.wires = make([]wire, len(ways))
 	for i := range w.wires {
 		w.wires[i] = wire{up: true, mtu: 1500 - 50*i, since: begin}
 	}
-	w.machine = NewMachine("", [2]int{1500, 1450})
+	w.machine = NewMachine("", w.question.Ways)
 	w.decide()
 	return w
 }
 
-func (w *world) possible() [2]bool {
-	return [2]bool{w.question.Obstacles[0] == "", w.question.Obstacles[1] == ""}
-}
-
 func (w *world) decide() Decision {
-	for i, ok := range w.possible() {
-		if !ok {
-			w.machine = w.machine.Forgotten(i)
+	for i, to := range w.question.Ways {
+		if !to.Possible() {
+			w.machine.Forget(i)
 		}
 	}
 	d := Choose(w.question, w.machine.Evidence(w.now))
@@ -95,11 +94,11 @@ func (w *world) decide() Decision {
 func (w *world) step() {
 	w.now = w.now.Add(tick)
 	for len(w.sent) > 0 && w.now.Sub(w.sent[0].At) >= timeout {
-		w.machine = w.machine.Judge(w.sent[0])
+		w.machine.Judge(w.sent[0])
 		w.sent = w.sent[1:]
 	}
 	d := w.decide()
-	pace := w.machine.Next(w.possible(), w.active, d.Wish)
+	pace := w.machine.Next(w.question.Ways, w.active, d.Wish)
 	interval := map[Pace]time.Duration{Idle: idle, Waiting: WaitingInterval, Active: ActiveInterval, Doubt: DoubtInterval}[pace]
 	if next := w.now.Add(interval); next.Before(w.due) {
 		w.due = next
@@ -113,8 +112,8 @@ func (w *world) step() {
 	if pace != Active {
 		w.full = w.now.Add(idle)
 	}
-	round := Round{At: w.now}
-	for i, sizes := range w.machine.Sizes(pace, w.possible()) {
+	round := Round{At: w.now, Results: make([]Result, len(w.wires))}
+	for i, sizes := range w.machine.Sizes(pace, w.question.Ways) {
 		round.Results[i].Sent = sizes
 		for _, size := range sizes {
 			if w.answering && w.wires[i].up && size <= w.wires[i].mtu && (w.loss == 0 || w.random.Float64() >= w.loss) {
@@ -126,17 +125,18 @@ func (w *world) step() {
 	w.due = w.now.Add(interval)
 }
 
-// carries says whether a path really carries pods' packets.
+// carries reports whether a path really carries pods' packets.
 func (w *world) carries(i int) bool {
-	return w.possible()[i] && w.wires[i].up && w.wires[i].mtu >= least
+	return w.question.Ways[i].Possible() && w.wires[i].up && w.wires[i].mtu >= least
 }
 
 // change changes something.
 func (w *world) change() {
-	i := w.random.IntN(2)
+	i := w.random.IntN(len(w.wires))
+	way := &w.question.Ways[i]
 	set := func(up bool, mtu int) {
 		w.wires[i] = wire{up: up, mtu: mtu, since: w.now}
-		w.log("%s: up %t, MTU %d", model.Ways[i], up, mtu)
+		w.log("%s: up %t, MTU %d", way.Path, up, mtu)
 	}
 	limit := w.machine.Limit(i)
 	switch w.random.IntN(8) {
@@ -147,30 +147,38 @@ func (w *world) change() {
 	case 3:
 		set(true, limit)
 	case 4:
-		w.question.Want = []model.Mode{model.ModeAuto, model.ModeRouted, model.ModeOverlay}[w.random.IntN(3)]
+		w.question.Want = model.ModeAuto
+		if j := w.random.IntN(len(w.wires) + 1); j > 0 {
+			w.question.Want = w.question.Ways[j-1].Mode
+		}
 		w.log("asks for %s", w.question.Want)
 	case 5:
 		w.answering, w.settledSince = !w.answering, w.now
 		w.log("the other node answers: %t", w.answering)
 	case 6:
-		w.machine = NewMachine(w.machine.Taken, [2]int{1500, 1450})
+		w.machine = NewMachine(w.machine.Taken, w.question.Ways)
 		w.sent, w.settledSince = nil, w.now
 		w.log("starts again")
 	case 7:
 		w.settledSince = w.now
-		w.question.Obstacles[i] = map[string]string{"": "of chance"}[w.question.Obstacles[i]]
-		w.log("%s: obstacle %q", model.Ways[i], w.question.Obstacles[i])
+		if way.Possible() {
+			way.Obstacle = model.Obstacle{Reason: model.NoRoute, Text: "of chance"}
+		} else {
+			way.Obstacle = model.Obstacle{}
+		}
+		w.log("%s: obstacle %q", way.Path, way.Obstacle.Text)
 	}
 }
 
 // check checks that packets do not stay on a path that has stopped while there is
 // one that works.
 func (w *world) check() error {
-	taken := slices.Index(model.Ways[:], w.machine.Taken)
+	taken := slices.IndexFunc(w.question.Ways, func(to model.WayTo) bool { return to.Path == w.machine.Taken })
 	stays := false
-	if taken >= 0 && w.answering {
-		known := w.now.Sub(w.wires[1-taken].since) > notice && w.now.Sub(w.settledSince) > notice
-		stays = !w.carries(taken) && w.carries(1-taken) && w.possible()[taken] && known
+	if taken >= 0 && w.answering && w.question.Ways[taken].Possible() && !w.carries(taken) && w.now.Sub(w.settledSince) > notice {
+		for i := range w.wires {
+			stays = stays || i != taken && w.carries(i) && w.now.Sub(w.wires[i].since) > notice
+		}
 	}
 	if !stays {
 		w.dead = time.Time{}
@@ -187,21 +195,26 @@ func (w *world) check() error {
 
 // settled is the path that a history has to end with when nothing changes any more.
 func (w *world) settled(before model.Path) model.Path {
-	first, second := preference(w.question.Want)
-	possible := w.possible()
+	ways := preference(w.question, model.Evidence{Taken: before})
+	carries := func(c candidate) bool {
+		return w.carries(slices.IndexFunc(w.question.Ways, func(to model.WayTo) bool { return to.Path == c.Path }))
+	}
+	if i := slices.IndexFunc(ways, carries); i >= 0 {
+		return ways[i].Path
+	}
+	first := ways[0]
+	usable := slices.DeleteFunc(ways, func(c candidate) bool {
+		return !c.Possible() || !first.Possible() && c.NeedsProof && c.Path != before
+	})
 	switch {
-	case w.carries(first):
-		return model.Ways[first]
-	case w.carries(second):
-		return model.Ways[second]
-	case !possible[first] && !possible[second], !possible[first] && second == model.RoutedWay && before != model.PathRouted:
+	case len(usable) == 0:
 		return model.PathDown
-	case !possible[first]:
-		return model.Ways[second]
-	case !possible[second]:
-		return model.Ways[first]
-	default:
+	case len(usable) == 1:
+		return usable[0].Path
+	case slices.ContainsFunc(usable, func(c candidate) bool { return c.Path == before }):
 		return before
+	default:
+		return start(usable).Path
 	}
 }
 
@@ -209,53 +222,58 @@ func (w *world) settled(before model.Path) model.Path {
 // second, and in the end take the path that the last mode asks for.
 func TestAnyHistoryOfPaths(t *testing.T) {
 	for seed := range *seeds {
-		w := newWorld(seed)
-		fail := func(err error) {
-			t.Helper()
-			for _, line := range w.trace {
-				t.Log(line)
-			}
-			t.Fatalf("seed %d at %s: %v", seed, w.now.Sub(begin), err)
+		playHistory(t, seed, newWorld(seed))
+	}
+}
+
+// playHistory plays what happens to a world until it settles, and checks it all along.
+func playHistory(t *testing.T, seed uint64, w *world) {
+	t.Helper()
+	fail := func(err error) {
+		t.Helper()
+		for _, line := range w.trace {
+			t.Log(line)
 		}
-		for range 40 {
-			w.change()
-			for range w.random.IntN(200) {
-				w.step()
-				if err := w.check(); err != nil {
-					fail(err)
-				}
-			}
-		}
-		w.answering, w.settledSince = true, w.now
-		w.log("nothing changes any more")
-		var last model.Path
-		for w.now.Sub(begin) < 2*time.Hour {
-			last = w.machine.Taken
+		t.Fatalf("seed %d at %s: %v", seed, w.now.Sub(begin), err)
+	}
+	for range 40 {
+		w.change()
+		for range w.random.IntN(200) {
 			w.step()
 			if err := w.check(); err != nil {
 				fail(err)
 			}
-			if len(w.trace) > 10000 {
-				fail(fmt.Errorf("does not settle"))
-			}
-			if w.now.Sub(begin) > 20*time.Minute && w.machine.Taken == w.settled(last) {
-				break
-			}
 		}
-		if want := w.settled(last); w.machine.Taken != want {
-			fail(fmt.Errorf("ends with %s, want %s", w.machine.Taken, want))
+	}
+	w.answering, w.settledSince = true, w.now
+	w.log("nothing changes any more")
+	var last model.Path
+	for w.now.Sub(begin) < 2*time.Hour {
+		last = w.machine.Taken
+		w.step()
+		if err := w.check(); err != nil {
+			fail(err)
 		}
-		for i, proof := range w.machine.Evidence(w.now).Proofs {
-			if !w.carries(i) {
-				continue
-			}
-			want := w.wires[i].mtu
-			if want >= w.machine.Limit(i) {
-				want = 0
-			}
-			if proof.MTU > want && want != 0 || want-proof.MTU > precise || want == 0 && proof.MTU != 0 {
-				fail(fmt.Errorf("%s has an MTU of %d, want %d", model.Ways[i], proof.MTU, want))
-			}
+		if len(w.trace) > 10000 {
+			fail(fmt.Errorf("does not settle"))
+		}
+		if w.now.Sub(begin) > 20*time.Minute && w.machine.Taken == w.settled(last) {
+			break
+		}
+	}
+	if want := w.settled(last); w.machine.Taken != want {
+		fail(fmt.Errorf("ends with %s, want %s", w.machine.Taken, want))
+	}
+	for i, proof := range w.machine.Evidence(w.now).Proofs {
+		if !w.carries(i) {
+			continue
+		}
+		want := w.wires[i].mtu
+		if want >= w.machine.Limit(i) {
+			want = 0
+		}
+		if proof.MTU > want && want != 0 || want-proof.MTU > precise || want == 0 && proof.MTU != 0 {
+			fail(fmt.Errorf("%s has an MTU of %d, want %d", w.question.Ways[i].Path, proof.MTU, want))
 		}
 	}
 }

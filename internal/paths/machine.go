@@ -53,22 +53,22 @@ type Result struct {
 	Bare bool
 }
 
-// Round is what came of probes that were sent at one time, for each of model.Ways.
+// Round is what came of probes that were sent at one time, for each of the ways.
 type Round struct {
 	At      time.Time
-	Results [2]Result
+	Results []Result
 }
 
-// Machine is what is known of the paths from one block to another. The zero value
-// knows nothing.
+// Machine is what is known of the paths from one block to another.
 type Machine struct {
 	// Taken is the path in force; empty for none yet.
 	Taken  model.Path
-	tracks [2]track
+	tracks []track
 }
 
 // track is what is known of one path.
 type track struct {
+	way      *model.Way
 	standing model.Standing
 	// since is when the path was first probed.
 	since time.Time
@@ -96,61 +96,70 @@ type track struct {
 	bare int
 }
 
-// NewMachine returns a machine of paths whose interfaces carry packets of the given
-// sizes. The path that is taken is one that was found in force: it is trusted as
+// NewMachine returns a machine of paths by some ways, whose interfaces carry packets of the
+// limits that these give. The path that is taken is one that was found in force: it is trusted as
 // long as nothing speaks against it.
-func NewMachine(taken model.Path, limits [2]int) Machine {
-	m := Machine{Taken: taken}
-	for i, way := range model.Ways {
-		m.tracks[i] = track{standing: model.Unproven, limit: limits[i]}
-		if way == taken {
+func NewMachine(taken model.Path, ways []model.WayTo) Machine {
+	m := Machine{Taken: taken, tracks: make([]track, len(ways))}
+	for i, w := range ways {
+		m.tracks[i] = track{way: w.Way, standing: model.Unproven, limit: w.Limit}
+		if w.Path == taken {
 			m.tracks[i].standing = model.Suspect
 		}
 	}
 	return m
 }
 
-// Moved returns the machine after a path got another way: what was proven of it
-// holds no longer, but is trusted until the contrary is seen.
-func (m Machine) Moved(i, limit int) Machine {
-	standing := model.Unproven
-	if m.tracks[i].standing == model.Proven || m.tracks[i].standing == model.Suspect {
-		standing = model.Suspect
+// Adopted returns what is known of a path that was found in force, and of which nothing else is.
+func Adopted(taken model.Path) model.Evidence {
+	ways := make([]model.WayTo, len(model.Ways))
+	for i := range ways {
+		ways[i].Way = &model.Ways[i]
 	}
-	m.tracks[i] = track{standing: standing, limit: limit}
-	return m
+	m := NewMachine(taken, ways)
+	return m.Evidence(time.Time{})
 }
 
-// Forgotten returns the machine after a path became impossible.
-func (m Machine) Forgotten(i int) Machine {
-	m.tracks[i] = track{standing: model.Unproven, limit: m.tracks[i].limit}
-	return m
+// Moved tells that a path got another way: what was proven of it holds no longer, but is
+// trusted until the contrary is seen.
+func (m *Machine) Moved(i, limit int) {
+	t := &m.tracks[i]
+	standing := model.Unproven
+	if t.standing == model.Proven || t.standing == model.Suspect {
+		standing = model.Suspect
+	}
+	*t = track{way: t.way, standing: standing, limit: limit}
+}
+
+// Forget tells that a path became impossible.
+func (m *Machine) Forget(i int) {
+	t := &m.tracks[i]
+	*t = track{way: t.way, standing: model.Unproven, limit: t.limit}
 }
 
 // Unheard reports whether the last few rounds on the path in force did not come back.
-func (m Machine) Unheard() bool {
-	for i, t := range m.tracks {
-		if model.Ways[i] == m.Taken && t.missed >= doubtful {
-			return true
-		}
-	}
-	return false
+func (m *Machine) Unheard() bool {
+	return slices.ContainsFunc(m.tracks, func(t track) bool { return t.way.Path == m.Taken && t.missed >= doubtful })
 }
 
 // Limit returns the size of the largest packet that a path's interface carries.
-func (m Machine) Limit(i int) int { return m.tracks[i].limit }
+func (m *Machine) Limit(i int) int { return m.tracks[i].limit }
 
-// Judge returns the machine after a round.
-func (m Machine) Judge(r Round) Machine {
+// Judge takes what came of a round.
+func (m *Machine) Judge(r Round) {
 	for i, result := range r.Results {
-		if len(result.Sent) > 0 {
-			m.tracks[i] = m.tracks[i].judge(r.At, result, len(r.Results[1-i].Back) > 0)
+		if len(result.Sent) == 0 {
+			continue
 		}
+		witness := false
+		for j, other := range r.Results {
+			witness = witness || j != i && len(other.Back) > 0
+		}
+		m.tracks[i] = m.tracks[i].judge(r.At, result, witness)
 	}
-	return m
 }
 
-// judge takes the result of a round, given whether the other path's probes came back.
+// judge takes the result of a round, given whether those of another path did.
 func (t track) judge(at time.Time, r Result, witness bool) track {
 	if t.since.IsZero() {
 		t.since = at
@@ -278,8 +287,8 @@ func (t track) pass(at time.Time) track {
 }
 
 // Evidence returns what is known at a time.
-func (m Machine) Evidence(now time.Time) model.Evidence {
-	e := model.Evidence{Taken: m.Taken}
+func (m *Machine) Evidence(now time.Time) model.Evidence {
+	e := model.Evidence{Taken: m.Taken, Proofs: make([]model.Proof, len(m.tracks))}
 	for i, t := range m.tracks {
 		p := &e.Proofs[i]
 		p.Standing = t.standing
@@ -301,7 +310,7 @@ func (m Machine) Evidence(now time.Time) model.Evidence {
 }
 
 // Weakest returns what is known of paths that lead to one block from several: of
-// each path the least that is known.
+// each path the least that is known. It changes the first one.
 func Weakest(all []model.Evidence) model.Evidence {
 	order := []model.Standing{model.Failed, model.Unproven, model.Suspect, model.Proven}
 	e := all[0]

@@ -7,6 +7,12 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
+// The indexes of model.Ways.
+const (
+	routedWay = iota
+	overlayWay
+)
+
 // quiet returns a world in which pods use the path in force, that is routed.
 func quiet(t *testing.T) *world {
 	t.Helper()
@@ -30,18 +36,18 @@ func TestPathThatWasNotSteadyIsBetterThanOneThatFailed(t *testing.T) {
 	for _, flaps := range []int{1, 3, 6} {
 		w := quiet(t)
 		for range flaps {
-			for w.machine.tracks[model.OverlayWay].standing != model.Proven {
+			for w.machine.tracks[overlayWay].standing != model.Proven {
 				w.step()
 			}
-			w.wires[model.OverlayWay].up = false
+			w.wires[overlayWay].up = false
 			w.run(5 * time.Second)
-			w.wires[model.OverlayWay].up = true
+			w.wires[overlayWay].up = true
 		}
 		w.run(5 * time.Second)
-		if standing := w.machine.tracks[model.OverlayWay].standing; standing != model.Failed {
+		if standing := w.machine.tracks[overlayWay].standing; standing != model.Failed {
 			t.Fatalf("after %d flaps the overlay is %s", flaps, standing)
 		}
-		w.wires[model.RoutedWay].up = false
+		w.wires[routedWay].up = false
 		w.run(prompt)
 		if w.machine.Taken != model.PathOverlay {
 			t.Errorf("after %d flaps of the overlay packets stay on the routed path, which failed", flaps)
@@ -53,12 +59,12 @@ func TestPathThatFailsAgainHasToBeSteadyForLonger(t *testing.T) {
 	w := quiet(t)
 	var waits []time.Duration
 	for range 8 {
-		w.wires[model.RoutedWay].up = false
+		w.wires[routedWay].up = false
 		w.run(5 * time.Second)
 		if w.machine.Taken != model.PathOverlay {
 			t.Fatal("the routed path is not left")
 		}
-		w.wires[model.RoutedWay].up = true
+		w.wires[routedWay].up = true
 		began := w.now
 		for w.machine.Taken != model.PathRouted {
 			w.step()
@@ -77,17 +83,17 @@ func TestSilenceIsSaidAfterAMinute(t *testing.T) {
 	w := quiet(t)
 	w.answering = false
 	w.run(50 * time.Second)
-	if w.machine.Evidence(w.now).Proofs[model.RoutedWay].Silent {
+	if w.machine.Evidence(w.now).Proofs[routedWay].Silent {
 		t.Error("an agent that is being upgraded is told of")
 	}
 	w.run(20 * time.Second)
 	e := w.machine.Evidence(w.now)
-	if !e.Proofs[model.RoutedWay].Silent || e.Taken != model.PathRouted || Choose(w.question, e).Why == "" {
+	if !e.Proofs[routedWay].Silent || e.Taken != model.PathRouted || Choose(w.question, e).Why == "" {
 		t.Errorf("after more than a minute: %+v", e)
 	}
 	w.answering = true
 	w.run(5 * time.Second)
-	if e := w.machine.Evidence(w.now); e.Proofs[model.RoutedWay].Standing != model.Proven || e.Proofs[model.RoutedWay].Silent {
+	if e := w.machine.Evidence(w.now); e.Proofs[routedWay].Standing != model.Proven || e.Proofs[routedWay].Silent {
 		t.Errorf("the other node is back: %+v", e)
 	}
 }
@@ -95,14 +101,14 @@ func TestSilenceIsSaidAfterAMinute(t *testing.T) {
 // Who is restarted is back within some seconds; who is away for longer counts at once, long before it is said of its node.
 func TestBlockThatDoesNotAnswerIsUnheardWithinSeconds(t *testing.T) {
 	w := quiet(t)
-	unheard := func() bool { return w.machine.Evidence(w.now).Proofs[model.RoutedWay].Unheard }
+	unheard := func() bool { return w.machine.Evidence(w.now).Proofs[routedWay].Unheard }
 	w.answering = false
 	w.run(lull - time.Second)
 	if unheard() {
 		t.Error("an agent that is restarted counts as down")
 	}
 	w.run(3 * time.Second)
-	if !unheard() || w.machine.Evidence(w.now).Proofs[model.RoutedWay].Silent {
+	if !unheard() || w.machine.Evidence(w.now).Proofs[routedWay].Silent {
 		t.Errorf("after %s: %+v", lull, w.machine.Evidence(w.now))
 	}
 	w.answering = true
@@ -122,7 +128,7 @@ func TestRandomLossChangesNothing(t *testing.T) {
 		if w.machine.Taken != model.PathRouted {
 			t.Fatal("the path is left")
 		}
-		if now := w.machine.Evidence(w.now).Proofs[model.RoutedWay].MTU; now != mtu {
+		if now := w.machine.Evidence(w.now).Proofs[routedWay].MTU; now != mtu {
 			mtu = now
 			changes++
 		}

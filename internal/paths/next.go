@@ -39,24 +39,24 @@ const (
 	patient  = 40
 )
 
-// Next returns at which pace the next round is due, given which paths are
+// Next returns at which pace the next round is due, given which ways are
 // possible, whether pods of this node talk to the block, and the path that is
 // waiting for a fresh proof, if any.
-func (m Machine) Next(possible [2]bool, active bool, wish model.Path) Pace {
+func (m *Machine) Next(ways []model.WayTo, active bool, wish model.Path) Pace {
 	pace := Idle
 	for i, t := range m.tracks {
-		if !possible[i] {
+		if !ways[i].Possible() {
 			continue
 		}
 		pace = max(pace, t.pace())
-		// The other node answers by the other path: what is missed now counts.
-		if other := m.tracks[1-i]; t.standing == model.Suspect && t.missed > 0 && other.run > 0 && possible[1-i] {
+		// The other node answers by another path: what is missed now counts.
+		if t.standing == model.Suspect && t.missed > 0 && m.answers(ways, i) {
 			pace = Doubt
 		}
-		if model.Ways[i] == wish && t.unheard() < doubtful {
+		if t.way.Path == wish && t.unheard() < doubtful {
 			pace = Doubt
 		}
-		if active && model.Ways[i] == m.Taken {
+		if active && t.way.Path == m.Taken {
 			pace = max(pace, Waiting)
 			if t.missed < patient {
 				pace = max(pace, Active)
@@ -64,6 +64,16 @@ func (m Machine) Next(possible [2]bool, active bool, wish model.Path) Pace {
 		}
 	}
 	return pace
+}
+
+// answers reports whether the other node answers by another way than one.
+func (m *Machine) answers(ways []model.WayTo, but int) bool {
+	for i, t := range m.tracks {
+		if i != but && t.run > 0 && ways[i].Possible() {
+			return true
+		}
+	}
+	return false
 }
 
 // pace returns how soon more has to be known of a path for its own sake.
@@ -84,16 +94,16 @@ func (t track) pace() Pace {
 func (t track) unheard() int { return t.missed - t.alone }
 
 // Sizes returns the sizes of the packets, in bytes, to send in a round of a pace on
-// each of the paths that are possible. Both paths are probed together, so that
-// each can tell for the other whether the other node answers; only an active path
+// each of the paths that are possible. All paths are probed together, so that
+// each can tell for the others whether the other node answers; only an active path
 // in good standing is probed alone.
-func (m Machine) Sizes(pace Pace, possible [2]bool) [2][]int {
-	var sizes [2][]int
+func (m *Machine) Sizes(pace Pace, ways []model.WayTo) [][]int {
+	sizes := make([][]int, len(m.tracks))
 	for i, t := range m.tracks {
 		switch {
-		case !possible[i]:
+		case !ways[i].Possible():
 		case pace == Active:
-			if model.Ways[i] == m.Taken {
+			if t.way.Path == m.Taken {
 				sizes[i] = []int{t.needed()}
 			}
 		default:
@@ -103,10 +113,10 @@ func (m Machine) Sizes(pace Pace, possible [2]bool) [2][]int {
 	return sizes
 }
 
-// Bare returns whether a small packet without a checksum is to be sent by the overlay
+// Bare reports whether a small packet without a checksum is to be sent by an encapsulation
 // besides: where it comes back and others do not, it is known why.
-func (m Machine) Bare(pace Pace, possible [2]bool) bool {
-	return possible[model.OverlayWay] && pace != Active && m.tracks[model.OverlayWay].missed > 0
+func (m *Machine) Bare(pace Pace, to model.WayTo, i int) bool {
+	return to.Possible() && len(to.Devices) > 0 && pace != Active && m.tracks[i].missed > 0
 }
 
 // BareSize is the size of that packet in bytes.

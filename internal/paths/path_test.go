@@ -16,6 +16,15 @@ var (
 	failed  = model.Proof{Standing: model.Failed}
 )
 
+// waysTo are some ways, none of which has an obstacle.
+func waysTo(ways []model.Way) []model.WayTo {
+	to := make([]model.WayTo, len(ways))
+	for i := range ways {
+		to[i] = model.WayTo{Way: &ways[i], Limit: 1500 - 50*i}
+	}
+	return to
+}
+
 func TestChoose(t *testing.T) {
 	const noRoute, noVXLAN = "this node has no route to the endpoint", "this node's kernel cannot make VXLAN devices (module vxlan)"
 	type obstacles = [2]string
@@ -64,10 +73,18 @@ func TestChoose(t *testing.T) {
 		"silence is said":                                      {model.ModeAuto, false, obstacles{}, direct, proofs{{Standing: model.Suspect, Silent: true}, nothing}, direct, false, none, []string{"No probe has come back"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			q := model.PathQuestion{Want: c.want, Forced: c.forced, Obstacles: c.obstacles}
-			d := Choose(q, model.Evidence{Taken: c.taken, Proofs: c.proofs})
+			q := model.PathQuestion{Want: c.want, Forced: c.forced, Ways: waysTo(model.Ways)}
+			for i, text := range c.obstacles {
+				if text != "" {
+					q.Ways[i].Obstacle = model.Obstacle{Reason: model.NoRoute, Text: text}
+				}
+			}
+			d := Choose(q, model.Evidence{Taken: c.taken, Proofs: c.proofs[:]})
 			if d.Path != c.path || d.Diverges != c.diverges || d.Wish != c.wish {
 				t.Errorf("path %s, diverges %t, wish %q; want %s, %t, %q", d.Path, d.Diverges, d.Wish, c.path, c.diverges, c.wish)
+			}
+			if (d.Why != "") != (d.Reason != "") {
+				t.Errorf("reason %q stands beside %q", d.Reason, d.Why)
 			}
 			if len(c.because) == 0 && d.Why != "" {
 				t.Errorf("gives the reason %q for what was asked", d.Why)

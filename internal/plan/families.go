@@ -19,12 +19,10 @@ type family struct {
 	// and address the type of an address.
 	header  string
 	address string
-	// vxlan is the name of the VXLAN device whose outer packets are of the
-	// family, and overhead the number of bytes by which its inner IP packets are
-	// smaller than the outer ones (RFC 7348): outer IP header, UDP, VXLAN and
-	// inner Ethernet.
-	vxlan    string
-	overhead int
+	// ipHeader is the length of the family's header in bytes.
+	ipHeader int
+	// vxlan is the name of the VXLAN device whose outer packets are of the family.
+	vxlan string
 	// multicast are the destinations that have no single receiver.
 	multicast string
 	// all is the prefix of all addresses, and ones the address of all ones.
@@ -35,12 +33,12 @@ type family struct {
 var families = [2]family{
 	{
 		is4: true, name: "IPv4", digit: "4", header: "ip", address: "ipv4_addr",
-		vxlan: model.VXLANLink4, overhead: 20 + 8 + 8 + 14, multicast: "224.0.0.0/4",
+		ipHeader: 20, vxlan: model.VXLANLink4, multicast: "224.0.0.0/4",
 		all: netip.PrefixFrom(netip.IPv4Unspecified(), 0), ones: netip.AddrFrom4([4]byte{255, 255, 255, 255}),
 	},
 	{
 		is4: false, name: "IPv6", digit: "6", header: "ip6", address: "ipv6_addr",
-		vxlan: model.VXLANLink6, overhead: 40 + 8 + 8 + 14, multicast: "ff00::/8",
+		ipHeader: 40, vxlan: model.VXLANLink6, multicast: "ff00::/8",
 		all:  netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 		ones: netip.AddrFrom16([16]byte(slices.Repeat([]byte{255}, 16))),
 	},

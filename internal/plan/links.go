@@ -15,27 +15,6 @@ const loopback = "lo"
 // of any other.
 func linkMAC(node, device string) model.MAC { return model.DeriveMAC(node + "/" + device) }
 
-// vxlanLinks returns the node's VXLAN devices: one for each family of outer
-// packets of which the node has an endpoint. They are there also where every
-// path is routed, since another node may switch before this one does.
-func vxlanLinks(c model.Cluster, served []model.Block) [2]*model.Link {
-	var links [2]*model.Link
-	if !c.Host.VXLAN {
-		return links
-	}
-	for i, f := range families {
-		e, ok := tunnelSource(c, served, f)
-		if !ok {
-			continue
-		}
-		links[i] = &model.Link{
-			Name: f.vxlan, Kind: model.LinkVXLAN, MAC: linkMAC(c.Host.Node, f.vxlan), MTU: e.MTU - f.overhead,
-			VNI: c.Network.VNI, Port: c.Network.Port, Local: e.Addr, Underlay: e.Link,
-		}
-	}
-	return links
-}
-
 // links adds the links and their addresses.
 func (v *view) links(s *model.State) {
 	for _, l := range v.vxlan {

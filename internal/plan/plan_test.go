@@ -70,7 +70,7 @@ func cluster() model.Cluster {
 // provenPaths is what is known where both paths work.
 var provenPaths = model.Evidence{
 	Taken:  model.PathOverlay,
-	Proofs: [2]model.Proof{{Standing: model.Proven, Fresh: true}, {Standing: model.Proven, Fresh: true}},
+	Proofs: []model.Proof{{Standing: model.Proven, Fresh: true}, {Standing: model.Proven, Fresh: true}},
 }
 
 // askRouted makes a network ask for routed paths, which are all proven.

@@ -96,12 +96,11 @@ func (v *view) probesFromPods(f family) []string {
 // go to their marks.
 func marksByPort() string {
 	var elements []string
-	for _, ports := range [][2]int{
-		{model.ProbeRoutedPort, model.ProbeOverlayPort}, {model.ProbeRoutedSource, model.ProbeOverlaySource},
-	} {
-		for way, port := range ports {
-			elements = append(elements, fmt.Sprintf("%d : %#x", port, probeMarks[way]))
-		}
+	for _, w := range model.Ways {
+		elements = append(elements, fmt.Sprintf("%d : %#x", w.Port, w.Mark))
+	}
+	for _, w := range model.Ways {
+		elements = append(elements, fmt.Sprintf("%d : %#x", w.Source, w.Mark))
 	}
 	return strings.Join(elements, ", ")
 }
@@ -115,7 +114,10 @@ const sometimesTalking = "numgen random mod 8 == 0 jump " + chainTalking
 // the length of the smallest blocks, and only those in blocks that there are: pods
 // could else fill the set with others.
 func (v *view) talking() []string {
-	var rules []string
+	var rules, marks []string
+	for _, w := range model.Ways {
+		marks = append(marks, fmt.Sprintf("%#x", w.Mark))
+	}
 	for i, f := range families {
 		if v.active[i] {
 			mask := netip.PrefixFrom(f.ones, v.network.BlockBits[i]).Masked().Addr()

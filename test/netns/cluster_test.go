@@ -193,7 +193,7 @@ func (c *cluster) proven() map[netip.Prefix]model.Evidence {
 	all := map[netip.Prefix]model.Evidence{}
 	for _, b := range c.blocks {
 		proof := model.Proof{Standing: model.Proven, Fresh: true}
-		all[b.CIDR] = model.Evidence{Proofs: [2]model.Proof{proof, proof}}
+		all[b.CIDR] = model.Evidence{Proofs: []model.Proof{proof, proof}}
 	}
 	return all
 }

@@ -291,13 +291,13 @@ func TestSecondBlockIsProbedFrom(t *testing.T) {
 // than the other.
 func TestPodsDoNotReachProbers(t *testing.T) {
 	for way, port := range []int{model.ProbeRoutedPort, model.ProbeOverlayPort} {
-		t.Run(string(model.Ways[way]), func(t *testing.T) {
+		t.Run(string(model.Ways[way].Path), func(t *testing.T) {
 			t.Parallel()
 			mode := []model.Mode{model.ModeAuto, model.ModeOverlay}[way]
 			c := newProving(t, options{nodes: 3, attachment: model.PointToPoint, mode: mode, families: dual})
 			a := c.nodes[2].newPod(t)
 			c.agents[2].attach(t, a)
-			c.expectPaths(t, model.Ways[way], 10*time.Second)
+			c.expectPaths(t, model.Ways[way].Path, 10*time.Second)
 			var stop atomic.Bool
 			var flood sync.WaitGroup
 			for range 2 {
@@ -316,7 +316,7 @@ func TestPodsDoNotReachProbers(t *testing.T) {
 			gomega.NewWithT(t).Consistently(func() bool {
 				return slices.ContainsFunc(c.agents, func(l *loop) bool {
 					return slices.ContainsFunc(l.report().Plan.Paths, func(p model.PathChoice) bool {
-						return p.Path != model.Ways[way] || p.Proof.MTU != 0
+						return p.Path != model.Ways[way].Path || p.Proof.MTU != 0
 					})
 				})
 			}, 5*time.Second, 20*time.Millisecond).Should(gomega.BeFalse())
