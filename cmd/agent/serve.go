@@ -50,113 +50,155 @@ import (
 	"github.com/podnet/podnet/internal/version"
 )
 
+// agent is the rooms of the agent, wired together.
+type agent struct {
+	options
+	manager.Manager
+	dialer *connrotation.Dialer
+	kernel *kernel.Kernel
+	tables *nft.Conn
+	book   *cni.Book
+	src    *source.Source
+	events *notes
+
+	// passes and policyPasses ask for passes, and news for a look at paths.
+	passes, policyPasses, news loop.Signal
+	objects                    *state.Keeper
+	offers                     *attach.Offers
+	demand                     *attach.Demand
+
+	writer   *status.Writer
+	drifts   *status.Digest[diff.Repair]
+	changes  *status.Digest[status.PathChange]
+	known    *node.Known
+	paths    *prober.Prober
+	guard    *admission.Guard
+	enforcer *policy.Enforcer
+	applier  *apply.Applier
+	server   *cni.Server
+}
+
 // serve wires the rooms of the agent together and runs them until ctx ends.
 func serve(ctx context.Context, o options, endpoints model.EndpointOptions) error {
-	mgr, dialer, err := newManager(o)
+	a, err := newAgent(ctx, o)
 	if err != nil {
 		return err
 	}
-	tables, err := nft.Open()
-	if err != nil {
+	a.known = node.NewKnown(endpoints.NodeIPs, source.InternalIPs(a.GetAPIReader(), o.node))
+	a.known.Lost = a.dialer.CloseAll
+	if a.paths, err = prober.New(prober.Config{Changed: a.news.Raise, Taken: a.kernel.Taken, Talking: a.kernel.Talking}); err != nil {
 		return err
 	}
-	k, err := kernel.New(kernel.Config{StateDir: o.stateDir, NFT: tables})
-	if err != nil {
-		return err
-	}
-	book, err := cni.OpenBook(ctx, o.attachments(), time.Now)
-	if err != nil {
-		return err
-	}
-	installer := cni.InstallConfig{SourceDir: o.pluginDir, BinDir: o.cniBinDir, ConfDir: o.cniConfDir, Socket: o.socket()}
-	src := newSource(mgr)
-	recorder, err := newRecorder(ctx, mgr, o.node)
-	if err != nil {
-		return err
-	}
-	writer := status.NewWriter(status.Writer{
-		Reader: mgr.GetAPIReader(), Client: mgr.GetClient(), Recorder: recorder,
-		Node: o.node, Version: version.Version, Restored: src.Renew,
+	a.guard = &admission.Guard{Client: a.GetClient(), Node: o.node, Nodes: a.src.Nodes, Changed: a.passes.Raise}
+	a.enforcer = policy.New(policy.Config{
+		Passes: a.policyPasses, Source: a.objects, Kernel: a.kernel, Tables: a.tables, Log: netfilter.Log{NFT: a.tables},
+		Pods: a.book.Recorded, FullInterval: o.fullInterval,
+		Denied: func(d compiler.Denial) { a.events.add(packetDenied(d)) },
 	})
-	events := newNotes(mgr.GetAPIReader(), recorder, o.node)
-	drifts := status.NewDrifts(func(text string, _ []diff.Repair) { events.add(events.driftRepaired(text)) })
-	changes := status.NewPathChanges(func(text string, first []status.PathChange) { events.add(events.pathChanged(text, first)) })
-	known := node.NewKnown(endpoints.NodeIPs, source.InternalIPs(mgr.GetAPIReader(), o.node))
-	known.Lost = dialer.CloseAll
-	offers, demand, passes, policyPasses, news := attach.NewOffers(), &attach.Demand{}, loop.NewSignal(), loop.NewSignal(), loop.NewSignal()
-	paths, err := prober.New(prober.Config{Changed: news.Raise, Taken: k.Taken, Talking: k.Talking})
-	if err != nil {
+	if err := errors.Join(metrics.Registry.Register(a.enforcer), metrics.Registry.Register(version.Metric("agent"))); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	a.applier = a.newApplier(endpoints)
+	if a.server, err = a.newServer(); err != nil {
 		return err
 	}
-	src.WatchPolicies(policyPasses.Raise)
-	objects := state.NewKeeper(state.KeeperConfig{Source: src, Clock: clock.RealClock{}, Changed: func() { passes.Raise(); policyPasses.Raise() }, FullInterval: o.fullInterval})
-	enforcer, err := newEnforcer(o, policyPasses, objects, k, tables, book, events)
-	if err != nil {
+	if err := a.start(ctx); err != nil {
 		return err
 	}
-	guard := &admission.Guard{Client: mgr.GetClient(), Node: o.node, Nodes: src.Nodes, Changed: passes.Raise}
-	pods := func(ctx context.Context) ([]model.Pod, error) { return k.Present(ctx, book.Pods()) }
-	applier := apply.New(apply.Config{
-		Passes: passes,
-		Source: objects,
-		Kernel: k,
-		Links:  k,
-		Offers: offers,
-		Paths:  paths, PathsNews: news,
-		Policy:  enforcer.Problems,
-		Rights:  guard.Findings,
-		Watcher: k,
-		Node: &node.Local{
-			Name: o.node, Options: endpoints, Known: known, Network: k,
-			Inspector: host.New(host.Config{Kernel: k, NFT: tables, StateDir: o.stateDir}), ConfDir: o.cniConfDir, Conflist: cni.ConflistName,
-			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
-		},
-		Pods:         pods,
-		Usage:        book.UsageByBlock,
-		Waiting:      demand.Waiting,
-		Report:       writer.Report,
-		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
-		Repaired:     drifts.Add,
-		PathsChanged: changes.Add,
-		FullInterval: o.fullInterval,
-	})
-	attacher := attach.New(attach.Config{Offers: offers, Kernel: applier, Links: k, Flows: netfilter.Conntrack{}, Policy: enforcer, Pods: pods, Passes: passes})
-	server, err := cni.NewServer(cni.ServerConfig{
-		Socket: o.socket(), Book: book, Network: attacher, Checker: attacher, Demand: demand, Wanted: applier.Recount,
-		Present: k.Present, Runtime: o.runtime(), Reclaimed: func(pod model.Pod, why string) { events.add(addressReclaimed(pod, why)) },
-	})
-	if err != nil {
-		return err
-	}
-	knows := knower{applier: applier, enforcer: enforcer, paths: paths, book: book, demand: demand}
-	// The CNI server does not wait for the API server: pods must be able to leave
-	// while it is away.
-	if err := start(ctx, mgr, applier, server.Run, writer.Run, events.Start, drifts.Run, changes.Run, applier.Watch, paths.Run, beating(mgr, o, applier),
-		sweep(server, o.fullInterval), after(src.Synced(), objects.Run), after(objects.Built(), enforcer.Run), after(src.Synced(), enforcer.Watch), enforcer.Tell, after(objects.Built(), applier.Run), applier.Reroute, after(src.Synced(), guard.Run),
-		func(ctx context.Context) error { return known.Run(ctx, passes.Raise) },
-		func(ctx context.Context) error {
-			return dump.Run(ctx, dump.Config{Socket: o.dumpSocket(), Node: o.node, Documents: knows.documents()})
-		},
-		func(ctx context.Context) error { return hear(ctx, src, objects) },
-	); err != nil {
-		return err
-	}
-	if applier.Removed() {
+	if a.applier.Removed() {
 		return empty(o.stateDir)
 	}
 	return nil
 }
 
-// newEnforcer returns what enforces network policy.
-func newEnforcer(o options, passes loop.Signal, objects *state.Keeper, k *kernel.Kernel, tables *nft.Conn, book *cni.Book, events *notes) (*policy.Enforcer, error) {
-	enforcer := policy.New(policy.Config{
-		Passes: passes, Source: objects, Kernel: k, Tables: tables, Log: netfilter.Log{NFT: tables}, Pods: book.Recorded, FullInterval: o.fullInterval,
-		Denied: func(d compiler.Denial) { events.add(packetDenied(d)) },
-	})
-	if err := errors.Join(metrics.Registry.Register(enforcer), metrics.Registry.Register(version.Metric("agent"))); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
+// newAgent makes what needs nothing but the node and the API server.
+func newAgent(ctx context.Context, o options) (*agent, error) {
+	a := &agent{
+		options: o, offers: attach.NewOffers(), demand: &attach.Demand{},
+		passes: loop.NewSignal(), policyPasses: loop.NewSignal(), news: loop.NewSignal(),
 	}
-	return enforcer, nil
+	var err error
+	if a.Manager, a.dialer, err = newManager(o); err != nil {
+		return nil, err
+	}
+	if a.tables, err = nft.Open(); err != nil {
+		return nil, err
+	}
+	if a.kernel, err = kernel.New(kernel.Config{StateDir: o.stateDir, NFT: a.tables}); err != nil {
+		return nil, err
+	}
+	if a.book, err = cni.OpenBook(ctx, o.attachments(), time.Now); err != nil {
+		return nil, err
+	}
+	recorder, err := newRecorder(ctx, a.Manager, o.node)
+	if err != nil {
+		return nil, err
+	}
+	a.src = newSource(a.Manager)
+	a.src.WatchPolicies(a.policyPasses.Raise)
+	a.objects = state.NewKeeper(state.KeeperConfig{
+		Source: a.src, Clock: clock.RealClock{}, FullInterval: o.fullInterval,
+		Changed: func() { a.passes.Raise(); a.policyPasses.Raise() },
+	})
+	a.writer = status.NewWriter(status.Writer{
+		Reader: a.GetAPIReader(), Client: a.GetClient(), Recorder: recorder,
+		Node: o.node, Version: version.Version, Restored: a.src.Renew,
+	})
+	a.events = newNotes(a.GetAPIReader(), recorder, o.node)
+	a.drifts = status.NewDrifts(func(text string, _ []diff.Repair) { a.events.add(a.events.driftRepaired(text)) })
+	a.changes = status.NewPathChanges(func(text string, first []status.PathChange) { a.events.add(a.events.pathChanged(text, first)) })
+	return a, nil
+}
+
+// present returns the pods whose links exist on the node.
+func (a *agent) present(ctx context.Context) ([]model.Pod, error) {
+	return a.kernel.Present(ctx, a.book.Pods())
+}
+
+func (a *agent) newApplier(endpoints model.EndpointOptions) *apply.Applier {
+	installer := cni.InstallConfig{SourceDir: a.pluginDir, BinDir: a.cniBinDir, ConfDir: a.cniConfDir, Socket: a.socket()}
+	return apply.New(apply.Config{
+		Passes: a.passes, Source: a.objects, Kernel: a.kernel, Links: a.kernel, Offers: a.offers, Watcher: a.kernel,
+		Paths: a.paths, PathsNews: a.news, Policy: a.enforcer.Problems, Rights: a.guard.Findings,
+		Node: &node.Local{
+			Name: a.node, Options: endpoints, Known: a.known, Network: a.kernel,
+			Inspector: host.New(host.Config{Kernel: a.kernel, NFT: a.tables, StateDir: a.stateDir}), ConfDir: a.cniConfDir, Conflist: cni.ConflistName,
+			Uninstall: func(ctx context.Context) error { return cni.Uninstall(ctx, installer) },
+		},
+		Pods: a.present, Usage: a.book.UsageByBlock, Waiting: a.demand.Waiting,
+		Report: a.writer.Report, Repaired: a.drifts.Add, PathsChanged: a.changes.Add,
+		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
+		FullInterval: a.fullInterval,
+	})
+}
+
+func (a *agent) newServer() (*cni.Server, error) {
+	attacher := attach.New(attach.Config{
+		Offers: a.offers, Kernel: a.applier, Links: a.kernel, Flows: netfilter.Conntrack{}, Policy: a.enforcer, Pods: a.present, Passes: a.passes,
+	})
+	return cni.NewServer(cni.ServerConfig{
+		Socket: a.socket(), Book: a.book, Network: attacher, Checker: attacher, Demand: a.demand, Wanted: a.applier.Recount,
+		Present: a.kernel.Present, Runtime: a.runtime(), Reclaimed: func(pod model.Pod, why string) { a.events.add(addressReclaimed(pod, why)) },
+	})
+}
+
+// parts are what runs until the agent ends. The CNI server does not wait for the API server:
+// pods must be able to leave while it is away.
+func (a *agent) parts() []manager.RunnableFunc {
+	synced, built := a.src.Synced(), a.objects.Built()
+	knows := knower{applier: a.applier, enforcer: a.enforcer, paths: a.paths, book: a.book, demand: a.demand}
+	return []manager.RunnableFunc{
+		a.server.Run, a.writer.Run, a.events.Start, a.drifts.Run, a.changes.Run, a.paths.Run,
+		a.applier.Watch, a.applier.Reroute, after(built, a.applier.Run),
+		after(synced, a.enforcer.Watch), a.enforcer.Tell, after(built, a.enforcer.Run),
+		after(synced, a.objects.Run), after(synced, a.guard.Run),
+		beating(a.Manager, a.options, a.applier), sweep(a.server, a.fullInterval),
+		func(ctx context.Context) error { return a.known.Run(ctx, a.passes.Raise) },
+		func(ctx context.Context) error {
+			return dump.Run(ctx, dump.Config{Socket: a.dumpSocket(), Node: a.node, Documents: knows.documents()})
+		},
+		func(ctx context.Context) error { return hear(ctx, a.src, a.objects) },
+	}
 }
 
 // beating renews the Lease that shows that the agent is alive.
@@ -206,19 +248,19 @@ func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
 }
 
 // start runs the parts of the agent until ctx ends, and tells whether they do well.
-func start(ctx context.Context, mgr manager.Manager, applier *apply.Applier, parts ...manager.RunnableFunc) error {
-	for _, p := range parts {
-		if err := mgr.Add(p); err != nil {
+func (a *agent) start(ctx context.Context) error {
+	for _, p := range a.parts() {
+		if err := a.Add(p); err != nil {
 			return fmt.Errorf("add a part of the agent: %w", err)
 		}
 	}
-	if err := mgr.AddReadyzCheck("pass", func(*http.Request) error { return applier.Ready() }); err != nil {
+	if err := a.AddReadyzCheck("pass", func(*http.Request) error { return a.applier.Ready() }); err != nil {
 		return fmt.Errorf("add the readiness check: %w", err)
 	}
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+	if err := a.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add the health check: %w", err)
 	}
-	if err := mgr.Start(ctx); err != nil {
+	if err := a.Start(ctx); err != nil {
 		return fmt.Errorf("run the agent: %w", err)
 	}
 	return nil
