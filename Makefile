@@ -23,7 +23,7 @@ PURE_BENCHMARKS = $$(git grep -l '^func Benchmark' -- 'internal/*_test.go' 'agen
 CLUSTER := hack/cluster/cluster
 # Packages that start no goroutine and share nothing (the linter sees to it): the race detector has nothing to find there,
 # and makes their properties and histories ten times as slow.
-PURE := $(addsuffix /...,$(addprefix ./internal/,ipam model paths plan policy) ./agent/diff)
+PURE := $(addsuffix /...,$(addprefix ./internal/,ipam model nft paths plan policy) ./agent/diff)
 
 ##@ General
 

@@ -12,6 +12,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/diff/difftest"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 var hostLinks = []string{"eth0", "pod1", "pod2", "pod3"}
@@ -48,25 +49,25 @@ func onVXLAN() model.State {
 
 // firewall is a table with a set, an interval set and a map.
 func firewall(rule string, pods, ranges []string, ports map[string]string) model.Table {
-	t := model.Table{Family: "inet", Name: model.FirewallTable, Sets: []model.Set{
+	t := nft.Table{Family: nft.Inet, Name: model.FirewallTable, Sets: []nft.Set{
 		{Name: "hostports4", Key: "inet_proto . inet_service", Value: "ipv4_addr . inet_service"},
 		{Name: "podsources4", Key: "ifname . ipv4_addr"},
 		{Name: "ranges4", Key: "ipv4_addr", Interval: true},
-	}, Chains: []model.Chain{{
-		Name: "raw-prerouting", Type: "filter", Hook: "prerouting", Priority: "raw",
-		Rules: []model.FirewallRule{{Text: rule}},
+	}, Chains: []nft.Chain{{
+		Name: "raw-prerouting", Base: nft.Base{Type: nft.TypeFilter, Hook: nft.Prerouting, Priority: nft.Raw.At(0)},
+		Rules: nft.Rules(rule),
 	}}}
 	for _, p := range pods {
-		t.Sets[1].Elements = append(t.Sets[1].Elements, model.Element{Key: []string{"pod" + p, "10.244.0." + p}})
+		t.Sets[1].Elements = append(t.Sets[1].Elements, nft.Element{Key: []string{"pod" + p, "10.244.0." + p}})
 	}
 	for _, r := range ranges {
-		t.Sets[2].Elements = append(t.Sets[2].Elements, model.Element{Key: []string{r}})
+		t.Sets[2].Elements = append(t.Sets[2].Elements, nft.Element{Key: []string{r}})
 	}
 	for port, to := range ports {
-		t.Sets[0].Elements = append(t.Sets[0].Elements, model.Element{Key: []string{"tcp", port}, Value: []string{to, "80"}})
+		t.Sets[0].Elements = append(t.Sets[0].Elements, nft.Element{Key: []string{"tcp", port}, Value: []string{to, "80"}})
 	}
 	t.Sign()
-	return t
+	return model.Table{Table: t}
 }
 
 // apply brings a fake kernel to want and fails the test where it does not come to rest there.
@@ -283,12 +284,12 @@ func TestForeignElementsOfATableGoAndOthersStay(t *testing.T) {
 	before := model.State{Firewall: []model.Table{firewall("drop", []string{"1", "2"}, []string{"10.244.0.0/16"}, nil)}}
 	after := model.State{Firewall: []model.Table{firewall("drop", []string{"2", "3"}, []string{"10.244.0.0/16"}, nil)}}
 	ops := apply(t, difftest.New(before), after)
-	element := func(pod string) []model.Element {
-		return []model.Element{{Key: []string{"pod" + pod, "10.244.0." + pod}}}
+	element := func(pod string) []nft.Element {
+		return []nft.Element{{Key: []string{"pod" + pod, "10.244.0." + pod}}}
 	}
-	set := diff.Elements{Family: "inet", Table: "podnet", Set: "podsources4"}
+	set := diff.Elements{Elements: nft.Elements{Family: nft.Inet, Table: "podnet", Set: "podsources4"}}
 	del, put := set, set
-	del.Elements, put.Elements = element("1"), element("3")
+	del.List, put.List = element("1"), element("3")
 	if want := []diff.Op{{Verb: diff.Delete, Object: del}, {Verb: diff.Put, Object: put}}; !reflect.DeepEqual(ops, want) {
 		t.Errorf("operations: %s", listed(ops))
 	}
@@ -311,8 +312,8 @@ func TestTableWithOtherStructureIsReplacedAsAWhole(t *testing.T) {
 		"set type":      func(t *model.Table) { t.Sets[0].Key = "ipv4_addr"; t.Sign() },
 		"missing set":   func(t *model.Table) { t.Sets = t.Sets[1:] },
 		"missing rule":  func(t *model.Table) { t.Chains[0].Rules = nil },
-		"foreign rule":  func(t *model.Table) { t.Chains[0].Rules = append(t.Chains[0].Rules, model.FirewallRule{}) },
-		"foreign chain": func(t *model.Table) { t.Chains = append(t.Chains, model.Chain{Name: "other"}) },
+		"foreign rule":  func(t *model.Table) { t.Chains[0].Rules = append(t.Chains[0].Rules, nft.Rule{}) },
+		"foreign chain": func(t *model.Table) { t.Chains = append(t.Chains, nft.Chain{Name: "other"}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := firewall("drop", []string{"1"}, nil, nil)
@@ -333,10 +334,10 @@ func TestPartIsAddedAndRemovedAgain(t *testing.T) {
 		Routes:     []model.Route{{Dst: prefix("10.244.0.2/32"), Link: "pod2"}},
 		Neighbours: []model.Neighbour{{Link: "pod2", Addr: addr("10.244.0.2"), MAC: model.MAC{2, 2}}},
 		Sysctls:    []model.Sysctl{{Key: "net/ipv4/conf/pod2/route_localnet", Value: "1"}},
-		Firewall: []model.Table{{Family: "inet", Name: "podnet", Sets: []model.Set{
-			{Name: "podsources4", Elements: []model.Element{{Key: []string{"pod2", "10.244.0.2"}}}},
-			{Name: "hostports4", Value: "x", Elements: []model.Element{{Key: []string{"tcp", "80"}, Value: []string{"10.244.0.2", "80"}}}},
-		}}},
+		Firewall: []model.Table{{Table: nft.Table{Family: "inet", Name: "podnet", Sets: []nft.Set{
+			{Name: "podsources4", Elements: []nft.Element{{Key: []string{"pod2", "10.244.0.2"}}}},
+			{Name: "hostports4", Value: "x", Elements: []nft.Element{{Key: []string{"tcp", "80"}, Value: []string{"10.244.0.2", "80"}}}},
+		}}}},
 	}
 	k := difftest.New(base, hostLinks...)
 	before := k.State()
@@ -409,7 +410,7 @@ func random(r *rand.Rand) model.State {
 			s.Rules = append(s.Rules, model.Rule{IPv6: six, Priority: model.RulePriority, Table: model.RouteTable})
 		}
 	}
-	for _, family := range []string{"inet", "bridge"} {
+	for _, family := range []nft.Family{nft.Inet, nft.Bridge} {
 		if chance() {
 			var pods []string
 			for i := range 4 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // whole is a state with one or more objects of every kind.
@@ -73,9 +74,9 @@ func TestSightings(t *testing.T) {
 		"a parameter of others":       {diff.Sighting{Object: model.Sysctl{Key: "net/ipv4/x", Value: "0"}}, false},
 		"a port of another bridge":    {diff.Sighting{Object: model.Port{Link: "pod1", Bridge: "docker0"}}, true},
 		"a port that nobody wants":    {diff.Sighting{Object: model.Port{Link: "pod7", Bridge: "docker0"}}, false},
-		"the structure of a table":    {diff.Sighting{Object: model.Table{Family: "inet", Name: "podnet"}}, true},
-		"a table that nobody wants":   {diff.Sighting{Object: model.Table{Family: "bridge", Name: "podnet"}}, true},
-		"such a table that is gone":   {diff.Sighting{Object: model.Table{Family: "bridge", Name: "podnet"}, Gone: true}, false},
+		"the structure of a table":    {diff.Sighting{Object: model.Table{Table: nft.Table{Family: "inet", Name: "podnet"}}}, true},
+		"a table that nobody wants":   {diff.Sighting{Object: model.Table{Table: nft.Table{Family: "bridge", Name: "podnet"}}}, true},
+		"such a table that is gone":   {diff.Sighting{Object: model.Table{Table: nft.Table{Family: "bridge", Name: "podnet"}}, Gone: true}, false},
 		"an element that is too many": {diff.Sighting{Object: element("podsources4", "x")}, true},
 		"an element of an unknown set": {
 			diff.Sighting{Object: element("mine", "x"), Gone: true}, true,
@@ -94,9 +95,9 @@ func TestPodsPartIsWantedUntilItGoes(t *testing.T) {
 	w := diff.NewWanted(whole())
 	part := model.State{
 		Routes: []model.Route{{Dst: prefix("10.244.0.2/32"), Link: "pod2"}},
-		Firewall: []model.Table{{Family: "inet", Name: "podnet", Sets: []model.Set{
-			{Name: "podsources4", Elements: []model.Element{{Key: []string{"pod2", "10.244.0.2"}}}},
-		}}},
+		Firewall: []model.Table{{Table: nft.Table{Family: "inet", Name: "podnet", Sets: []nft.Set{
+			{Name: "podsources4", Elements: []nft.Element{{Key: []string{"pod2", "10.244.0.2"}}}},
+		}}}},
 	}
 	seen := []diff.Sighting{
 		{Object: part.Routes[0]},

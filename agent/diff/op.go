@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Verb is what an operation does with its object.
@@ -23,8 +24,7 @@ const (
 // Op is one operation on the kernel.
 type Op struct {
 	Verb Verb
-	// Object is one of a State's lists, or Elements, a TableChange or TableParts. Putting
-	// a Table replaces the whole of it.
+	// Object is one of a State's lists, or Elements. Putting a Table replaces the whole of it.
 	Object model.Object
 }
 
@@ -33,35 +33,22 @@ func (o Op) String() string { return fmt.Sprintf("%s %s", o.Verb, o.Object.Descr
 
 // Elements are elements of one set or map of a table: putting them adds them,
 // deleting them takes them out.
-type Elements struct {
-	Family string
-	Table  string
-	Set    string
-	// Map says that Set is a map.
-	Map      bool
-	Elements []model.Element
-	partOfTable
-}
-
-// partOfTable is what operations on parts of tables have in common.
-type partOfTable struct{}
+type Elements struct{ nft.Elements }
 
 // ObjectKind implements model.Object.
-func (partOfTable) ObjectKind() model.ObjectKind { return model.KindFirewall }
+func (Elements) ObjectKind() model.ObjectKind { return model.KindFirewall }
 
 // On implements model.Object.
-func (partOfTable) On() string { return "" }
+func (Elements) On() string { return "" }
 
 // IP implements model.Object.
-func (partOfTable) IP() netip.Addr { return netip.Addr{} }
+func (Elements) IP() netip.Addr { return netip.Addr{} }
 
 // Detail implements model.Object.
-func (partOfTable) Detail(model.Object) string { return "" }
+func (Elements) Detail(model.Object) string { return "" }
 
 // Identity implements model.Object.
 func (e Elements) Identity() any { return setKey{e.Family, e.Table, e.Set} }
 
 // Describe implements model.Object.
-func (e Elements) Describe() string {
-	return fmt.Sprintf("%d elements of nft set %s of table %s %s", len(e.Elements), e.Set, e.Family, e.Table)
-}
+func (e Elements) Describe() string { return e.String() }

@@ -176,7 +176,7 @@ func (r *repairs) table(verb Verb, o model.Table) {
 
 func (r *repairs) elements(verb Verb, o Elements) {
 	var keys []string
-	for _, e := range o.Elements {
+	for _, e := range o.List {
 		key := r.before.elementKey(setKey{o.Family, o.Table, o.Set}, e)
 		value, wanted := r.before.objects[key]
 		if verb == Put && wanted && value == valueOf(e) || verb == Delete && r.before.strange(key) {

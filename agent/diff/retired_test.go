@@ -6,21 +6,22 @@ import (
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // What podnet itself has ceased to want, and has still to take away, is nobody else's doing.
 func TestWhatPodnetLeftBehindIsNoDrift(t *testing.T) {
 	part := model.State{
 		Routes: []model.Route{{Dst: netip.MustParsePrefix("10.244.1.2/32"), Link: "podn1"}},
-		Firewall: []model.Table{{Family: "inet", Name: "podnet", Sets: []model.Set{
-			{Name: "podsources4", Key: "ifname . ipv4_addr", Elements: []model.Element{{Key: []string{"podn1", "10.244.1.2"}}}},
-			{Name: "blocks4", Key: "ipv4_addr", Interval: true, Elements: []model.Element{{Key: []string{"10.244.1.0/24"}}}},
-		}}},
+		Firewall: []model.Table{{Table: nft.Table{Family: "inet", Name: "podnet", Sets: []nft.Set{
+			{Name: "podsources4", Key: "ifname . ipv4_addr", Elements: []nft.Element{{Key: []string{"podn1", "10.244.1.2"}}}},
+			{Name: "blocks4", Key: "ipv4_addr", Interval: true, Elements: []nft.Element{{Key: []string{"10.244.1.0/24"}}}},
+		}}}},
 	}
 	have := part
-	want := model.State{Firewall: []model.Table{{Family: "inet", Name: "podnet", Sets: []model.Set{
+	want := model.State{Firewall: []model.Table{{Table: nft.Table{Family: "inet", Name: "podnet", Sets: []nft.Set{
 		{Name: "podsources4", Key: "ifname . ipv4_addr"}, {Name: "blocks4", Key: "ipv4_addr", Interval: true},
-	}}}}
+	}}}}}
 	ops := diff.Diff(want, have)
 	if len(ops) == 0 {
 		t.Fatal("there is nothing to do")

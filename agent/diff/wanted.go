@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Sighting is what the kernel told of one object: how it is now, or that it is gone.
@@ -25,7 +26,7 @@ type Wanted struct {
 	// objects are by their identity. Of a table it holds the structure, and of an
 	// element the value.
 	objects map[any]any
-	sets    map[setKey]model.Set
+	sets    map[setKey]nft.Set
 	// retired are the identities of what podnet itself has ceased to want, or could not
 	// take away, since the state was made: what is left of it is nobody else's doing.
 	retired map[any]bool
@@ -33,15 +34,30 @@ type Wanted struct {
 	uses map[string]bool
 }
 
-type setKey struct{ family, table, set string }
+type setKey struct {
+	family     nft.Family
+	table, set string
+}
+
+// ElementKey names one element of a set or map.
+type ElementKey struct {
+	Family nft.Family
+	Table  string
+	Set    string
+	// Key is the element's key as the kernel holds it.
+	Key string
+}
+
+// Identity implements Seen.
+func (k ElementKey) Identity() any { return k }
 
 // NewWanted makes a Wanted of a state.
 func NewWanted(s model.State) *Wanted {
-	w := &Wanted{objects: map[any]any{}, sets: map[setKey]model.Set{}, retired: map[any]bool{}, uses: map[string]bool{}}
+	w := &Wanted{objects: map[any]any{}, sets: map[setKey]nft.Set{}, retired: map[any]bool{}, uses: map[string]bool{}}
 	for _, t := range s.Firewall {
 		w.objects[t.Identity()] = t.Structure()
 		for _, set := range t.Sets {
-			w.sets[setKey{t.Family, t.Name, set.Name}] = model.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval, Forgets: set.Forgets}
+			w.sets[setKey{t.Family, t.Name, set.Name}] = nft.Set{Name: set.Name, Key: set.Key, Value: set.Value, Interval: set.Interval, Forgets: set.Forgets}
 		}
 	}
 	for _, l := range s.Links {
@@ -76,7 +92,7 @@ func (w *Wanted) retire(key any) {
 func (w *Wanted) Forget(ops []Op) {
 	for _, op := range ops {
 		if e, ok := op.Object.(Elements); ok {
-			for _, element := range e.Elements {
+			for _, element := range e.List {
 				w.retire(w.elementKey(setKey{e.Family, e.Table, e.Set}, element))
 			}
 			continue
@@ -157,12 +173,12 @@ func (w *Wanted) eachElement(s model.State, f func(key ElementKey, value string)
 
 // elementKey is the kernel's key of an element; of a set whose keys cannot be
 // written so it is the text.
-func (w *Wanted) elementKey(s setKey, e model.Element) ElementKey {
-	key, ok := kernelKey(w.sets[s], e.Key)
+func (w *Wanted) elementKey(s setKey, e nft.Element) ElementKey {
+	key, ok := w.sets[s].KernelKey(e.Key)
 	if !ok {
 		key = strings.Join(e.Key, " . ")
 	}
 	return ElementKey{s.family, s.table, s.set, key}
 }
 
-func valueOf(e model.Element) string { return strings.Join(e.Value, " . ") }
+func valueOf(e nft.Element) string { return strings.Join(e.Value, " . ") }

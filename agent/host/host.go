@@ -5,16 +5,24 @@
 package host
 
 import (
+	"context"
 	"sync"
 
 	"github.com/podnet/podnet/agent/kernel"
-	"github.com/podnet/podnet/agent/nft"
+	"github.com/podnet/podnet/internal/nft"
 )
+
+// Tables tries, makes and removes tables of nftables (see agent/nft).
+type Tables interface {
+	Check(ctx context.Context, t nft.Table) error
+	Add(ctx context.Context, tables ...nft.Table) error
+	Remove(ctx context.Context, name string) error
+}
 
 // Config is what a Host works with.
 type Config struct {
 	Kernel *kernel.Kernel
-	NFT    *nft.Conn
+	NFT    Tables
 	// StateDir is the folder in which the agent keeps what outlives it.
 	StateDir string
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // trials are what podnet asks of nftables, each with the module that has it: a kernel
@@ -16,7 +17,7 @@ import (
 // itself is not among them.
 var trials = []struct {
 	module string
-	chain  model.Chain
+	chain  nft.Chain
 }{
 	{"nft_ct", trial("filter", "prerouting", "raw", "ct state new accept")},
 	{"nft_fib_inet", trial("filter", "prerouting", "raw", "fib daddr type local accept")},
@@ -27,10 +28,10 @@ var trials = []struct {
 	{"nft_masq", trial("nat", "postrouting", "srcnat", "masquerade fully-random")},
 }
 
-func trial(kind, hook, priority, rule string) model.Chain {
-	c := model.Chain{Name: "trial", Type: kind, Hook: hook, Priority: priority}
+func trial(kind nft.ChainType, hook nft.Hook, place nft.Place, rule string) nft.Chain {
+	c := nft.Chain{Name: "trial", Base: nft.Base{Type: kind, Hook: hook, Priority: place.At(0)}}
 	if rule != "" {
-		c.Rules = []model.FirewallRule{{Text: rule}}
+		c.Rules = nft.Rules(rule)
 	}
 	return c
 }
@@ -63,7 +64,7 @@ func (h *Host) missingOfNFT(ctx context.Context) []string {
 	}
 	var missing []string
 	for _, t := range trials {
-		if h.try(ctx, []model.Chain{t.chain}) != nil {
+		if h.try(ctx, []nft.Chain{t.chain}) != nil {
 			missing = append(missing, t.module)
 		}
 	}
@@ -71,8 +72,8 @@ func (h *Host) missingOfNFT(ctx context.Context) []string {
 }
 
 // try asks the kernel whether it takes a table with chains. Nothing is made.
-func (h *Host) try(ctx context.Context, chains []model.Chain) error {
-	return h.cfg.NFT.Check(ctx, model.Table{Family: "inet", Name: model.FirewallTable + "-trial", Chains: chains})
+func (h *Host) try(ctx context.Context, chains []nft.Chain) error {
+	return h.cfg.NFT.Check(ctx, nft.Table{Family: "inet", Name: model.FirewallTable + "-trial", Chains: chains})
 }
 
 // conntrackStats is the message that asks for how many connections there are

@@ -19,6 +19,7 @@ import (
 
 	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // traceWait is how long messages on a packet are waited for, each.
@@ -108,12 +109,13 @@ func (h *Host) putTrace(ctx context.Context, probe model.Pod, addr netip.Addr) e
 		header = "ip6"
 	}
 	rule := fmt.Sprintf(`%[1]s saddr %[2]s %[1]s daddr %[2]s udp dport %[3]d meta nftrace set 1`, header, addr, model.ForwardPort)
-	chains := []model.Chain{{
-		Name: "trace", Type: "filter", Hook: "prerouting", Priority: "-310", Rules: []model.FirewallRule{{Text: rule}},
+	chains := []nft.Chain{{
+		Name: "trace", Rules: nft.Rules(rule),
+		Base: nft.Base{Type: nft.TypeFilter, Hook: nft.Prerouting, Priority: nft.Priority{Offset: -310}},
 	}}
-	tables := []model.Table{{Family: "inet", Name: model.TraceTable, Chains: chains}}
+	tables := []nft.Table{{Family: nft.Inet, Name: model.TraceTable, Chains: chains}}
 	if probe.Attachment == model.Bridge {
-		tables = append(tables, model.Table{Family: "bridge", Name: model.TraceTable, Chains: chains})
+		tables = append(tables, nft.Table{Family: nft.Bridge, Name: model.TraceTable, Chains: chains})
 	}
 	if err := h.cfg.NFT.Add(ctx, tables...); err != nil {
 		return fmt.Errorf("have a packet traced: %w", err)

@@ -26,7 +26,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []diff.Op) error {
 	for len(ops) > 0 {
 		n := elementsAhead(ops)
 		if n > 0 {
-			if err := k.nft.ChangeElements(ctx, ops[:n]); err != nil {
+			if err := k.changeElements(ctx, ops[:n]); err != nil {
 				f.add(fmt.Errorf("%s: %w", describeAll(ops[:n]), err))
 			}
 			ops = ops[n:]

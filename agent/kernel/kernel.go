@@ -11,15 +11,33 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
 
-	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
+
+// Tables reads and writes podnet's own table, in all families (see nft.Writer of agent/nft).
+type Tables interface {
+	Read(ctx context.Context) ([]nft.Table, error)
+	Do(ctx context.Context, step nft.Step) error
+}
+
+// NFT is nftables beside that table (see nft.Conn of agent/nft).
+type NFT interface {
+	// Noted returns the keys of the elements that rules have added to a set.
+	Noted(ctx context.Context, family nft.Family, table, set string) ([][]string, error)
+	// Notices subscribes to what becomes of the tables of a name, and returns what tells of it until
+	// that fails or stop is called. missed is called when some cannot be told of.
+	Notices(name string, seen func(nft.Notice), missed func()) (receive func() error, stop func(), err error)
+	// Remove removes the tables of a name.
+	Remove(ctx context.Context, name string) error
+}
 
 // Config is what a Kernel works with.
 type Config struct {
@@ -27,15 +45,16 @@ type Config struct {
 	// does, such as /run/podnet: the values that sysctls had before podnet changed
 	// them are kept there.
 	StateDir string
-	// NFT is nftables in the namespace of the thread that calls.
-	NFT *nft.Conn
+	Tables   Tables
+	NFT      NFT
 }
 
 // Kernel is the network part of the kernel, as seen from the calling thread. Its
 // methods may be called concurrently; that two of them do not undo each other's
 // changes is up to the caller.
 type Kernel struct {
-	nft *nft.Conn
+	tables Tables
+	nft    NFT
 
 	// mu guards the file of previous values.
 	mu           sync.Mutex
@@ -47,10 +66,10 @@ func New(cfg Config) (*Kernel, error) {
 	if cfg.StateDir == "" {
 		return nil, errors.New("no folder given for the previous values of sysctls")
 	}
-	if cfg.NFT == nil {
+	if cfg.NFT == nil || cfg.Tables == nil {
 		return nil, errors.New("no nftables given")
 	}
-	return &Kernel{nft: cfg.NFT, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
+	return &Kernel{tables: cfg.Tables, nft: cfg.NFT, previousFile: filepath.Join(cfg.StateDir, "sysctls.json")}, nil
 }
 
 // moduleMissing is the error where the kernel cannot make a device for want of a module, whose

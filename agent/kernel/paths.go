@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Taken returns which paths to other nodes' blocks are in force.
@@ -39,7 +40,7 @@ func (k *Kernel) Talking(ctx context.Context) ([]netip.Addr, error) {
 	var all []netip.Addr
 	for _, digit := range []string{"4", "6"} {
 		set := model.TalkingSet + digit
-		keys, err := k.nft.Noted(ctx, "inet", model.FirewallTable, set)
+		keys, err := k.nft.Noted(ctx, nft.Inet, model.FirewallTable, set)
 		if err != nil {
 			return nil, err
 		}

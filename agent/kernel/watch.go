@@ -13,6 +13,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // routeGroups are the notifications that are asked for.
@@ -45,11 +46,11 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 		return fmt.Errorf("subscribe to changes of links, routes and neighbours: %w", err)
 	}
 	defer route.Close()
-	nft, err := socket.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	notices, stop, err := k.nft.Notices(model.FirewallTable, func(n nft.Notice) { seen(tableSighting(n)) }, func() { seen(diff.Sighting{}) })
 	if err != nil {
-		return fmt.Errorf("subscribe to changes of nftables: %w", err)
+		return err
 	}
-	defer nft.Close()
+	defer stop()
 	w, err := newWatcher(seen)
 	if err != nil {
 		return err
@@ -64,14 +65,14 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 		cancel()
 	})
 	wg.Go(func() {
-		failed <- socket.Receive(nft, w.nft, func() { seen(diff.Sighting{}) })
+		failed <- notices()
 		cancel()
 	})
 	err = watchSysctls(ctx, sysctls, seen)
 	cancel()
 	// This ends the receiving.
 	route.Close()
-	nft.Close()
+	stop()
 	wg.Wait()
 	return errors.Join(err, <-failed, <-failed)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podnet/podnet/agent/socket"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Messages, commands and attributes of NFLOG (linux/netfilter/nfnetlink_log.h).
@@ -33,7 +34,7 @@ const deniedBuffer = 1 << 20
 
 // Checker asks the kernel whether it takes a table of nftables.
 type Checker interface {
-	Check(ctx context.Context, t model.Table) error
+	Check(ctx context.Context, t nft.Table) error
 }
 
 // Log receives the packets that rules give to the agent.
@@ -124,9 +125,9 @@ func acknowledged(s *nl.NetlinkSocket, req *nl.NetlinkRequest) (syscall.Errno, e
 // try asks the kernel whether it takes rules that give packets to a group, and no more
 // of them than a limit allows. Nothing is made.
 func (l Log) try(ctx context.Context) error {
-	rule := model.FirewallRule{Text: fmt.Sprintf("limit rate 1/second log group %d", model.DeniedGroup)}
-	err := l.NFT.Check(ctx, model.Table{
-		Family: "inet", Name: model.PolicyTable + "-trial", Chains: []model.Chain{{Name: "trial", Rules: []model.FirewallRule{rule}}},
+	rules := nft.Rules(fmt.Sprintf("limit rate 1/second log group %d", model.DeniedGroup))
+	err := l.NFT.Check(ctx, nft.Table{
+		Family: nft.Inet, Name: model.PolicyTable + "-trial", Chains: []nft.Chain{{Name: "trial", Rules: rules}},
 	})
 	if err != nil {
 		return fmt.Errorf("the kernel takes no rules that log or limit packets (modules nft_log, nft_limit): %w", err)

@@ -7,21 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // families are those of podnet's tables.
-var families = []string{"inet", "bridge", "arp"}
+var families = []nft.Family{nft.Inet, nft.Bridge, nft.ARP}
 
 // List reads the tables of a name, those that exist. Of rules it returns the fingerprints alone.
-func (*Conn) List(ctx context.Context, name string) ([]model.Table, error) {
-	var tables []model.Table
+func (*Conn) List(ctx context.Context, name string) ([]nft.Table, error) {
+	var tables []nft.Table
 	for _, family := range families {
-		objects, err := list(ctx, "table", family, name)
+		objects, err := list(ctx, "table", string(family), name)
 		if errors.Is(err, errNoTable) {
 			continue
 		}
@@ -39,8 +38,8 @@ func (*Conn) List(ctx context.Context, name string) ([]model.Table, error) {
 
 // Noted returns the keys of the elements that rules have added to a set; none where there
 // is no such set.
-func (*Conn) Noted(ctx context.Context, family, table, set string) ([][]string, error) {
-	objects, err := list(ctx, "set", family, table, set)
+func (*Conn) Noted(ctx context.Context, family nft.Family, table, set string) ([][]string, error) {
+	objects, err := list(ctx, "set", string(family), table, set)
 	if errors.Is(err, errNoTable) {
 		return nil, nil
 	}
@@ -72,13 +71,14 @@ type object struct {
 }
 
 type listedChain struct {
-	Family string `json:"family"`
-	Table  string `json:"table"`
-	Name   string `json:"name"`
-	Type   string `json:"type"`
-	Hook   string `json:"hook"`
-	Prio   int    `json:"prio"`
-	Policy string `json:"policy"`
+	Name string        `json:"name"`
+	Type nft.ChainType `json:"type"`
+	Hook nft.Hook      `json:"hook"`
+	Prio int           `json:"prio"`
+}
+
+func (c *listedChain) base() nft.Base {
+	return nft.Base{Type: c.Type, Hook: c.Hook, Priority: nft.Priority{Offset: c.Prio}}
 }
 
 type listedRule struct {
@@ -134,26 +134,26 @@ func list(ctx context.Context, what ...string) ([]object, error) {
 }
 
 // tableOf makes a table of its listing.
-func tableOf(family, name string, objects []object) (model.Table, error) {
-	table := model.Table{Family: family, Name: name}
+func tableOf(family nft.Family, name string, objects []object) (nft.Table, error) {
+	table := nft.Table{Family: family, Name: name}
 	chains := map[string]int{}
 	for _, o := range objects {
 		switch {
 		case o.Chain != nil:
 			chains[o.Chain.Name] = len(table.Chains)
-			table.Chains = append(table.Chains, model.Chain{
-				Name: o.Chain.Name, Type: o.Chain.Type, Hook: o.Chain.Hook, Priority: strconv.Itoa(o.Chain.Prio),
+			table.Chains = append(table.Chains, nft.Chain{
+				Name: o.Chain.Name, Base: o.Chain.base(),
 			})
 		case o.Rule != nil:
 			i, ok := chains[o.Rule.Chain]
 			if !ok {
-				return model.Table{}, fmt.Errorf("rule of unknown chain %s", o.Rule.Chain)
+				return nft.Table{}, fmt.Errorf("rule of unknown chain %s", o.Rule.Chain)
 			}
-			table.Chains[i].Rules = append(table.Chains[i].Rules, model.FirewallRule{Fingerprint: o.Rule.Comment})
+			table.Chains[i].Rules = append(table.Chains[i].Rules, nft.Rule{Fingerprint: o.Rule.Comment})
 		case o.Set != nil:
 			set, err := setOf(o.Set, false)
 			if err != nil {
-				return model.Table{}, err
+				return nft.Table{}, err
 			}
 			if set.Forgets > 0 {
 				// What rules have added is not podnet's.
@@ -163,7 +163,7 @@ func tableOf(family, name string, objects []object) (model.Table, error) {
 		case o.Map != nil:
 			set, err := setOf(o.Map, true)
 			if err != nil {
-				return model.Table{}, err
+				return nft.Table{}, err
 			}
 			table.Sets = append(table.Sets, set)
 		}
@@ -171,8 +171,8 @@ func tableOf(family, name string, objects []object) (model.Table, error) {
 	return table, nil
 }
 
-func setOf(s *listedSet, isMap bool) (model.Set, error) {
-	set := model.Set{Name: s.Name, Key: string(s.Type), Value: string(s.Map)}
+func setOf(s *listedSet, isMap bool) (nft.Set, error) {
+	set := nft.Set{Name: s.Name, Key: string(s.Type), Value: string(s.Map)}
 	for _, f := range s.Flags {
 		set.Interval = set.Interval || f == "interval"
 	}
@@ -180,28 +180,28 @@ func setOf(s *listedSet, isMap bool) (model.Set, error) {
 	for _, raw := range s.Elem {
 		e, err := elementOf(raw, isMap)
 		if err != nil {
-			return model.Set{}, fmt.Errorf("element of %s: %w", s.Name, err)
+			return nft.Set{}, fmt.Errorf("element of %s: %w", s.Name, err)
 		}
 		set.Elements = append(set.Elements, e)
 	}
 	return set, nil
 }
 
-func elementOf(raw json.RawMessage, isMap bool) (model.Element, error) {
+func elementOf(raw json.RawMessage, isMap bool) (nft.Element, error) {
 	if !isMap {
 		key, err := parts(raw)
-		return model.Element{Key: key}, err
+		return nft.Element{Key: key}, err
 	}
 	var pair [2]json.RawMessage
 	if err := json.Unmarshal(raw, &pair); err != nil {
-		return model.Element{}, err
+		return nft.Element{}, err
 	}
 	key, err := parts(pair[0])
 	if err != nil {
-		return model.Element{}, err
+		return nft.Element{}, err
 	}
 	value, err := parts(pair[1])
-	return model.Element{Key: key, Value: value}, err
+	return nft.Element{Key: key, Value: value}, err
 }
 
 // expression is a value that is more than a word or a number.

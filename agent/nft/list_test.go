@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 func TestElementsAsNFTListsThem(t *testing.T) {
@@ -54,15 +54,15 @@ func TestTableAsNFTListsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := model.Table{
+	want := nft.Table{
 		Family: "inet", Name: "podnet",
-		Sets: []model.Set{
-			{Name: "ranges4", Key: "ipv4_addr", Interval: true, Elements: []model.Element{{Key: []string{"10.244.0.0/16"}}}},
+		Sets: []nft.Set{
+			{Name: "ranges4", Key: "ipv4_addr", Interval: true, Elements: []nft.Element{{Key: []string{"10.244.0.0/16"}}}},
 			{Name: "hostports4", Key: "inet_proto . inet_service", Value: "ipv4_addr . inet_service",
-				Elements: []model.Element{{Key: []string{"tcp", "80"}, Value: []string{"10.244.0.2", "8080"}}}},
+				Elements: []nft.Element{{Key: []string{"tcp", "80"}, Value: []string{"10.244.0.2", "8080"}}}},
 		},
-		Chains: []model.Chain{{Name: "raw", Type: "filter", Hook: "prerouting", Priority: "-300",
-			Rules: []model.FirewallRule{{Fingerprint: "cafe"}, {}}}},
+		Chains: []nft.Chain{{Name: "raw", Base: nft.Base{Type: nft.TypeFilter, Hook: nft.Prerouting, Priority: nft.Priority{Offset: -300}},
+			Rules: []nft.Rule{{Fingerprint: "cafe"}, {}}}},
 	}
 	if a, b := asJSON(t, got), asJSON(t, want); a != b {
 		t.Errorf("got %s\nwant %s", a, b)

@@ -9,11 +9,12 @@ import (
 
 	"sigs.k8s.io/knftables"
 
-	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Conn is nftables in the network namespace of the calling thread. Its methods may be
-// called concurrently; that two of them do not undo each other's changes is up to the caller.
+// called concurrently. It does one transaction at a time: whoever is not to wait for others'
+// has a Conn of its own.
 type Conn struct {
 	nft knftables.Interface
 }
@@ -31,7 +32,7 @@ func Open() (*Conn, error) {
 func NewConn(nft knftables.Interface) *Conn { return &Conn{nft: nft} }
 
 // Check asks the kernel whether it takes a table. Nothing is made.
-func (c *Conn) Check(ctx context.Context, t model.Table) error {
+func (c *Conn) Check(ctx context.Context, t nft.Table) error {
 	tx := c.nft.NewTransaction()
 	tx.Add(&knftables.Table{Family: knftables.Family(t.Family), Name: t.Name})
 	fillTable(tx, t)
@@ -39,7 +40,7 @@ func (c *Conn) Check(ctx context.Context, t model.Table) error {
 }
 
 // Add adds tables that are not there, in one transaction.
-func (c *Conn) Add(ctx context.Context, tables ...model.Table) error {
+func (c *Conn) Add(ctx context.Context, tables ...nft.Table) error {
 	tx := c.nft.NewTransaction()
 	for _, t := range tables {
 		tx.Add(&knftables.Table{Family: knftables.Family(t.Family), Name: t.Name})
@@ -51,12 +52,12 @@ func (c *Conn) Add(ctx context.Context, tables ...model.Table) error {
 // Remove removes the tables of a name, where there are any.
 func (c *Conn) Remove(ctx context.Context, name string) error {
 	for _, family := range families {
-		_, err := list(ctx, "table", family, name)
+		_, err := list(ctx, "table", string(family), name)
 		if errors.Is(err, errNoTable) {
 			continue
 		}
 		if err == nil {
-			err = c.Delete(ctx, model.Table{Family: family, Name: name})
+			err = c.deleteTable(ctx, nft.DeleteTable{Family: family, Name: name})
 		}
 		if err != nil {
 			return fmt.Errorf("remove nft table %s %s: %w", family, name, err)

@@ -6,14 +6,30 @@ import (
 
 	"sigs.k8s.io/knftables"
 
-	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
-// Put makes a table, or replaces all of it, in one transaction: no packet
+// Do does a step in one transaction.
+func (c *Conn) Do(ctx context.Context, step nft.Step) error {
+	switch s := step.(type) {
+	case nft.Put:
+		return c.put(ctx, s.Table)
+	case nft.Change:
+		return c.change(ctx, s)
+	case nft.DeleteParts:
+		return c.deleteParts(ctx, s.Parts)
+	case nft.DeleteTable:
+		return c.deleteTable(ctx, s)
+	case nft.ChangeElements:
+		return c.changeElements(ctx, s)
+	}
+	return fmt.Errorf("no step %T is known", step)
+}
+
+// put makes a table, or replaces all of it, in one transaction: no packet
 // meets a part of it. nft before 1.0.7 has no "destroy", so the table is added
 // before it is deleted.
-func (c *Conn) Put(ctx context.Context, want model.Table) error {
+func (c *Conn) put(ctx context.Context, want nft.Table) error {
 	tx := c.nft.NewTransaction()
 	table := &knftables.Table{Family: knftables.Family(want.Family), Name: want.Name}
 	tx.Add(table)
@@ -24,7 +40,7 @@ func (c *Conn) Put(ctx context.Context, want model.Table) error {
 }
 
 // fillTable adds counters, sets and chains to a table, and then what may name any of them.
-func fillTable(tx *knftables.Transaction, t model.Table) {
+func fillTable(tx *knftables.Transaction, t nft.Table) {
 	for _, name := range t.Counters {
 		tx.Add(counterOf(t, name))
 	}
@@ -35,14 +51,14 @@ func fillTable(tx *knftables.Transaction, t model.Table) {
 		addSet(tx, t, s)
 	}
 	for _, s := range t.Sets {
-		addElements(diff.Elements{Family: t.Family, Table: t.Name, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+		addElements(nft.ElementsOf(t, s, s.Elements), tx.Add)
 	}
 	for _, c := range t.Chains {
 		addRules(tx, t, c)
 	}
 }
 
-func addRules(tx *knftables.Transaction, table model.Table, c model.Chain) {
+func addRules(tx *knftables.Transaction, table nft.Table, c nft.Chain) {
 	for _, r := range c.Rules {
 		rule := &knftables.Rule{Family: knftables.Family(table.Family), Table: table.Name, Chain: c.Name, Rule: r.Text}
 		if r.Fingerprint != "" {
@@ -52,11 +68,11 @@ func addRules(tx *knftables.Transaction, table model.Table, c model.Chain) {
 	}
 }
 
-// Change changes parts of a table in one transaction. What is to be made may
+// change changes parts of a table in one transaction. What is to be made may
 // be there already, as an older part that could not be deleted yet.
-func (c *Conn) Change(ctx context.Context, change diff.TableChange) error {
+func (c *Conn) change(ctx context.Context, change nft.Change) error {
 	tx := c.nft.NewTransaction()
-	table := model.Table{Family: change.Family, Name: change.Table}
+	table := nft.Table{Family: change.Family, Name: change.Table}
 	for _, name := range change.Counters {
 		tx.Add(counterOf(table, name))
 	}
@@ -69,14 +85,13 @@ func (c *Conn) Change(ctx context.Context, change diff.TableChange) error {
 		tx.Flush(setObject(table, s))
 	}
 	for _, s := range change.Sets {
-		addElements(diff.Elements{Family: change.Family, Table: change.Table, Set: s.Name, Map: s.Value != "", Elements: s.Elements}, tx.Add)
+		addElements(nft.ElementsOf(table, s, s.Elements), tx.Add)
 	}
-	for _, op := range change.Changes {
-		if e, ok := op.Object.(diff.Elements); ok && op.Verb == diff.Delete {
-			addElements(e, tx.Delete)
-		} else if ok {
-			addElements(e, tx.Add)
-		}
+	for _, e := range change.Delete {
+		addElements(e, tx.Delete)
+	}
+	for _, e := range change.Add {
+		addElements(e, tx.Add)
 	}
 	for _, made := range change.Chains {
 		addRules(tx, table, made)
@@ -90,10 +105,10 @@ func (c *Conn) Change(ctx context.Context, change diff.TableChange) error {
 	return c.nft.Run(ctx, tx)
 }
 
-// DeleteParts deletes parts of a table that a change has emptied.
-func (c *Conn) DeleteParts(ctx context.Context, p diff.TableParts) error {
+// deleteParts deletes parts of a table that a change has emptied.
+func (c *Conn) deleteParts(ctx context.Context, p nft.Parts) error {
 	tx := c.nft.NewTransaction()
-	table := model.Table{Family: p.Family, Name: p.Table}
+	table := nft.Table{Family: p.Family, Name: p.Table}
 	for _, name := range p.Chains {
 		tx.Delete(chainOf(table, name))
 	}
@@ -106,16 +121,16 @@ func (c *Conn) DeleteParts(ctx context.Context, p diff.TableParts) error {
 	return c.nft.Run(ctx, tx)
 }
 
-func counterOf(t model.Table, name string) *knftables.Counter {
+func counterOf(t nft.Table, name string) *knftables.Counter {
 	return &knftables.Counter{Family: knftables.Family(t.Family), Table: t.Name, Name: name}
 }
 
-func chainOf(t model.Table, name string) *knftables.Chain {
+func chainOf(t nft.Table, name string) *knftables.Chain {
 	return &knftables.Chain{Family: knftables.Family(t.Family), Table: t.Name, Name: name}
 }
 
 // setObject names a set or a map.
-func setObject(t model.Table, s model.Set) knftables.Object {
+func setObject(t nft.Table, s nft.Set) knftables.Object {
 	if s.Value == "" {
 		return &knftables.Set{Family: knftables.Family(t.Family), Table: t.Name, Name: s.Name}
 	}
@@ -125,7 +140,7 @@ func setObject(t model.Table, s model.Set) knftables.Object {
 // maxNoted is how many elements rules can add to a set at most.
 const maxNoted = 16384
 
-func addSet(tx *knftables.Transaction, table model.Table, s model.Set) {
+func addSet(tx *knftables.Transaction, table nft.Table, s nft.Set) {
 	var flags []knftables.SetFlag
 	if s.Interval {
 		flags = append(flags, knftables.IntervalFlag)
@@ -148,19 +163,19 @@ func addSet(tx *knftables.Transaction, table model.Table, s model.Set) {
 	})
 }
 
-func addChain(tx *knftables.Transaction, table model.Table, c model.Chain) {
+func addChain(tx *knftables.Transaction, table nft.Table, c nft.Chain) {
 	chain := &knftables.Chain{Family: knftables.Family(table.Family), Table: table.Name, Name: c.Name}
-	if c.Hook != "" {
-		chain.Type = knftables.PtrTo(knftables.BaseChainType(c.Type))
-		chain.Hook = knftables.PtrTo(knftables.BaseChainHook(c.Hook))
-		chain.Priority = knftables.PtrTo(knftables.BaseChainPriority(c.Priority))
+	if c.Base != (nft.Base{}) {
+		chain.Type = knftables.PtrTo(knftables.BaseChainType(c.Base.Type))
+		chain.Hook = knftables.PtrTo(knftables.BaseChainHook(c.Base.Hook))
+		chain.Priority = knftables.PtrTo(knftables.BaseChainPriority(c.Base.Priority.String()))
 	}
 	tx.Add(chain)
 }
 
 // addElements gives each element to a method of a transaction.
-func addElements(e diff.Elements, operation func(knftables.Object)) {
-	for _, element := range e.Elements {
+func addElements(e nft.Elements, operation func(knftables.Object)) {
+	for _, element := range e.List {
 		o := &knftables.Element{Family: knftables.Family(e.Family), Table: e.Table, Key: element.Key, Value: element.Value}
 		if e.Map {
 			o.Map = e.Set
@@ -171,8 +186,8 @@ func addElements(e diff.Elements, operation func(knftables.Object)) {
 	}
 }
 
-// Delete deletes a table, and is content where it is gone already.
-func (c *Conn) Delete(ctx context.Context, gone model.Table) error {
+// deleteTable deletes a table, and is content where it is gone already.
+func (c *Conn) deleteTable(ctx context.Context, gone nft.DeleteTable) error {
 	tx := c.nft.NewTransaction()
 	table := &knftables.Table{Family: knftables.Family(gone.Family), Name: gone.Name}
 	tx.Add(table)
@@ -180,32 +195,27 @@ func (c *Conn) Delete(ctx context.Context, gone model.Table) error {
 	return c.nft.Run(ctx, tx)
 }
 
-// ChangeElements does several operations on elements in one transaction.
-func (c *Conn) ChangeElements(ctx context.Context, ops []diff.Op) error {
-	err := c.nft.Run(ctx, c.elementsTransaction(ops, false))
+// changeElements changes elements of any tables in one transaction.
+func (c *Conn) changeElements(ctx context.Context, change nft.ChangeElements) error {
+	err := c.nft.Run(ctx, c.elementsTransaction(change, false))
 	if knftables.IsNotFound(err) {
 		// An element that shall go may be gone already. Adding each before its
 		// deletion, which does no harm where it is there, makes that no failure.
-		return c.nft.Run(ctx, c.elementsTransaction(ops, true))
+		return c.nft.Run(ctx, c.elementsTransaction(change, true))
 	}
 	return err
 }
 
-func (c *Conn) elementsTransaction(ops []diff.Op, addFirst bool) *knftables.Transaction {
+func (c *Conn) elementsTransaction(change nft.ChangeElements, addFirst bool) *knftables.Transaction {
 	tx := c.nft.NewTransaction()
-	for _, op := range ops {
-		e, ok := op.Object.(diff.Elements)
-		if !ok {
-			continue
-		}
-		if op.Verb == diff.Put {
-			addElements(e, tx.Add)
-			continue
-		}
+	for _, e := range change.Delete {
 		if addFirst {
 			addElements(e, tx.Add)
 		}
 		addElements(e, tx.Delete)
+	}
+	for _, e := range change.Add {
+		addElements(e, tx.Add)
 	}
 	return tx
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,6 +40,16 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]float64 {
 	return values
 }
 
+// forget makes the Enforcer replace the tables, as it does when it may have missed changes.
+func (n *node) forget(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.enforcer.tables.Watch(ctx, func() {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // expectDenied checks how many packets the metric says were denied.
 func (n *node) expectDenied(t *testing.T, when string, want float64) {
 	t.Helper()
@@ -55,7 +66,7 @@ func TestDeniedPacketsAreCountedThroughAllTables(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	count := func(packets uint64) { n.counted = map[string]uint64{compiler.DeniedCounter: packets} }
+	count := func(packets uint64) { n.Counted = map[string]uint64{compiler.DeniedCounter: packets} }
 	count(100)
 	n.expectDenied(t, "of an earlier agent", 0)
 	pass()
@@ -63,7 +74,7 @@ func TestDeniedPacketsAreCountedThroughAllTables(t *testing.T) {
 	count(7)
 	n.expectDenied(t, "when asked", 7)
 	count(10)
-	n.enforcer.have = nil
+	n.forget(t)
 	pass()
 	n.expectDenied(t, "when the table was replaced", 10)
 	count(3)
@@ -73,8 +84,8 @@ func TestDeniedPacketsAreCountedThroughAllTables(t *testing.T) {
 	n.expectDenied(t, "when the table was changed", 13)
 	count(1)
 	n.expectDenied(t, "when somebody else has reset the counter", 14)
-	n.counted = nil
-	n.enforcer.have = nil
+	n.Counted = nil
+	n.forget(t)
 	pass()
 	n.expectDenied(t, "when somebody else has deleted the table", 14)
 }
@@ -84,13 +95,13 @@ func TestWhatCannotBeReplacedGoesOnCounting(t *testing.T) {
 	if err := n.enforcer.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.counted = map[string]uint64{compiler.DeniedCounter: 5}
-	n.fail, n.refuse = errors.New("no memory"), replacesCounters
-	n.enforcer.have = nil
+	n.Counted = map[string]uint64{compiler.DeniedCounter: 5}
+	n.refuse(errors.New("no memory"), isPut)
+	n.forget(t)
 	if err := n.enforcer.Pass(t.Context()); err == nil {
 		t.Fatal("the failure is not told")
 	}
-	n.counted = map[string]uint64{compiler.DeniedCounter: 6}
+	n.Counted = map[string]uint64{compiler.DeniedCounter: 6}
 	n.expectDenied(t, "as before", 6)
 }
 
@@ -124,12 +135,12 @@ func TestRulesHaveMetricsWhileTheyAreCounted(t *testing.T) {
 		n.expect(t, w)
 	}
 	pass()
-	n.counted = map[string]uint64{"rule/red/web/ingress-0": 3, "rule/red/web/ingress-1": 4, "clusterrule/guard/egress-0": 5}
+	n.Counted = map[string]uint64{"rule/red/web/ingress-0": 3, "rule/red/web/ingress-1": 4, "clusterrule/guard/egress-0": 5}
 	const metric = "podnet_agent_policy_rule_packets_total "
 	expect("counted", map[string]float64{metric + "red web ingress[0]": 3, metric + "red web ingress[1]": 4, metric + " guard egress[0]": 5})
-	n.enforcer.have = nil
+	n.forget(t)
 	pass()
-	n.counted = map[string]uint64{"rule/red/web/ingress-0": 1}
+	n.Counted = map[string]uint64{"rule/red/web/ingress-0": 1}
 	expect("in the next table", map[string]float64{metric + "red web ingress[0]": 4, metric + "red web ingress[1]": 4, metric + " guard egress[0]": 5})
 	w.Objects.ClusterPolicies = nil
 	w.Objects.NetworkPolicies[0].Count = false

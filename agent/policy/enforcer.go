@@ -15,13 +15,13 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/loop"
+	writer "github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/clusterpolicies"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	compiler "github.com/podnet/podnet/internal/policy"
 )
 
@@ -30,19 +30,14 @@ type Source interface {
 	Policies(ctx context.Context) (state.Policies, error)
 }
 
-// Kernel changes the kernel's network.
-type Kernel interface {
-	Execute(ctx context.Context, ops []diff.Op) error
-}
-
 // Config is what an Enforcer works with.
 type Config struct {
 	// Passes, unless it is nil, is raised by others when a pass is needed.
 	Passes loop.Signal
 	Source Source
-	Kernel Kernel
-	Tables Tables
-	Log    Log
+	// NFT is nftables on the node.
+	NFT writer.Kernel
+	Log Log
 	// Denied records an Event on a denial.
 	Denied func(compiler.Denial)
 	// Pods returns all pods that have addresses of this node, whether their links are
@@ -64,20 +59,16 @@ type Enforcer struct {
 	// problems are those that were found last, for others to read while tables are changed.
 	problems atomic.Pointer[[]model.Problem]
 
-	// written are the tables that the kernel may have, those before a change and after it
-	// while it is under way; nil where that is not known.
-	written atomic.Pointer[[]model.Table]
+	// tables are those of the node.
+	tables *writer.Writer
+	// counted are the rules whose packets are counted.
+	counted atomic.Pointer[[]compiler.CountedRule]
 
 	// mu is held while tables are computed and changed, which may take seconds: who asks
 	// for anything but that must not wait for it. It guards what follows.
 	mu sync.Mutex
 	// changed is closed when there is another index.
 	changed chan struct{}
-	// have are the tables as they were last written; nil where it is not known what
-	// the kernel has, which stays as it is until all of it is replaced at once.
-	have []model.Table
-	// old are parts of them that were emptied and are to be deleted.
-	old map[string]diff.TableParts
 	// removed says that podnet was taken off the node.
 	removed bool
 	// unread are the problems of objects, unknown are attached pods without labels, and
@@ -88,14 +79,12 @@ type Enforcer struct {
 	// tooLarge are policies, and closed namespaces, that cost too much to be enforced as asked.
 	tooLarge, closed []string
 	failed           error
-	tally            tally
-	counts           *counts
 	teller           *teller
 }
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), counts: newCounts(cfg.Tables), teller: newTeller(cfg.Denied)}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), tables: writer.NewWriter(cfg.NFT, model.PolicyTable, drift.Inc), teller: newTeller(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
 		Asked: cfg.Passes, Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },
@@ -104,12 +93,6 @@ func New(cfg Config) *Enforcer {
 	})
 	return e
 }
-
-// Families of the tables.
-const (
-	inet   = "inet"
-	bridge = "bridge"
-)
 
 // Times of the loop.
 const (
@@ -156,123 +139,15 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 // enforce makes the kernel's tables what they shall be. The caller holds mu.
 func (e *Enforcer) enforce(ctx context.Context) error {
 	defer e.publish()
-	if e.foreign() {
-		drift.Inc()
-		e.know(nil, nil)
-	}
 	result := e.index.Load().Build(e.cfg.Pods())
 	e.unknown, e.notCounted = result.Unknown, result.NotCounted
 	e.tooLarge, e.closed = result.TooLarge, result.Closed
-	ops, old := e.operations(result.Tables)
-	if len(ops) > 0 {
-		if e.have != nil {
-			both := slices.Concat(e.have, result.Tables)
-			e.written.Store(&both)
-		}
-		if e.failed = e.change(ctx, ops); e.failed != nil {
-			// What the kernel has now is not known. All of it is replaced next time.
-			e.know(nil, nil)
-			failures.Inc()
-			return fmt.Errorf("change the policy tables: %w", e.failed)
-		}
+	if e.failed = e.tables.Write(ctx, result.Tables); e.failed != nil {
+		failures.Inc()
+		return fmt.Errorf("change the policy tables: %w", e.failed)
 	}
-	e.forgetBridge(ctx, result.Tables)
-	e.know(result.Tables, old)
-	e.counts.keep(result.Counted)
-	e.sweep(ctx)
+	e.counted.Store(&result.Counted)
 	return nil
-}
-
-// know sets which tables the kernel has, and what of them is old; nil where that is not
-// known. The caller holds mu.
-func (e *Enforcer) know(tables []model.Table, old map[string]diff.TableParts) {
-	e.have, e.old = tables, old
-	if tables == nil {
-		e.written.Store(nil)
-		return
-	}
-	e.written.Store(&tables)
-}
-
-// change changes what is enforced. The caller holds mu.
-func (e *Enforcer) change(ctx context.Context, ops []diff.Op) error {
-	if !slices.ContainsFunc(ops, replacesCounters) {
-		return e.execute(ctx, ops)
-	}
-	return e.counts.replace(ctx, func() error { return e.execute(ctx, ops) })
-}
-
-// replacesCounters reports whether an operation replaces the table that has counters.
-func replacesCounters(op diff.Op) bool {
-	t, whole := op.Object.(model.Table)
-	return whole && t.Family == inet
-}
-
-// execute changes the kernel, by a transaction for each operation. The caller holds mu.
-func (e *Enforcer) execute(ctx context.Context, ops []diff.Op) error {
-	e.tally.own += int64(len(ops))
-	err := e.cfg.Kernel.Execute(ctx, ops)
-	e.tally.last = time.Now()
-	return err
-}
-
-// operations returns what turns the tables into those that are wanted, and the
-// parts of these that are old then.
-func (e *Enforcer) operations(want []model.Table) ([]diff.Op, map[string]diff.TableParts) {
-	old := map[string]diff.TableParts{}
-	var ops []diff.Op
-	for _, w := range want {
-		i := slices.IndexFunc(e.have, func(h model.Table) bool { return h.Family == w.Family })
-		if i < 0 {
-			ops = append(ops, diff.Op{Verb: diff.Put, Object: w})
-			continue
-		}
-		change, ok := diff.ChangeTable(w, e.have[i])
-		if !ok {
-			ops = append(ops, diff.Op{Verb: diff.Put, Object: w})
-			continue
-		}
-		if !change.Empty() {
-			ops = append(ops, diff.Op{Verb: diff.Put, Object: change})
-		}
-		old[w.Family] = e.old[w.Family].With(change.Old).Without(w)
-	}
-	for _, h := range e.have {
-		if !slices.ContainsFunc(want, func(w model.Table) bool { return w.Family == h.Family }) {
-			ops = append(ops, deletion(h.Family))
-		}
-	}
-	return ops, old
-}
-
-func deletion(family string) diff.Op {
-	return diff.Op{Verb: diff.Delete, Object: model.Table{Family: family, Name: model.PolicyTable}}
-}
-
-// forgetBridge deletes the table of the bridge family that an earlier agent may have
-// left, where none is wanted. Where the kernel has no such tables there is none to delete.
-func (e *Enforcer) forgetBridge(ctx context.Context, want []model.Table) {
-	if e.have != nil || slices.ContainsFunc(want, func(w model.Table) bool { return w.Family == bridge }) {
-		return
-	}
-	if err := e.execute(ctx, []diff.Op{deletion(bridge)}); err != nil {
-		log.FromContext(ctx).V(1).Info("cannot delete a policy table of the bridge family", "reason", err.Error())
-	}
-}
-
-// sweep deletes what is old. The kernel may still count it as used: then it is
-// tried again after the next change, and harms nobody until then.
-func (e *Enforcer) sweep(ctx context.Context) {
-	for family, old := range e.old {
-		if old.Empty() {
-			continue
-		}
-		if err := e.execute(ctx, []diff.Op{{Verb: diff.Delete, Object: old}}); err != nil {
-			log.FromContext(ctx).V(1).Info("cannot delete old parts of a policy table yet", "reason", err.Error())
-			continue
-		}
-		delete(e.old, family)
-	}
 }
 
 // remove takes the tables away, once, as podnet goes.
@@ -280,10 +155,8 @@ func (e *Enforcer) remove(ctx context.Context) error {
 	if e.removed {
 		return nil
 	}
-	e.know(nil, nil)
 	e.index.Store(nil)
-	e.forgetBridge(ctx, nil)
-	if err := e.execute(ctx, []diff.Op{deletion(inet)}); err != nil {
+	if err := e.tables.Remove(ctx); err != nil {
 		return fmt.Errorf("take the policy tables away: %w", err)
 	}
 	e.removed = true
@@ -331,7 +204,7 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 			"the API server has not told the agent of the pod (UID %s) within %s", pod.Namespace, pod.Name, pod.UID, labelsWait)
 	}
 	if err := e.enforce(ctx); err != nil {
-		// The next pass makes all of it anew.
+		// The next pass writes all of it.
 		e.Trigger()
 		return nil, err
 	}
@@ -341,39 +214,27 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 // isFree reports whether no policy is about a pod, and none was about a former pod that had
 // its addresses, whether the change that is under way succeeds or not.
 func (e *Enforcer) isFree(pod model.Pod) bool {
-	index, written := e.index.Load(), e.written.Load()
+	index, written := e.index.Load(), e.tables.MayHave()
 	if index == nil || written == nil || !index.CanAttach(pod) {
 		return false
 	}
-	return !mentions(*written, pod) && !mentions(index.Build(e.cfg.Pods()).Tables, pod)
-}
-
-// mentions reports whether an element of some tables is about a pod.
-func mentions(tables []model.Table, pod model.Pod) bool {
 	keys := []string{pod.HostLink}
 	for _, a := range pod.Addrs {
 		keys = append(keys, a.String())
 	}
-	for _, t := range tables {
-		for _, s := range t.Sets {
-			if slices.ContainsFunc(s.Elements, func(e model.Element) bool {
-				return slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(e.Key, key) })
-			}) {
-				return true
-			}
+	for _, t := range slices.Concat(written, index.Build(e.cfg.Pods()).Tables) {
+		if t.Mentions(keys) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
-// Tables returns the policy tables that the kernel has, those before a change and those after
-// it while it is under way; false where that is not known. It does not wait.
-func (e *Enforcer) Tables() ([]model.Table, bool) {
-	written := e.written.Load()
-	if written == nil {
-		return nil, false
-	}
-	return *written, true
+// Tables returns the policy tables that the kernel may have, those before a change and those after
+// it while it is under way; false where that is unknown. It does not wait.
+func (e *Enforcer) Tables() ([]nft.Table, bool) {
+	tables := e.tables.MayHave()
+	return tables, tables != nil
 }
 
 // namedPods is how many pods, or policies, a problem names.

@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -16,33 +15,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podnet/podnet/agent/attach"
-	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/diff/difftest"
 	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
+	"github.com/podnet/podnet/internal/nft/nfttest"
 	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
-// node is what an Enforcer works with: a kernel in memory, and what the API holds.
+// node is what an Enforcer works with: nftables in memory, and what the API holds.
 type node struct {
-	*difftest.Fake
+	*nfttest.Fake
 
-	mu    sync.Mutex
-	found state.Policies
-	pods  []model.Pod
-	// fail is what the kernel answers to the operations that it refuses.
-	fail     error
-	refuse   func(diff.Op) bool
+	mu       sync.Mutex
+	found    state.Policies
+	pods     []model.Pod
 	enforcer *Enforcer
-	// counted are what the kernel's counters say.
-	counted map[string]uint64
 }
 
 func newNode(w policytest.World) *node {
-	n := &node{Fake: difftest.New(model.State{})}
+	n := &node{Fake: nfttest.New()}
 	n.set(w)
-	n.enforcer = New(Config{Source: n, Kernel: n, Tables: n, Pods: n.attached, FullInterval: time.Hour})
+	n.enforcer = New(Config{Source: n, NFT: n, Pods: n.attached, FullInterval: time.Hour})
 	return n
 }
 
@@ -64,52 +58,40 @@ func (n *node) attached() []model.Pod {
 	return n.pods
 }
 
-func (n *node) Counters(context.Context, string) (map[string]uint64, error) {
-	return maps.Clone(n.counted), nil
-}
-
-func (*node) Watch(ctx context.Context, _ string, _ func()) error {
-	<-ctx.Done()
-	return nil
-}
-
-func (n *node) Execute(ctx context.Context, ops []diff.Op) error {
-	for _, op := range ops {
-		if n.fail != nil && n.refuse(op) {
-			return n.fail
+// refuse makes the kernel refuse some steps.
+func (n *node) refuse(err error, steps func(nft.Step) bool) {
+	n.Refuse = func(s nft.Step) error {
+		if steps(s) {
+			return err
 		}
+		return nil
 	}
-	if slices.ContainsFunc(ops, replacesCounters) {
-		n.counted = nil
+}
+
+// isPut reports whether a step puts something, and does not only delete.
+func isPut(s nft.Step) bool {
+	switch s.(type) {
+	case nft.Put, nft.Change:
+		return true
 	}
-	return n.Fake.Execute(ctx, ops)
+	return false
 }
 
 // expect checks that the kernel has the tables of a world.
 func (n *node) expect(t *testing.T, w policytest.World) {
 	t.Helper()
-	want := difftest.New(model.State{Firewall: compiler.NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables}).State().Firewall
-	got := n.State().Firewall
-	for _, tables := range [][]model.Table{want, got} {
+	want := nfttest.New(compiler.NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables...).Tables()
+	got := n.Tables()
+	for _, tables := range [][]nft.Table{want, got} {
 		for _, table := range tables {
 			for i := range table.Sets {
-				table.Sets[i].Elements = append([]model.Element{}, table.Sets[i].Elements...)
+				table.Sets[i].Elements = append([]nft.Element{}, table.Sets[i].Elements...)
 			}
+			slices.SortFunc(table.Chains, func(a, b nft.Chain) int { return strings.Compare(a.Name, b.Name) })
 		}
-	}
-	for i := range got {
-		sortChains(got[i].Chains)
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("the kernel has\n%+v\nwant\n%+v", got, want)
-	}
-}
-
-func sortChains(chains []model.Chain) {
-	for i := range chains {
-		for j := i; j > 0 && chains[j].Name < chains[j-1].Name; j-- {
-			chains[j], chains[j-1] = chains[j-1], chains[j]
-		}
 	}
 }
 
@@ -124,9 +106,9 @@ func TestKernelFollowsTheObjects(t *testing.T) {
 		}
 		n.expect(t, world(seed))
 	}
-	executed := len(n.Executed)
-	if err := n.enforcer.Pass(t.Context()); err != nil || len(n.Executed) != executed {
-		t.Errorf("a pass over an unchanged node executes %v (%v)", n.Executed[executed:], err)
+	executed := len(n.Done)
+	if err := n.enforcer.Pass(t.Context()); err != nil || len(n.Done) != executed {
+		t.Errorf("a pass over an unchanged node executes %v (%v)", n.Done[executed:], err)
 	}
 }
 
@@ -135,7 +117,7 @@ func TestAfterAFailureTheTableIsReplacedWhole(t *testing.T) {
 	if err := n.enforcer.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.fail, n.refuse = errors.New("no memory"), func(op diff.Op) bool { return op.Verb == diff.Put }
+	n.refuse(errors.New("no memory"), isPut)
 	n.set(world(2))
 	if err := n.enforcer.Pass(t.Context()); err == nil {
 		t.Fatal("the failure is not told")
@@ -144,13 +126,13 @@ func TestAfterAFailureTheTableIsReplacedWhole(t *testing.T) {
 	if got := n.enforcer.Problems(); len(got) == 0 || !strings.Contains(got[0].Message, "no memory") {
 		t.Errorf("problems are %+v", got)
 	}
-	n.fail = nil
-	before := len(n.Executed)
+	n.Refuse = nil
+	before := len(n.Done)
 	if err := n.enforcer.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, whole := n.Executed[before].Object.(model.Table); !whole {
-		t.Errorf("executes %v", n.Executed[before])
+	if _, whole := n.Done[before].(nft.Put); !whole {
+		t.Errorf("executes %v", n.Done[before])
 	}
 	n.expect(t, world(2))
 }
@@ -172,17 +154,17 @@ func TestRestartReplacesWhatIsThere(t *testing.T) {
 // Parts that the kernel counts as used are deleted later, and may be wanted again before.
 func TestOldPartsAreDeletedWhenTheKernelLetsThemGo(t *testing.T) {
 	n := newNode(world(1))
-	n.fail, n.refuse = errors.New("device or resource busy"), func(op diff.Op) bool {
-		_, parts := op.Object.(diff.TableParts)
+	n.refuse(errors.New("device or resource busy"), func(s nft.Step) bool {
+		_, parts := s.(nft.DeleteParts)
 		return parts
-	}
+	})
 	for _, seed := range []uint64{1, 2, 1, 3, 2} {
 		n.set(world(seed))
 		if err := n.enforcer.Pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n.fail = nil
+	n.Refuse = nil
 	n.set(world(4))
 	if err := n.enforcer.Pass(t.Context()); err != nil {
 		t.Fatal(err)
@@ -272,7 +254,7 @@ func TestSlowTransactionHoldsNobodyElseUp(t *testing.T) {
 	}
 	n.set(world(2))
 	began, end := make(chan struct{}), make(chan struct{})
-	n.fail, n.refuse = errors.New("too slow"), func(diff.Op) bool { close(began); <-end; return true }
+	n.refuse(errors.New("too slow"), func(nft.Step) bool { close(began); <-end; return true })
 	done := make(chan error)
 	go func() { done <- n.enforcer.Pass(t.Context()) }()
 	<-began
@@ -309,7 +291,7 @@ func TestUninstallTakesTheTablesAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := n.State().Firewall; len(got) != 0 {
+	if got := n.Tables(); len(got) != 0 {
 		t.Errorf("left are %+v", got)
 	}
 }
@@ -367,15 +349,14 @@ func TestPropagationIsMeasuredFromTheChange(t *testing.T) {
 		n := newNode(world(1))
 		const takes = 3 * time.Second
 		fails := 0
-		n.fail = errors.New("no memory")
-		n.refuse = func(op diff.Op) bool {
-			if op.Verb == diff.Delete {
+		n.refuse(errors.New("no memory"), func(s nft.Step) bool {
+			if !isPut(s) {
 				return false
 			}
 			time.Sleep(takes)
 			fails--
 			return fails >= 0
-		}
+		})
 		go n.enforcer.Run(t.Context()) //nolint:errcheck // it ends with the test
 		time.Sleep(time.Second)
 		took := func(seed uint64) time.Duration {
@@ -410,7 +391,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		go func() { done <- n.enforcer.Run(ctx) }()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		before := len(n.Executed)
+		before := len(n.Done)
 		for seed := uint64(2); seed <= 50; seed++ {
 			n.set(world(seed))
 			n.enforcer.Trigger()
@@ -418,7 +399,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		n.expect(t, world(50))
-		if got := len(n.Executed) - before; got > 6 {
+		if got := len(n.Done) - before; got > 6 {
 			t.Errorf("50 changes at once lead to %d operations", got)
 		}
 		cancel()
@@ -434,13 +415,13 @@ type heldKernel struct {
 	holds, held chan struct{}
 }
 
-func (k *heldKernel) Execute(ctx context.Context, ops []diff.Op) error {
+func (k *heldKernel) Do(ctx context.Context, step nft.Step) error {
 	select {
 	case k.holds <- struct{}{}:
 	default:
 	}
 	<-k.held
-	return k.node.Execute(ctx, ops)
+	return k.node.Do(ctx, step)
 }
 
 // While the kernel holds a change of the policy tables, a pod that no policy is about is
@@ -459,7 +440,7 @@ func TestPodWithoutPolicyDoesNotWaitForTheTables(t *testing.T) {
 	w.Attached = []model.Pod{former}
 	n := newNode(w)
 	k := &heldKernel{node: n, holds: make(chan struct{}, 1), held: make(chan struct{}, 1)}
-	n.enforcer.cfg.Kernel = k
+	n.enforcer = New(Config{Source: n, NFT: k, Pods: n.attached, FullInterval: time.Hour})
 	close(k.held)
 	if err := n.enforcer.Pass(t.Context()); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
@@ -77,8 +78,8 @@ func (n *node) ask(how model.DeniedPackets) {
 
 // samples says whether the kernel was made to give packets.
 func (n *node) samples() bool {
-	tables := n.State().Firewall
-	i := slices.IndexFunc(tables[0].Chains, func(c model.Chain) bool { return c.Name == "denied" })
+	tables := n.Tables()
+	i := slices.IndexFunc(tables[0].Chains, func(c nft.Chain) bool { return c.Name == "denied" })
 	return len(tables[0].Chains[i].Rules) > 1
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/podnet/podnet/agent/dump"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // knower is who knows what the agent knows.
@@ -37,7 +38,7 @@ type enforced struct {
 	// Problems are what is not enforced as asked, a sentence each.
 	Problems []model.Problem
 	// Tables are those of nftables; where a change of them is under way, both forms.
-	Tables []model.Table
+	Tables []nft.Table
 }
 
 var (

@@ -90,8 +90,13 @@ func serve(ctx context.Context, o options, endpoints model.EndpointOptions) erro
 		return err
 	}
 	a.guard = &admission.Guard{Client: a.GetClient(), Node: o.node, Nodes: a.src.Nodes, Changed: a.passes.Raise}
+	// Nobody waits for the policy tables, which take long.
+	policyTables, err := nft.Open()
+	if err != nil {
+		return err
+	}
 	a.enforcer = policy.New(policy.Config{
-		Passes: a.policyPasses, Source: a.objects, Kernel: a.kernel, Tables: a.tables, Log: netfilter.Log{NFT: a.tables},
+		Passes: a.policyPasses, Source: a.objects, NFT: policyTables, Log: netfilter.Log{NFT: policyTables},
 		Pods: a.book.Recorded, FullInterval: o.fullInterval,
 		Denied: func(d compiler.Denial) { a.events.add(packetDenied(d)) },
 	})
@@ -124,7 +129,9 @@ func newAgent(ctx context.Context, o options) (*agent, error) {
 	if a.tables, err = nft.Open(); err != nil {
 		return nil, err
 	}
-	if a.kernel, err = kernel.New(kernel.Config{StateDir: o.stateDir, NFT: a.tables}); err != nil {
+	if a.kernel, err = kernel.New(kernel.Config{
+		StateDir: o.stateDir, Tables: nft.NewWriter(a.tables, model.FirewallTable, func() {}), NFT: a.tables,
+	}); err != nil {
 		return nil, err
 	}
 	if a.book, err = cni.OpenBook(ctx, o.attachments(), time.Now); err != nil {

@@ -3,7 +3,6 @@ package model
 import (
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Object is something in a node's kernel that podnet makes. Of each kind there is one type
@@ -200,12 +199,8 @@ type tables struct{ list[Table] }
 
 func (l tables) sort() {
 	l.list.sort()
-	for _, t := range *l.objects {
-		slices.Sort(t.Counters)
-		slices.SortFunc(t.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
-		for _, set := range t.Sets {
-			slices.SortFunc(set.Elements, CompareElement)
-		}
+	for i := range *l.objects {
+		(*l.objects)[i].Sort()
 	}
 }
 
@@ -213,9 +208,6 @@ func (l tables) clone() {
 	l.list.clone()
 	for i := range *l.objects {
 		t := &(*l.objects)[i]
-		t.Counters, t.Sets = slices.Clone(t.Counters), slices.Clone(t.Sets)
-		for j := range t.Sets {
-			t.Sets[j].Elements = slices.Clone(t.Sets[j].Elements)
-		}
+		t.Table = t.Table.Clone()
 	}
 }

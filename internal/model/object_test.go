@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Whoever adds a kind of objects adds a field to State and a line to Lists, and no more there.
@@ -51,7 +52,7 @@ func TestEveryKindOfAStateIsListed(t *testing.T) {
 func TestCloneSharesNothing(t *testing.T) {
 	s := model.State{
 		Routes:   []model.Route{{Table: 2}, {Table: 1}},
-		Firewall: []model.Table{{Sets: []model.Set{{Elements: []model.Element{{Key: []string{"b"}}, {Key: []string{"a"}}}}}}},
+		Firewall: []model.Table{{Table: nft.Table{Sets: []nft.Set{{Elements: []nft.Element{{Key: []string{"b"}}, {Key: []string{"a"}}}}}}}},
 	}
 	c := s.Clone()
 	c.Sort()

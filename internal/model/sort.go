@@ -3,7 +3,6 @@ package model
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -11,9 +10,6 @@ import (
 func ComparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
-
-// CompareElement orders the elements of a set by their keys.
-func CompareElement(a, b Element) int { return slices.Compare(a.Key, b.Key) }
 
 func compareBool(a, b bool) int {
 	switch {

@@ -3,6 +3,7 @@ package plan
 import (
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // reserved are the Ethernet addresses that a bridge keeps to itself (IEEE 802.1D, 7.12.6).
@@ -15,8 +16,8 @@ const reserved = "01:80:c2:00:00:00-01:80:c2:00:00:0f"
 //
 // Rules accept, and the last one drops, since a rule whose match cannot be read from a
 // packet, such as the target of an advertisement that a fragment cuts off, does not hold.
-func bridgeTable() model.Table {
-	t := model.Table{Family: tableBridge, Name: model.FirewallTable, Sets: []model.Set{
+func bridgeTable() nft.Table {
+	t := nft.Table{Family: nft.Bridge, Name: model.FirewallTable, Sets: []nft.Set{
 		declareBridge(setPodMACs, family{}), declareBridge(setPodTargets, families[1]),
 	}}
 	for _, f := range families {
@@ -30,8 +31,8 @@ func bridgeTable() model.Table {
 		reports = "mld-listener-report, mld2-listener-report"
 		groups  = "ip6 daddr ff02::/16"
 	)
-	t.Chains = []model.Chain{
-		chain("prerouting", "filter", "prerouting", "-300", []string{
+	t.Chains = []nft.Chain{
+		filterChain("prerouting", nft.Prerouting, nft.Priority{Offset: -300}, []string{
 			// The type is read from the frame, where a tag has one of its own. All that
 			// follows, and what sees packets of the bridge after it, reads behind the tag or
 			// not at all.
@@ -51,7 +52,7 @@ func bridgeTable() model.Table {
 		// Ports send back what came by them (hairpin), for pods that reach themselves through
 		// a Service. What is for all would teach a bridge inside of the pod, behind which a
 		// virtual machine has the pod's MAC, that the machine is outside.
-		chain("forward", "filter", "forward", "-300", []string{
+		filterChain("forward", nft.Forward, nft.Priority{Offset: -300}, []string{
 			toPods + " meta pkttype { broadcast, multicast } oifname . ether saddr @podmacs drop",
 			// A frame that is for one pod has to have one of that pod's addresses: rules above
 			// IP, policies among them, go by the address, and the MAC says who gets it.
@@ -62,7 +63,7 @@ func bridgeTable() model.Table {
 			toPods + " " + groups + " icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, " + reports + " } accept",
 			toPods + " drop",
 		}),
-		chain("input", "filter", "input", "-300", []string{pods + " ether daddr " + reserved + " drop"}),
+		filterChain("input", nft.Input, nft.Priority{Offset: -300}, []string{pods + " ether daddr " + reserved + " drop"}),
 	}
 	return t
 }
@@ -70,11 +71,11 @@ func bridgeTable() model.Table {
 // arpTable lets a pod ask for its gateway on a link of its own, with its own address, and
 // nothing else: the kernel notes whoever asks among the neighbours, of which it can hold
 // only so many.
-func arpTable() model.Table {
-	return model.Table{
-		Family: tableARP, Name: model.FirewallTable,
-		Sets: []model.Set{declare(setPodSources, families[0])},
-		Chains: []model.Chain{chain("input", "filter", "input", "filter", []string{
+func arpTable() nft.Table {
+	return nft.Table{
+		Family: nft.ARP, Name: model.FirewallTable,
+		Sets: []nft.Set{declare(setPodSources, families[0])},
+		Chains: []nft.Chain{filterChain("input", nft.Input, nft.Filter.At(0), []string{
 			podVeths + " iifname . arp saddr ip != @podsources4 drop",
 			podVeths + " arp daddr ip != " + ipam.LinkGateway(true).String() + " drop",
 		})},

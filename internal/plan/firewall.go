@@ -7,13 +7,7 @@ import (
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
-)
-
-// Families of nftables' tables.
-const (
-	tableInet   = "inet"
-	tableBridge = "bridge"
-	tableARP    = "arp"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // pods matches packets from links that face pods, bridge those from the bridge, and podVeths
@@ -27,7 +21,7 @@ const (
 
 // afterServices is the priority of the chains of hostPorts: what kube-proxy has translated they
 // do not see.
-const afterServices = "dstnat+10"
+var afterServices = nft.DstNAT.At(10)
 
 // Chains that only rules lead to: of what pods send, and of what packets go to other nodes.
 const (
@@ -57,15 +51,15 @@ const kubeProxyMark = 0x4000
 // further is about, leaves; a cheap look at the protocol, a flag or a number stands before
 // one into a set of prefixes.
 func (v *view) firewall() []model.Table {
-	inet := model.Table{Family: tableInet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []model.Chain{
-		chain("raw-prerouting", "filter", "prerouting", "raw", v.rawPrerouting()),
-		chain("raw-output", "filter", "output", "raw", []string{v.vxlanPacket() + " jump " + chainVXLANOut}),
-		chain("filter-input", "filter", "input", "mangle", append([]string{v.overlayPort() + " jump " + chainVXLANLocal}, errorsOfPods...)),
-		chain("filter-forward", "filter", "forward", "mangle", v.filterForward()),
-		chain("filter-output", "filter", "output", "filter", v.filterOutput()),
-		chain("nat-prerouting", "nat", "prerouting", afterServices, v.hostPorts(false)),
-		chain("nat-output", "nat", "output", afterServices, v.hostPorts(true)),
-		chain("nat-postrouting", "nat", "postrouting", "srcnat-10", v.natPostrouting()),
+	inet := nft.Table{Family: nft.Inet, Name: model.FirewallTable, Sets: v.inetSets(), Chains: []nft.Chain{
+		filterChain("raw-prerouting", nft.Prerouting, nft.Raw.At(0), v.rawPrerouting()),
+		filterChain("raw-output", nft.Output, nft.Raw.At(0), []string{v.vxlanPacket() + " jump " + chainVXLANOut}),
+		filterChain("filter-input", nft.Input, nft.Mangle.At(0), append([]string{v.overlayPort() + " jump " + chainVXLANLocal}, errorsOfPods...)),
+		filterChain("filter-forward", nft.Forward, nft.Mangle.At(0), v.filterForward()),
+		filterChain("filter-output", nft.Output, nft.Filter.At(0), v.filterOutput()),
+		natChain("nat-prerouting", nft.Prerouting, afterServices, v.hostPorts(false)),
+		natChain("nat-output", nft.Output, afterServices, v.hostPorts(true)),
+		natChain("nat-postrouting", nft.Postrouting, nft.SrcNAT.At(-10), v.natPostrouting()),
 		part(chainRawPods, v.rawPods()),
 		part(chainPods+families[0].digit, v.podsSend4()),
 		part(chainPods+families[1].digit, v.podsSend6()),
@@ -76,30 +70,34 @@ func (v *view) firewall() []model.Table {
 		part(chainVXLANOut, v.vxlanOut()),
 		part(chainVXLANForward, v.vxlanForward()),
 	}}
-	tables := []model.Table{inet}
+	tables := []model.Table{{Table: inet}}
 	if v.active[0] {
-		tables = append(tables, arpTable())
+		tables = append(tables, model.Table{Table: arpTable()})
 	}
 	if v.bridge {
-		tables = append(tables, bridgeTable())
+		tables = append(tables, model.Table{Table: bridgeTable()})
 	}
 	return tables
 }
 
 // part returns a chain that only rules lead to.
-func part(name string, rules []string) model.Chain { return chain(name, "", "", "", rules) }
-
-func chain(name, kind, hook, priority string, rules []string) model.Chain {
-	c := model.Chain{Name: name, Type: kind, Hook: hook, Priority: priority}
-	for _, r := range rules {
-		c.Rules = append(c.Rules, model.FirewallRule{Text: r})
-	}
-	return c
+func part(name string, rules []string) nft.Chain {
+	return nft.Chain{Name: name, Rules: nft.Rules(rules...)}
 }
 
-func (v *view) inetSets() []model.Set {
-	var sets []model.Set
-	add := func(name string, f family, elements []model.Element) {
+// filterChain returns a chain that may accept and drop packets at a hook.
+func filterChain(name string, hook nft.Hook, priority nft.Priority, rules []string) nft.Chain {
+	return nft.Chain{Name: name, Base: nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: priority}, Rules: nft.Rules(rules...)}
+}
+
+// natChain returns a chain that translates addresses at a hook.
+func natChain(name string, hook nft.Hook, priority nft.Priority, rules []string) nft.Chain {
+	return nft.Chain{Name: name, Base: nft.Base{Type: nft.TypeNAT, Hook: hook, Priority: priority}, Rules: nft.Rules(rules...)}
+}
+
+func (v *view) inetSets() []nft.Set {
+	var sets []nft.Set
+	add := func(name string, f family, elements []nft.Element) {
 		s := declare(name, f)
 		s.Elements = elements
 		sets = append(sets, s)

@@ -6,9 +6,10 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
-func tableOf(t *testing.T, s model.State, family string) model.Table {
+func tableOf(t *testing.T, s model.State, family nft.Family) model.Table {
 	t.Helper()
 	i := slices.IndexFunc(s.Firewall, func(t model.Table) bool { return t.Family == family })
 	if i < 0 {
@@ -18,7 +19,7 @@ func tableOf(t *testing.T, s model.State, family string) model.Table {
 }
 
 // rules returns the texts of a chain, one a line.
-func rules(t *testing.T, s model.State, family, chain string) string {
+func rules(t *testing.T, s model.State, family nft.Family, chain string) string {
 	t.Helper()
 	var text strings.Builder
 	for _, c := range tableOf(t, s, family).Chains {
@@ -169,8 +170,8 @@ func TestHostPortOfOneAddressGoesBeforeThatOfAll(t *testing.T) {
 func TestHostPortsComeAfterServicesAndSourcesBefore(t *testing.T) {
 	want := map[string]string{"nat-prerouting": "dstnat+10", "nat-output": "dstnat+10", "nat-postrouting": "srcnat-10"}
 	for _, c := range tableOf(t, Build(cluster()).State, "inet").Chains {
-		if c.Type == "nat" && c.Priority != want[c.Name] {
-			t.Errorf("%s has the priority %s", c.Name, c.Priority)
+		if c.Base.Type == nft.TypeNAT && c.Base.Priority.String() != want[c.Name] {
+			t.Errorf("%s has the priority %s", c.Name, c.Base.Priority)
 		}
 	}
 }

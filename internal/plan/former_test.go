@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // moving is a node that has chosen another endpoint, on another interface, than its
@@ -84,7 +85,7 @@ func TestFormerEndpointsAreAccepted(t *testing.T) {
 	for set, want := range map[string]string{"endpoints4": "198.51.100.2", "endpoints6": "2001:db8:9::2"} {
 		found := false
 		for _, x := range tableOf(t, s, "inet").Sets {
-			found = found || x.Name == set && slices.ContainsFunc(x.Elements, func(e model.Element) bool { return e.Key[0] == want })
+			found = found || x.Name == set && slices.ContainsFunc(x.Elements, func(e nft.Element) bool { return e.Key[0] == want })
 		}
 		if !found {
 			t.Errorf("%s is not in %s", want, set)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // PodParts returns what one pod adds to the plan: its routes, neighbours, port,
@@ -27,7 +28,7 @@ func Displaced(c model.Cluster, p model.Pod) model.State {
 	c = refuseOwn(c)
 	others := slices.DeleteFunc(slices.Clone(c.Pods), func(o model.Pod) bool { return attachmentOf(o) == attachmentOf(p) })
 	before, after := hostPortsOf(others), hostPortsOf(append(others, p))
-	inet := newPartial(tableInet)
+	inet := newPartial(nft.Inet)
 	asked := map[uint16]bool{}
 	for _, port := range p.HostPorts {
 		asked[port.Host] = true
@@ -36,12 +37,12 @@ func Displaced(c model.Cluster, p model.Pod) model.State {
 		if !slices.ContainsFunc(o.HostPorts, func(port model.HostPort) bool { return asked[port.Host] }) {
 			continue
 		}
-		had, has := newPartial(tableInet), newPartial(tableInet)
+		had, has := newPartial(nft.Inet), newPartial(nft.Inet)
 		for _, addr := range served(c, o).Addrs {
 			addHostPorts(had, o, addr, before)
 			addHostPorts(has, o, addr, after)
 		}
-		had.each(func(set model.Set, e model.Element) {
+		had.each(func(set nft.Set, e nft.Element) {
 			if !has.seen[elementKey(set, e)] {
 				inet.add(set, e)
 			}
@@ -50,14 +51,17 @@ func Displaced(c model.Cluster, p model.Pod) model.State {
 	if len(inet.table.Sets) == 0 {
 		return model.State{}
 	}
-	return model.State{Firewall: []model.Table{inet.table}}
+	return model.State{Firewall: []model.Table{{Table: inet.table}}}
 }
 
 // addPods adds the parts of all pods to a state that has the tables already.
 func addPods(s *model.State, c model.Cluster) {
 	taken := hostPortsOf(c.Pods)
-	type setKey struct{ family, table, set string }
-	elements := map[setKey][]model.Element{}
+	type setKey struct {
+		family     nft.Family
+		table, set string
+	}
+	elements := map[setKey][]nft.Element{}
 	for _, p := range sortedPods(c.Pods) {
 		part := podParts(served(c, p), taken)
 		s.Routes = append(s.Routes, part.Routes...)
@@ -155,16 +159,16 @@ func podParts(p model.Pod, taken map[hostPortKey]attachment) model.State {
 	if p.Attachment == model.Bridge {
 		link = model.BridgeLink
 	}
-	inet, bridge, arp := newPartial(tableInet), newPartial(tableBridge), newPartial(tableARP)
+	inet, bridge, arp := newPartial(nft.Inet), newPartial(nft.Bridge), newPartial(nft.ARP)
 	if p.Attachment == model.Bridge {
 		s.Ports = append(s.Ports, model.Port{Link: p.HostLink, Bridge: model.BridgeLink})
-		bridge.add(declareBridge(setPodMACs, family{}), model.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
+		bridge.add(declareBridge(setPodMACs, family{}), nft.Element{Key: []string{p.HostLink, p.PodMAC.String()}})
 	}
 	for _, addr := range p.Addrs {
 		f := families[model.FamilyIndex(addr)]
 		s.Routes = append(s.Routes, model.Route{Dst: host(addr), Link: link})
 		s.Neighbours = append(s.Neighbours, model.Neighbour{Link: link, Addr: addr, MAC: p.PodMAC})
-		inet.add(declare(setSelf, f), model.Element{Key: []string{addr.String(), addr.String()}})
+		inet.add(declare(setSelf, f), nft.Element{Key: []string{addr.String(), addr.String()}})
 		if p.Attachment == model.Bridge {
 			addBridgeSources(bridge, p, addr)
 		} else {
@@ -176,7 +180,7 @@ func podParts(p model.Pod, taken map[hostPortKey]attachment) model.State {
 	}
 	for _, t := range []*partial{arp, bridge, inet} {
 		if len(t.table.Sets) > 0 {
-			s.Firewall = append(s.Firewall, t.table)
+			s.Firewall = append(s.Firewall, model.Table{Table: t.table})
 		}
 	}
 	return s
@@ -196,9 +200,9 @@ func addBridgeSources(bridge *partial, p model.Pod, addr netip.Addr) {
 	f := families[model.FamilyIndex(addr)]
 	for _, source := range sources(p, addr) {
 		at := []string{p.HostLink, p.PodMAC.String()}
-		bridge.add(declareBridge(setPodSources, f), model.Element{Key: append(at, source.String())})
+		bridge.add(declareBridge(setPodSources, f), nft.Element{Key: append(at, source.String())})
 		if !f.is4 {
-			bridge.add(declareBridge(setPodTargets, f), model.Element{Key: append(slices.Clone(at), integer(source))})
+			bridge.add(declareBridge(setPodTargets, f), nft.Element{Key: append(slices.Clone(at), integer(source))})
 		}
 	}
 }
@@ -208,7 +212,7 @@ func addBridgeSources(bridge *partial, p model.Pod, addr netip.Addr) {
 func addLinkSources(s *model.State, inet, arp *partial, p model.Pod, addr netip.Addr) {
 	f := families[model.FamilyIndex(addr)]
 	for _, source := range sources(p, addr) {
-		element := model.Element{Key: []string{p.HostLink, source.String()}}
+		element := nft.Element{Key: []string{p.HostLink, source.String()}}
 		inet.add(declare(setPodSources, f), element)
 		if f.is4 {
 			arp.add(declare(setPodSources, f), element)
@@ -236,9 +240,9 @@ func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[hostPortKe
 		at := []string{key.protocol, strconv.Itoa(int(port.Host))}
 		to := []string{addr.String(), strconv.Itoa(int(port.Pod))}
 		if key.ip.IsValid() {
-			t.add(declare(mapHostPortsIP, f), model.Element{Key: append([]string{key.ip.String()}, at...), Value: to})
+			t.add(declare(mapHostPortsIP, f), nft.Element{Key: append([]string{key.ip.String()}, at...), Value: to})
 		} else {
-			t.add(declare(mapHostPorts, f), model.Element{Key: at, Value: to})
+			t.add(declare(mapHostPorts, f), nft.Element{Key: at, Value: to})
 		}
 	}
 	return led
@@ -246,20 +250,20 @@ func addHostPorts(t *partial, p model.Pod, addr netip.Addr, taken map[hostPortKe
 
 // partial is a table that holds nothing but elements of its sets.
 type partial struct {
-	table model.Table
+	table nft.Table
 	// sets are the indices of the sets by their names, and seen says which elements each has.
 	sets map[string]int
 	seen map[string]bool
 }
 
-func newPartial(tableFamily string) *partial {
+func newPartial(tableFamily nft.Family) *partial {
 	return &partial{
-		table: model.Table{Family: tableFamily, Name: model.FirewallTable}, sets: map[string]int{}, seen: map[string]bool{},
+		table: nft.Table{Family: tableFamily, Name: model.FirewallTable}, sets: map[string]int{}, seen: map[string]bool{},
 	}
 }
 
 // add adds an element to the set that the declaration names, once.
-func (t *partial) add(declaration model.Set, element model.Element) {
+func (t *partial) add(declaration nft.Set, element nft.Element) {
 	i, ok := t.sets[declaration.Name]
 	if !ok {
 		i = len(t.table.Sets)
@@ -273,12 +277,12 @@ func (t *partial) add(declaration model.Set, element model.Element) {
 }
 
 // elementKey tells the elements of a table apart.
-func elementKey(declaration model.Set, element model.Element) string {
+func elementKey(declaration nft.Set, element nft.Element) string {
 	return declaration.Name + " " + strings.Join(element.Key, " ")
 }
 
 // each calls f with every element, and the declaration of its set.
-func (t *partial) each(f func(declaration model.Set, element model.Element)) {
+func (t *partial) each(f func(declaration nft.Set, element nft.Element)) {
 	for _, s := range t.table.Sets {
 		declaration := s
 		declaration.Elements = nil

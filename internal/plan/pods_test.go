@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 func addrs(list ...string) []netip.Addr {
@@ -23,7 +24,7 @@ func addrs(list ...string) []netip.Addr {
 func itoa(i int) string { return strconv.Itoa(i) }
 
 // elementsOf writes the elements of a set, "key" or "key: value".
-func elementsOf(t *testing.T, s model.State, family, set string) []string {
+func elementsOf(t *testing.T, s model.State, family nft.Family, set string) []string {
 	t.Helper()
 	var out []string
 	for _, table := range s.Firewall {
@@ -42,7 +43,7 @@ func elementsOf(t *testing.T, s model.State, family, set string) []string {
 	return out
 }
 
-func expectElements(t *testing.T, s model.State, family, set string, want ...string) {
+func expectElements(t *testing.T, s model.State, family nft.Family, set string, want ...string) {
 	t.Helper()
 	if got := elementsOf(t, s, family, set); !slices.Equal(got, want) {
 		t.Errorf("%s %s holds %q, want %q", family, set, got, want)

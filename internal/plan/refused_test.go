@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 func TestEndpointsThatAreNoNodesAreNotUsed(t *testing.T) {
@@ -38,7 +39,7 @@ func TestEndpointsThatAreNoNodesAreNotUsed(t *testing.T) {
 			after := Build(c)
 			expectProblem(t, after.Problems, model.ReasonDegraded, tc.endpoint, "node b", tc.words)
 			for _, set := range tableOf(t, after.State, "inet").Sets {
-				if strings.Contains(set.Name, "endpoints") && slices.ContainsFunc(set.Elements, func(e model.Element) bool { return e.Key[0] == evil.String() }) {
+				if strings.Contains(set.Name, "endpoints") && slices.ContainsFunc(set.Elements, func(e nft.Element) bool { return e.Key[0] == evil.String() }) {
 					t.Errorf("%s is in %s", evil, set.Name)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Names of the firewall's sets and maps, to which the family's digit is added.
@@ -58,8 +59,8 @@ const targetOfAdvert = "@th,64,128"
 const talkingTime = time.Minute
 
 // declare returns a set of the inet table without elements.
-func declare(name string, f family) model.Set {
-	s := model.Set{Name: name + f.digit}
+func declare(name string, f family) nft.Set {
+	s := nft.Set{Name: name + f.digit}
 	switch name {
 	case setEndpoints, setOwnEndpoints, setNodeAddresses, setProbes, setProbers:
 		s.Key = f.address
@@ -80,14 +81,14 @@ func declare(name string, f family) model.Set {
 }
 
 // declareBridge returns a set of the bridge table without elements.
-func declareBridge(name string, f family) model.Set {
+func declareBridge(name string, f family) nft.Set {
 	switch name {
 	case setPodMACs:
-		return model.Set{Name: name, Key: "ifname . ether_addr"}
+		return nft.Set{Name: name, Key: "ifname . ether_addr"}
 	case setPodTargets:
-		return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . integer", TypeOf: "iifname . ether saddr . " + targetOfAdvert}
+		return nft.Set{Name: name + f.digit, Key: "ifname . ether_addr . integer", TypeOf: "iifname . ether saddr . " + targetOfAdvert}
 	default:
-		return model.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
+		return nft.Set{Name: name + f.digit, Key: "ifname . ether_addr . " + f.address}
 	}
 }
 
@@ -97,7 +98,7 @@ func integer(a netip.Addr) string { return fmt.Sprintf("%#x", new(big.Int).SetBy
 // prefixElements writes the prefixes of a family as elements of an interval set:
 // without those that lie in another one, since nft refuses overlaps, and as nft
 // prints them, since what is found is compared with what is wanted.
-func prefixElements(f family, prefixes []netip.Prefix) []model.Element {
+func prefixElements(f family, prefixes []netip.Prefix) []nft.Element {
 	var masked []netip.Prefix
 	for _, p := range prefixes {
 		if p.IsValid() && p.Addr().Is4() == f.is4 {
@@ -105,7 +106,7 @@ func prefixElements(f family, prefixes []netip.Prefix) []model.Element {
 		}
 	}
 	slices.SortFunc(masked, model.ComparePrefix)
-	var elements []model.Element
+	var elements []nft.Element
 	var last netip.Prefix
 	for _, p := range masked {
 		// Prefixes overlap only by one containing the other, which is sorted before it.
@@ -117,16 +118,16 @@ func prefixElements(f family, prefixes []netip.Prefix) []model.Element {
 		if p.IsSingleIP() {
 			text = p.Addr().String()
 		}
-		elements = append(elements, model.Element{Key: []string{text}})
+		elements = append(elements, nft.Element{Key: []string{text}})
 	}
 	return elements
 }
 
 // addressElements writes addresses as elements of a set.
-func addressElements(addresses []netip.Addr) []model.Element {
-	var elements []model.Element
+func addressElements(addresses []netip.Addr) []nft.Element {
+	var elements []nft.Element
 	for _, a := range addresses {
-		elements = append(elements, model.Element{Key: []string{a.String()}})
+		elements = append(elements, nft.Element{Key: []string{a.String()}})
 	}
 	return elements
 }

@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Result is what network policy makes of a node.
 type Result struct {
 	// Tables are those of nftables: one of the inet family and, where a pod on a
 	// bridge is isolated, one of the bridge family.
-	Tables []model.Table
+	Tables []nft.Table
 	// Unknown are the attached pods of which it is unknown whether a policy
 	// selects them. Whatever one may forbid is forbidden to them.
 	Unknown []model.Pod

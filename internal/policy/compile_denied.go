@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // DeniedCounter is the name of the counter of the packets that were denied.
@@ -25,7 +26,7 @@ const (
 
 // denied is where packets end that policies do not allow. With a sample, one limit bounds
 // all that the kernel gives to the agent.
-func denied(sample bool) model.Chain {
+func denied(sample bool) nft.Chain {
 	count := `counter name "` + DeniedCounter + `"`
 	if !sample {
 		return chain(deniedChain, count+" drop")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // identity is what addresses have in common that policies cannot tell apart, as
@@ -22,7 +23,7 @@ type identity struct {
 	numbers map[portName]uint16
 	// pods are the attached pods that may have connections with it, by family, and
 	// how: a verdict for each address.
-	pods [2][]model.Element
+	pods [2][]nft.Element
 	// verdicts lead to the identity, by family.
 	verdicts [2][]string
 }
@@ -50,7 +51,7 @@ type decision struct {
 // lookups lead from addresses to identities, by family: first single addresses do, then
 // blocks, and what is in neither has the identity rest.
 type lookups struct {
-	addrs, blocks [2][]model.Element
+	addrs, blocks [2][]nft.Element
 	rest          *identity
 }
 
@@ -203,7 +204,7 @@ func (b *build) allow(d *decision, made *identity, grant func(*class) ports) {
 		}
 		for _, a := range l.keys {
 			i := model.FamilyIndex(a.Addr)
-			made.pods[i] = append(made.pods[i], model.Element{Key: a.key, Value: verdict})
+			made.pods[i] = append(made.pods[i], nft.Element{Key: a.key, Value: verdict})
 		}
 	}
 }
@@ -250,7 +251,7 @@ func (b *build) placeBlocks(d *decision, to *lookups, segments [2][]segment) {
 				continue
 			}
 			for _, p := range s.Prefixes() {
-				to.blocks[family] = append(to.blocks[family], model.Element{Key: []string{prefixText(p)}, Value: is.verdict(family)})
+				to.blocks[family] = append(to.blocks[family], nft.Element{Key: []string{prefixText(p)}, Value: is.verdict(family)})
 			}
 		}
 	}
@@ -263,7 +264,7 @@ func (l *lookups) place(a addrKey, is, would *identity) {
 	if is == would || !is.reaches(family) && !would.reaches(family) {
 		return
 	}
-	l.addrs[family] = append(l.addrs[family], model.Element{Key: a.key, Value: is.verdict(family)})
+	l.addrs[family] = append(l.addrs[family], nft.Element{Key: a.key, Value: is.verdict(family)})
 }
 
 func prefixText(p netip.Prefix) string {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // families are the words that differ between the IP families. Their index is
@@ -47,12 +48,12 @@ func chainOf(i *identity, family int) string {
 }
 
 // tables writes down what was decided, and what counts. It returns what is counted too.
-func (b *build) tables(policies []countedPolicy) ([]model.Table, []CountedRule) {
-	t := model.Table{
-		Family: "inet", Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []model.Chain{forward(), stray(), denied(b.sample)},
+func (b *build) tables(policies []countedPolicy) ([]nft.Table, []CountedRule) {
+	t := nft.Table{
+		Family: nft.Inet, Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []nft.Chain{forward(), stray(), denied(b.sample)},
 	}
 	if b.decided[egress].host.rest != nil {
-		t.Chains = append(t.Chains, toHost("input"), toHost("output"))
+		t.Chains = append(t.Chains, toHost(nft.Input), toHost(nft.Output))
 	}
 	for family := range families {
 		t.Sets = append(t.Sets, b.self(family))
@@ -65,32 +66,25 @@ func (b *build) tables(policies []countedPolicy) ([]model.Table, []CountedRule) 
 		t.Sets, t.Chains = append(t.Sets, set), append(t.Chains, chain)
 	}
 	counted := b.writeCounts(&t, policies)
-	tables := []model.Table{t}
+	tables := []nft.Table{t}
 	if bridge, ok := b.bridgeTable(); ok {
 		tables = append(tables, bridge)
 	}
-	for i := range tables {
-		order(&tables[i])
+	for _, t := range tables {
+		t.Sort()
+		slices.SortFunc(t.Chains, func(a, b nft.Chain) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return tables, counted
 }
 
-// order brings sets and elements into one order, so that equal tables are equal.
-func order(t *model.Table) {
-	slices.SortFunc(t.Sets, func(a, b model.Set) int { return strings.Compare(a.Name, b.Name) })
-	slices.Sort(t.Counters)
-	for _, s := range t.Sets {
-		slices.SortFunc(s.Elements, model.CompareElement)
-	}
-	slices.SortFunc(t.Chains, func(a, b model.Chain) int { return strings.Compare(a.Name, b.Name) })
+func chain(name string, rules ...string) nft.Chain {
+	return nft.Chain{Name: name, Rules: nft.Rules(rules...)}
 }
 
-func chain(name string, rules ...string) model.Chain {
-	c := model.Chain{Name: name}
-	for _, r := range rules {
-		c.Rules = append(c.Rules, model.FirewallRule{Text: r})
-	}
-	return c
+// base returns where packets that are judged come in, so far behind those that the node's own
+// filters see.
+func base(hook nft.Hook, offset int) nft.Base {
+	return nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: nft.Filter.At(offset)}
 }
 
 // forward is where packets from and to pods are judged, each time, and not only the
@@ -98,14 +92,14 @@ func chain(name string, rules ...string) model.Chain {
 // conntrack, to the connection that it is about, and is judged as that; that no pod sends
 // errors about connections of others another table ensures (internal/plan). What the node itself
 // sends and receives does not come this way.
-func forward() model.Chain {
+func forward() nft.Chain {
 	c := chain("forward", "ct state { invalid, untracked } goto stray")
-	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
+	c.Base = base(nft.Forward, 0)
 	// A packet between two pods of the node has to pass both.
 	for _, d := range []direction{egress, ingress} {
 		for _, f := range families {
 			set := words[d].chain + f.digit
-			c.Rules = append(c.Rules, model.FirewallRule{Text: fmt.Sprintf(words[d].pod, f.header) + " @" + set + " jump " + set})
+			c.Rules = append(c.Rules, nft.Rule{Text: fmt.Sprintf(words[d].pod, f.header) + " @" + set + " jump " + set})
 		}
 	}
 	return c
@@ -114,7 +108,7 @@ func forward() model.Chain {
 // stray judges packets that belong to no connection that the kernel knows: whether
 // they may pass nobody can tell. Neighbour discovery, which a bridge carries from pod
 // to pod, is never tracked; of what is routed no packet has the hop limit that it has.
-func stray() model.Chain {
+func stray() nft.Chain {
 	rules := []string{"icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"}
 	for _, f := range families {
 		rules = append(rules,
@@ -126,14 +120,14 @@ func stray() model.Chain {
 
 // self returns the set of isolated pods as both ends of a connection. A pod can
 // reach itself, by a Service for instance, whatever policies say.
-func (b *build) self(family int) model.Set {
+func (b *build) self(family int) nft.Set {
 	f := families[family]
-	s := model.Set{Name: selfSet + f.digit, Key: f.address + " . " + f.address}
+	s := nft.Set{Name: selfSet + f.digit, Key: f.address + " . " + f.address}
 	for _, l := range b.local {
 		if l.classes != [len(directions)]*class{} {
 			for _, a := range l.Addrs {
 				if model.FamilyIndex(a) == family {
-					s.Elements = append(s.Elements, model.Element{Key: []string{a.String(), a.String()}})
+					s.Elements = append(s.Elements, nft.Element{Key: []string{a.String(), a.String()}})
 				}
 			}
 		}
@@ -147,14 +141,14 @@ const hostChain = "host"
 // toHost is where packets between pods and this node itself are judged, as forward
 // does: only policies of the cluster forbid any. What the node says of a connection that it
 // forwards, such as that a packet is too large, is not about one with the node.
-func toHost(hook string) model.Chain {
-	c := chain(hook)
-	if hook == "output" {
-		c = chain(hook, errorsPass)
+func toHost(hook nft.Hook) nft.Chain {
+	c := chain(string(hook))
+	if hook == nft.Output {
+		c = chain(string(hook), errorsPass)
 	}
-	c.Type, c.Hook, c.Priority = "filter", hook, "filter"
+	c.Base = base(hook, 0)
 	for _, f := range families {
-		c.Rules = append(c.Rules, model.FirewallRule{
+		c.Rules = append(c.Rules, nft.Rule{
 			Text: fmt.Sprintf(client, f.header) + " @" + words[egress].chain + f.digit + " jump " + hostChain + f.digit,
 		})
 	}
@@ -162,14 +156,14 @@ func toHost(hook string) model.Chain {
 }
 
 // writeDirection writes what was decided on a direction in a family.
-func (b *build) writeDirection(t *model.Table, d *decision, family int) {
+func (b *build) writeDirection(t *nft.Table, d *decision, family int) {
 	f, w := families[family], words[d.direction]
-	judged := model.Set{Name: w.chain + f.digit, Key: f.address}
+	judged := nft.Set{Name: w.chain + f.digit, Key: f.address}
 	for _, l := range b.local {
 		if l.classes[d.direction] != nil {
 			for _, a := range l.keys {
 				if model.FamilyIndex(a.Addr) == family {
-					judged.Elements = append(judged.Elements, model.Element{Key: a.key})
+					judged.Elements = append(judged.Elements, nft.Element{Key: a.key})
 				}
 			}
 		}
@@ -185,28 +179,28 @@ func (b *build) writeDirection(t *model.Table, d *decision, family int) {
 				continue
 			}
 			name := chainOf(i, family)
-			t.Sets = append(t.Sets, model.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
+			t.Sets = append(t.Sets, nft.Set{Name: name, Key: f.address, Value: "verdict", Elements: i.pods[family]})
 			t.Chains = append(t.Chains, chain(name, fmt.Sprintf(w.pod, f.header)+" vmap @"+name, toDenied))
 		}
 	}
 }
 
 // write writes a chain that leads to identities, and its map.
-func (l *lookups) write(t *model.Table, d direction, family int, name, addrs string) {
+func (l *lookups) write(t *nft.Table, d direction, family int, name, addrs string) {
 	f := families[family]
 	other := fmt.Sprintf(words[d].other, f.header)
-	set := model.Set{Name: addrs + f.digit, Key: f.address, Value: "verdict", Elements: l.addrs[family]}
+	set := nft.Set{Name: addrs + f.digit, Key: f.address, Value: "verdict", Elements: l.addrs[family]}
 	judge := chain(name+f.digit,
 		fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit),
 		fmt.Sprintf("%s vmap @%s", other, set.Name))
 	if len(l.blocks[family]) > 0 {
-		judge.Rules = append(judge.Rules, model.FirewallRule{Text: other + " vmap " + inline(l.blocks[family])})
+		judge.Rules = append(judge.Rules, nft.Rule{Text: other + " vmap " + inline(l.blocks[family])})
 	}
 	rest := toDenied
 	if l.rest != nil {
 		rest = l.rest.verdict(family)[0]
 	}
-	judge.Rules = append(judge.Rules, model.FirewallRule{Text: rest})
+	judge.Rules = append(judge.Rules, nft.Rule{Text: rest})
 	t.Sets = append(t.Sets, set)
 	t.Chains = append(t.Chains, judge)
 }
@@ -214,7 +208,7 @@ func (l *lookups) write(t *model.Table, d direction, family int, name, addrs str
 // inline writes elements as a map within a rule. Prefixes stand in the rule and not
 // in a map with a name: they change with policies, seldom, and a map of prefixes
 // cannot be changed in part and at once by every nft.
-func inline(elements []model.Element) string {
+func inline(elements []nft.Element) string {
 	parts := make([]string, 0, len(elements))
 	for _, e := range elements {
 		parts = append(parts, strings.Join(e.Key, " . ")+" : "+strings.Join(e.Value, " . "))
@@ -231,16 +225,16 @@ const neighbourTypes = "{ mld-listener-query, mld-listener-report, mld-listener-
 // that are nobody's in particular, or mean something on the bridge alone: the rules go by
 // the addresses that pods have of the cluster, to which none of this is sent. Nor may an
 // isolated pod send it. Without such a pod on a bridge there is no such table.
-func (b *build) bridgeTable() (model.Table, bool) {
-	t := model.Table{Family: "bridge", Name: model.PolicyTable}
+func (b *build) bridgeTable() (nft.Table, bool) {
+	t := nft.Table{Family: nft.Bridge, Name: model.PolicyTable}
 	c := chain("forward")
-	c.Type, c.Hook, c.Priority = "filter", "forward", "filter"
+	c.Base = base(nft.Forward, 0)
 	is := false
 	for _, d := range directions {
-		ports := model.Set{Name: words[d].chain + "ports", Key: "ifname"}
+		ports := nft.Set{Name: words[d].chain + "ports", Key: "ifname"}
 		for _, l := range b.local {
 			if l.classes[d] != nil && l.Attachment == model.Bridge {
-				ports.Elements = append(ports.Elements, model.Element{Key: []string{l.HostLink}})
+				ports.Elements = append(ports.Elements, nft.Element{Key: []string{l.HostLink}})
 				is = true
 			}
 		}
@@ -257,9 +251,9 @@ func (b *build) bridgeTable() (model.Table, bool) {
 			"ip6 daddr fe80::/10 drop",
 			"ip6 saddr fe80::/10 drop",
 		} {
-			c.Rules = append(c.Rules, model.FirewallRule{Text: at + " " + rule})
+			c.Rules = append(c.Rules, nft.Rule{Text: at + " " + rule})
 		}
 	}
-	t.Chains = []model.Chain{c}
+	t.Chains = []nft.Chain{c}
 	return t, is
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
@@ -304,11 +305,11 @@ func TestBroadcastsDoNotReachIsolatedPodsOfABridge(t *testing.T) {
 		w.Attached[i].Attachment = model.Bridge
 	}
 	tables := NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables
-	i := slices.IndexFunc(tables, func(t model.Table) bool { return t.Family == "bridge" })
+	i := slices.IndexFunc(tables, func(t nft.Table) bool { return t.Family == "bridge" })
 	if i < 0 {
 		t.Fatalf("got %+v", tables)
 	}
-	want := []model.Set{{Name: "egressports", Key: "ifname"}, {Name: "ingressports", Key: "ifname", Elements: []model.Element{{Key: []string{"podnserver"}}}}}
+	want := []nft.Set{{Name: "egressports", Key: "ifname"}, {Name: "ingressports", Key: "ifname", Elements: []nft.Element{{Key: []string{"podnserver"}}}}}
 	if got := tables[i].Sets; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

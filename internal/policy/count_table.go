@@ -7,27 +7,28 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // countChain is a chain that packets pass before they are judged. It has no verdict on any.
-func countChain(name, hook string) model.Chain {
+func countChain(name string, hook nft.Hook) nft.Chain {
 	c := chain(name, errorsPass)
-	c.Type, c.Hook, c.Priority = "filter", hook, "filter-1"
+	c.Base = base(hook, -1)
 	for _, f := range families {
-		c.Rules = append(c.Rules, model.FirewallRule{Text: fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit)})
+		c.Rules = append(c.Rules, nft.Rule{Text: fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit)})
 	}
 	return c
 }
 
 // writeCounts writes what counts the packets of rules. Without a policy that is to be
 // counted it writes nothing.
-func (b *build) writeCounts(t *model.Table, policies []countedPolicy) []CountedRule {
+func (b *build) writeCounts(t *nft.Table, policies []countedPolicy) []CountedRule {
 	if len(policies) == 0 {
 		return nil
 	}
 	// What a pod has with its own node is judged in both directions of the connection.
-	forwarded := countChain("count", "forward")
-	ofNode := []model.Chain{countChain("countinput", "input"), countChain("countoutput", "output")}
+	forwarded := countChain("count", nft.Forward)
+	ofNode := []nft.Chain{countChain("countinput", nft.Input), countChain("countoutput", nft.Output)}
 	var rules []CountedRule
 	w := countWriter{build: b, table: t, sets: map[string]bool{}}
 	writeNode := false
@@ -61,12 +62,12 @@ func (b *build) writeCounts(t *model.Table, policies []countedPolicy) []CountedR
 // countWriter writes sets that rules share once.
 type countWriter struct {
 	*build
-	table *model.Table
+	table *nft.Table
 	sets  map[string]bool
 }
 
 // put writes a set, unless it was written before, and returns its name.
-func (w *countWriter) put(s model.Set) string {
+func (w *countWriter) put(s nft.Set) string {
 	if !w.sets[s.Name] {
 		w.sets[s.Name] = true
 		w.table.Sets = append(w.table.Sets, s)
@@ -76,34 +77,34 @@ func (w *countWriter) put(s model.Set) string {
 
 // policy writes the chains of a policy, and returns the rule that leads its packets to them;
 // false where no pod of it has an address of the family.
-func (w *countWriter) policy(p *countedPolicy, family int) (model.FirewallRule, bool) {
+func (w *countWriter) policy(p *countedPolicy, family int) (nft.Rule, bool) {
 	f := families[family]
 	id := fmt.Sprintf("%s %s", p.id, words[p.direction].chain)
-	var pods []model.Element
+	var pods []nft.Element
 	for _, l := range p.pods {
 		for _, a := range l.keys {
 			if model.FamilyIndex(a.Addr) == family {
-				pods = append(pods, model.Element{Key: a.key})
+				pods = append(pods, nft.Element{Key: a.key})
 			}
 		}
 	}
 	if len(pods) == 0 {
-		return model.FirewallRule{}, false
+		return nft.Rule{}, false
 	}
 	all := chain(nameOf("count"+f.digit, id))
 	for i := range p.rules {
 		if c := w.rule(p, &p.rules[i], family); len(c.Rules) > 0 {
 			w.table.Chains = append(w.table.Chains, c)
-			all.Rules = append(all.Rules, model.FirewallRule{Text: "jump " + c.Name})
+			all.Rules = append(all.Rules, nft.Rule{Text: "jump " + c.Name})
 		}
 	}
 	w.table.Chains = append(w.table.Chains, all)
-	set := w.put(model.Set{Name: nameOf("counted"+f.digit, id), Key: f.address, Elements: pods})
-	return model.FirewallRule{Text: fmt.Sprintf(words[p.direction].pod, f.header) + " @" + set + " jump " + all.Name}, true
+	set := w.put(nft.Set{Name: nameOf("counted"+f.digit, id), Key: f.address, Elements: pods})
+	return nft.Rule{Text: fmt.Sprintf(words[p.direction].pod, f.header) + " @" + set + " jump " + all.Name}, true
 }
 
 // rule returns the chain that counts the packets of a rule; without rules where it matches none.
-func (w *countWriter) rule(p *countedPolicy, r *countedRule, family int) model.Chain {
+func (w *countWriter) rule(p *countedPolicy, r *countedRule, family int) nft.Chain {
 	f := families[family]
 	c := chain(nameOf("count"+f.digit, r.Counter))
 	conditions, may := w.peers(p, r.peers, family)
@@ -120,7 +121,7 @@ func (w *countWriter) rule(p *countedPolicy, r *countedRule, family int) model.C
 		matches = portMatches("meta l4proto . th %s @"+w.put(set), count)
 	}
 	if named := w.named(p, r, family); len(named) > 0 {
-		set := w.put(model.Set{Name: nameOf("named"+f.digit, r.Counter), Key: f.address + " . inet_proto . inet_service", Elements: named})
+		set := w.put(nft.Set{Name: nameOf("named"+f.digit, r.Counter), Key: f.address + " . inet_proto . inet_service", Elements: named})
 		matches = append(matches, portMatches(fmt.Sprintf(server, f.header)+" . meta l4proto . th %s @"+set, count)...)
 	}
 	if len(matches) > 0 {
@@ -155,11 +156,11 @@ func (w *countWriter) peers(p *countedPolicy, who *peers, family int) (condition
 		return nil, true
 	}
 	if len(out[family]) > 0 {
-		conditions = append(conditions, other+" @"+w.put(model.Set{Name: nameOf("notpeers"+f.digit, who.key), Key: f.address, Elements: out[family]})+" return")
+		conditions = append(conditions, other+" @"+w.put(nft.Set{Name: nameOf("notpeers"+f.digit, who.key), Key: f.address, Elements: out[family]})+" return")
 	}
 	leave := ""
 	if len(in[family]) > 0 {
-		leave += other + " != @" + w.put(model.Set{Name: nameOf("peers"+f.digit, who.key), Key: f.address, Elements: in[family]}) + " "
+		leave += other + " != @" + w.put(nft.Set{Name: nameOf("peers"+f.digit, who.key), Key: f.address, Elements: in[family]}) + " "
 	}
 	if len(blocks) > 0 {
 		leave += other + " != { " + strings.Join(blocks, ", ") + " } "
@@ -169,14 +170,14 @@ func (w *countWriter) peers(p *countedPolicy, who *peers, family int) (condition
 
 // members returns the single addresses of peers, by family, and those that are in their
 // blocks without being any: nodes go by another address than the one they have among pods.
-func (b *build) members(who *peers) (in, out [2][]model.Element) {
+func (b *build) members(who *peers) (in, out [2][]nft.Element) {
 	seen := map[netip.Addr]bool{}
-	add := func(to *[2][]model.Element, addrs ...addrKey) {
+	add := func(to *[2][]nft.Element, addrs ...addrKey) {
 		for _, a := range addrs {
 			if !seen[a.Addr] {
 				seen[a.Addr] = true
 				i := model.FamilyIndex(a.Addr)
-				to[i] = append(to[i], model.Element{Key: a.key})
+				to[i] = append(to[i], nft.Element{Key: a.key})
 			}
 		}
 	}
@@ -214,12 +215,12 @@ func (b *build) members(who *peers) (in, out [2][]model.Element) {
 
 // named returns the servers' ports that have names which a rule uses, as elements of an
 // address, a protocol and a port.
-func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Element {
+func (b *build) named(p *countedPolicy, r *countedRule, family int) []nft.Element {
 	if len(r.ports.names) == 0 {
 		return nil
 	}
 	seen := map[string]bool{}
-	var out []model.Element
+	var out []nft.Element
 	// add adds the ports that all of some pods have, which have the same addresses.
 	add := func(addrs []addrKey, pods ...*indexedPod) {
 		for _, a := range addrs {
@@ -229,7 +230,7 @@ func (b *build) named(p *countedPolicy, r *countedRule, family int) []model.Elem
 			for _, key := range r.ports.numbersOf(a, pods) {
 				if id := strings.Join(key, " "); !seen[id] {
 					seen[id] = true
-					out = append(out, model.Element{Key: key})
+					out = append(out, nft.Element{Key: key})
 				}
 			}
 		}

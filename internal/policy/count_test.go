@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
@@ -71,7 +72,7 @@ func TestWithoutCountersTheTableIsAsItWas(t *testing.T) {
 		r.CountAll()
 		counted := NewIndex(r.Objects, r.Blocks).Build(r.Attached)
 		for _, c := range plain.Tables[0].Chains {
-			if c.Hook != "" && !slices.ContainsFunc(counted.Tables[0].Chains, func(is model.Chain) bool { return reflect.DeepEqual(is, c) }) {
+			if c.Base.Hook != "" && !slices.ContainsFunc(counted.Tables[0].Chains, func(is nft.Chain) bool { return reflect.DeepEqual(is, c) }) {
 				t.Fatalf("seed %d: chain %s differs with counters", seed, c.Name)
 			}
 		}

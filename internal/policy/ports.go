@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // protocols are those that policies have ports of, as nft writes them.
@@ -150,23 +151,23 @@ func (r portRange) String() string {
 
 // write returns an nft set of protocols and ports, and the chain of its name that
 // lets pass what it holds.
-func (p ports) write(name string) (model.Set, model.Chain) {
-	s := model.Set{Name: name, Key: "inet_proto . inet_service"}
+func (p ports) write(name string) (nft.Set, nft.Chain) {
+	s := nft.Set{Name: name, Key: "inet_proto . inet_service"}
 	for i, ranges := range p.of {
 		for _, r := range ranges {
 			s.Interval = s.Interval || r.first != r.last
-			s.Elements = append(s.Elements, model.Element{Key: []string{protocols[i], r.String()}})
+			s.Elements = append(s.Elements, nft.Element{Key: []string{protocols[i], r.String()}})
 		}
 	}
 	c := chain(name,
 		"ct direction original meta l4proto . th dport @"+name+" return",
 		"ct direction reply meta l4proto . th sport @"+name+" return")
 	if p.others {
-		c.Rules = append(c.Rules, model.FirewallRule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
+		c.Rules = append(c.Rules, nft.Rule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
 	}
 	// An ICMP error names the ports of its connection where no rule finds them: it may pass
 	// between ends that may have any connection.
-	c.Rules = append(c.Rules, model.FirewallRule{Text: errorsPass}, model.FirewallRule{Text: toDenied})
+	c.Rules = append(c.Rules, nft.Rule{Text: errorsPass}, nft.Rule{Text: toDenied})
 	return s, c
 }
 

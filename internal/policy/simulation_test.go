@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
@@ -69,7 +70,7 @@ func TestRulesJudgeAsTheSpecificationDoes(t *testing.T) {
 }
 
 // checkTable checks what nft asks of a table.
-func checkTable(t *testing.T, table model.Table) {
+func checkTable(t *testing.T, table nft.Table) {
 	t.Helper()
 	names := map[string]bool{}
 	for _, s := range table.Sets {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
@@ -189,7 +190,7 @@ func TestTiersAreAskedForTheNodeItself(t *testing.T) {
 func TestNodeIsNotAskedForNothing(t *testing.T) {
 	w := scene(model.NetworkPolicy{Types: []model.PolicyType{model.PolicyIngress, model.PolicyEgress}})
 	for _, c := range NewIndex(w.Objects, w.Blocks).Build(w.Attached).Tables[0].Chains {
-		if strings.HasPrefix(c.Name, hostChain) || c.Hook == "input" || c.Hook == "output" {
+		if strings.HasPrefix(c.Name, hostChain) || c.Base.Hook == nft.Input || c.Base.Hook == nft.Output {
 			t.Errorf("there is a chain %s", c.Name)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/kernel"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // attaching runs one of the kernel's functions for a pod, on its node.
@@ -167,10 +168,10 @@ func TestExecuteGoesOnAfterAFailure(t *testing.T) {
 			{Verb: diff.Delete, Object: good},
 			{Verb: diff.Delete, Object: model.Address{Link: "no-such-link", Addr: good.Dst}},
 			{Verb: diff.Delete, Object: model.Link{Name: "no-such-link"}},
-			{Verb: diff.Delete, Object: model.Table{Family: "bridge", Name: model.FirewallTable}},
-			{Verb: diff.Delete, Object: diff.Elements{Family: "inet", Table: model.FirewallTable, Set: "endpoints4", Elements: []model.Element{
+			{Verb: diff.Delete, Object: model.Table{Table: nft.Table{Family: nft.Bridge, Name: model.FirewallTable}}},
+			{Verb: diff.Delete, Object: diff.Elements{Elements: nft.Elements{Family: nft.Inet, Table: model.FirewallTable, Set: "endpoints4", List: []nft.Element{
 				{Key: []string{"192.0.2.1"}}, {Key: []string{n.IPv4.Addr().String()}},
-			}}},
+			}}}},
 		})
 	})
 	for _, word := range []string{"link vxpodnet6", "route to " + good.Dst.String() + " on no-such-link"} {

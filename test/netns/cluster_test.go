@@ -336,3 +336,13 @@ func each(t *testing.T, test func(t *testing.T, o options)) {
 		}
 	}
 }
+
+// rooms returns what an agent looks at the kernel with, and changes it.
+func rooms(stateDir string) (*nft.Conn, *kernel.Kernel, *host.Host, error) {
+	tables, err := nft.Open()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	k, err := kernel.New(kernel.Config{StateDir: stateDir, Tables: nft.NewWriter(tables, model.FirewallTable, func() {}), NFT: tables})
+	return tables, k, host.New(host.Config{Kernel: k, NFT: tables, StateDir: stateDir}), err
+}

@@ -13,10 +13,8 @@ import (
 	"testing"
 
 	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/host"
-	"github.com/podnet/podnet/agent/kernel"
-	"github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/plan"
 )
 
@@ -60,7 +58,7 @@ func (n *node) checkState(t *testing.T) {
 	for i, w := range want.Firewall {
 		h := have.Firewall[i]
 		for j, set := range w.Sets {
-			if j >= len(h.Sets) || !slices.EqualFunc(set.Elements, h.Sets[j].Elements, func(a, b model.Element) bool {
+			if j >= len(h.Sets) || !slices.EqualFunc(set.Elements, h.Sets[j].Elements, func(a, b nft.Element) bool {
 				return slices.Equal(a.Key, b.Key) && slices.Equal(a.Value, b.Value)
 			}) || set.Key != h.Sets[j].Key || set.Value != h.Sets[j].Value || set.Interval != h.Sets[j].Interval {
 				t.Errorf("set %s of table %s:\nwant %+v\nhave %+v", set.Name, w.Family, w.Sets, h.Sets)
@@ -142,16 +140,6 @@ func (n *node) restart(t *testing.T) {
 	if n.nft, n.kernel, n.host, err = rooms(n.stateDir); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// rooms returns what an agent looks at the kernel with, and changes it.
-func rooms(stateDir string) (*nft.Conn, *kernel.Kernel, *host.Host, error) {
-	tables, err := nft.Open()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	k, err := kernel.New(kernel.Config{StateDir: stateDir, NFT: tables})
-	return tables, k, host.New(host.Config{Kernel: k, NFT: tables, StateDir: stateDir}), err
 }
 
 func TestRestartChangesNothing(t *testing.T) {

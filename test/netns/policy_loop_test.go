@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/agent/netfilter"
 	"github.com/podnet/podnet/agent/policy"
 	"github.com/podnet/podnet/agent/state"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	compiler "github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
@@ -50,7 +50,7 @@ func newPolicyNode(t *testing.T, c *policed) *policyNode {
 func (n *policyNode) enforce(t *testing.T, pods func() []model.Pod) {
 	t.Helper()
 	n.enforcer = policy.New(policy.Config{
-		Source: n, Kernel: n, Tables: n, Log: n, FullInterval: time.Hour,
+		Source: n, NFT: n, Log: n, FullInterval: time.Hour,
 		Denied: func(d compiler.Denial) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -79,16 +79,19 @@ func (n *policyNode) Policies(context.Context) (state.Policies, error) {
 	return state.Policies{Objects: o, Blocks: n.blocks, Denied: n.asks}, nil
 }
 
-// Execute counts what it executes.
-func (n *policyNode) Execute(ctx context.Context, ops []diff.Op) error {
-	for _, op := range ops {
-		if _, ok := op.Object.(model.Table); ok && op.Verb == diff.Put {
-			n.mu.Lock()
-			n.whole++
-			n.mu.Unlock()
-		}
+// Do counts replacements.
+func (n *policyNode) Do(ctx context.Context, step nft.Step) error {
+	if _, whole := step.(nft.Put); whole {
+		n.mu.Lock()
+		n.whole++
+		n.mu.Unlock()
 	}
-	return n.node.kernel.Execute(ctx, ops)
+	return n.node.nft.Do(ctx, step)
+}
+
+// List reads the tables of a name.
+func (n *policyNode) List(ctx context.Context, name string) ([]nft.Table, error) {
+	return n.node.nft.List(ctx, name)
 }
 
 // Watch tells of the kernel's changes.

@@ -14,8 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podnet/podnet/agent/diff"
+	writer "github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 	"github.com/podnet/podnet/internal/policy"
 	"github.com/podnet/podnet/internal/policy/policytest"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -25,12 +26,12 @@ import (
 type policed struct {
 	*cluster
 	objects model.PolicyObjects
-	have    map[*node][]model.Table
+	tables  map[*node]*writer.Writer
 }
 
 func newPoliced(t *testing.T, o options) *policed {
 	t.Helper()
-	p := &policed{cluster: newCluster(t, o), have: map[*node][]model.Table{}}
+	p := &policed{cluster: newCluster(t, o), tables: map[*node]*writer.Writer{}}
 	for i := range p.blocks {
 		p.blocks[i].Labels = map[string]string{"name": p.blocks[i].Node}
 	}
@@ -68,29 +69,10 @@ func (c *policed) enforce(t *testing.T) {
 	t.Helper()
 	for _, n := range c.nodes {
 		want := policy.NewIndex(c.objects, c.blocks).Build(n.pods).Tables
-		var ops []diff.Op
-		for _, w := range want {
-			i := slices.IndexFunc(c.have[n], func(h model.Table) bool { return h.Family == w.Family })
-			if i < 0 {
-				ops = append(ops, diff.Op{Verb: diff.Put, Object: w})
-				continue
-			}
-			change, ok := diff.ChangeTable(w, c.have[n][i])
-			if !ok {
-				t.Fatal("the table has to be replaced")
-			}
-			ops = append(ops, diff.Op{Verb: diff.Put, Object: change})
-			if !change.Old.Empty() {
-				ops = append(ops, diff.Op{Verb: diff.Delete, Object: change.Old})
-			}
+		if c.tables[n] == nil {
+			c.tables[n] = newInPlace(n)
 		}
-		for _, h := range c.have[n] {
-			if !slices.ContainsFunc(want, func(w model.Table) bool { return h.Family == w.Family }) {
-				ops = append(ops, diff.Op{Verb: diff.Delete, Object: h})
-			}
-		}
-		n.Do(t, func() error { return n.kernel.Execute(context.Background(), ops) })
-		c.have[n] = want
+		n.Do(t, func() error { return c.tables[n].Write(context.Background(), want) })
 	}
 }
 
@@ -261,15 +243,15 @@ func TestPacketsObeyRandomPolicies(t *testing.T) {
 func TestPolicyTablesChangeInPlace(t *testing.T) {
 	t.Parallel()
 	changed, fresh := topology.NewNamespace(t, "changed"), topology.NewNamespace(t, "fresh")
-	_, k, _, err := rooms(t.TempDir())
+	tables, _, _, err := rooms(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	execute := func(n *topology.Namespace, ops ...diff.Op) {
+	do := func(n *topology.Namespace, step nft.Step) {
 		t.Helper()
-		n.Do(t, func() error { return k.Execute(context.Background(), ops) })
+		n.Do(t, func() error { return tables.Do(t.Context(), step) })
 	}
-	var have model.Table
+	var have nft.Table
 	for seed := uint64(1); seed <= 60; seed++ {
 		r := policytest.NewRandom(seed)
 		if seed%3 > 0 {
@@ -277,19 +259,19 @@ func TestPolicyTablesChangeInPlace(t *testing.T) {
 		}
 		want := policy.NewIndex(r.Objects, r.Blocks).Build(r.Attached).Tables[0]
 		if seed == 1 {
-			execute(changed, diff.Op{Verb: diff.Put, Object: want})
+			do(changed, nft.Put{Table: want})
 		} else {
-			change, ok := diff.ChangeTable(want, have)
+			change, ok := nft.Difference(want, have)
 			if !ok {
 				t.Fatal("the table has to be replaced")
 			}
-			execute(changed, diff.Op{Verb: diff.Put, Object: change})
+			do(changed, change)
 			if !change.Old.Empty() {
-				execute(changed, diff.Op{Verb: diff.Delete, Object: change.Old})
+				do(changed, nft.DeleteParts{Parts: change.Old})
 			}
 		}
 		have = want
-		execute(fresh, diff.Op{Verb: diff.Put, Object: want})
+		do(fresh, nft.Put{Table: want})
 		if a, b := listed(t, changed), listed(t, fresh); a != b {
 			t.Fatalf("seed %d: changed\n%s\nfresh\n%s", seed, a, b)
 		}

@@ -22,7 +22,7 @@ const sinkPort = 9999
 func (n *node) withoutFirewall(t *testing.T, check func()) {
 	t.Helper()
 	for _, table := range n.want(t).State.Firewall {
-		n.Run(t, "nft", "delete", "table", table.Family, table.Name)
+		n.Run(t, "nft", "delete", "table", string(table.Family), table.Name)
 	}
 	check()
 	n.sync(t)

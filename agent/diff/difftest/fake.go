@@ -8,15 +8,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/podnet/podnet/agent/diff"
 	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
+	"github.com/podnet/podnet/internal/nft/nfttest"
 )
 
-// Fake is a kernel in memory. Its zero value has no links but lo.
+// Fake is a kernel in memory.
 type Fake struct {
 	// HostLinks are links besides lo that podnet did not make, such as eth0 and
 	// pods' veths.
@@ -25,16 +26,22 @@ type Fake struct {
 	Executed []diff.Op
 
 	state model.State
+	nft   *nfttest.Fake
 }
 
 // New returns a kernel with these links, in a state that is taken over as it is.
 func New(state model.State, hostLinks ...string) *Fake {
-	return &Fake{HostLinks: hostLinks, state: observed(state)}
+	var tables []nft.Table
+	for _, t := range state.Firewall {
+		tables = append(tables, t.Table)
+	}
+	state.Firewall = nil
+	return &Fake{HostLinks: hostLinks, state: state.Clone(), nft: nfttest.New(tables...)}
 }
 
 // Observe returns the state, and of parameters those that want names.
 func (f *Fake) Observe(_ context.Context, want model.State) (model.State, error) {
-	s := observed(f.state)
+	s := f.observed()
 	s.Sysctls = nil
 	for _, w := range want.Sysctls {
 		for _, have := range f.state.Sysctls {
@@ -48,25 +55,25 @@ func (f *Fake) Observe(_ context.Context, want model.State) (model.State, error)
 
 // State returns everything that was made, sorted.
 func (f *Fake) State() model.State {
-	s := observed(f.state)
+	s := f.observed()
 	s.Sort()
 	slices.SortFunc(s.Sysctls, func(a, b model.Sysctl) int { return strings.Compare(a.Key, b.Key) })
 	return s
 }
 
 // Execute performs operations in their order, all of them also after one fails.
-func (f *Fake) Execute(_ context.Context, ops []diff.Op) error {
+func (f *Fake) Execute(ctx context.Context, ops []diff.Op) error {
 	var errs []error
 	for _, op := range ops {
 		f.Executed = append(f.Executed, op)
-		if err := f.execute(op); err != nil {
+		if err := f.execute(ctx, op); err != nil {
 			errs = append(errs, fmt.Errorf("%s %+v: %w", op.Verb, op.Object, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (f *Fake) execute(op diff.Op) error {
+func (f *Fake) execute(ctx context.Context, op diff.Op) error {
 	put := op.Verb == diff.Put
 	switch o := op.Object.(type) {
 	case model.Link:
@@ -82,14 +89,18 @@ func (f *Fake) execute(op diff.Op) error {
 	case model.Sysctl:
 		return f.sysctl(put, o)
 	case model.Table:
-		f.set(observedTable(o), put)
-		return nil
+		if put {
+			return f.nft.Do(ctx, nft.Put{Table: o.Table})
+		}
+		return f.nft.Do(ctx, nft.DeleteTable{Family: o.Family, Name: o.Name})
 	case diff.Elements:
-		return f.elements(put, o)
-	case diff.TableChange:
-		return f.changeTable(put, o)
-	case diff.TableParts:
-		return f.deleteParts(put, o)
+		change := nft.Change{Family: o.Family, Table: o.Table}
+		if put {
+			change.Add = []nft.Elements{o.Elements}
+		} else {
+			change.Delete = []nft.Elements{o.Elements}
+		}
+		return f.nft.Do(ctx, change)
 	}
 	if on := op.Object.On(); put && on != "" && !f.hasLink(on) {
 		return errNoLink
@@ -203,71 +214,11 @@ func (f *Fake) sysctl(put bool, o model.Sysctl) error {
 	return nil
 }
 
-// elements changes the elements of a set. A key of a map that has another value
-// is refused, and so are prefixes that overlap.
-func (f *Fake) elements(put bool, o diff.Elements) error {
-	i := slices.IndexFunc(f.state.Firewall, func(t model.Table) bool { return t.Family == o.Family && t.Name == o.Table })
-	if i < 0 {
-		return errors.New("no such table")
-	}
-	sets := f.state.Firewall[i].Sets
-	j := slices.IndexFunc(sets, func(s model.Set) bool { return s.Name == o.Set && (s.Value != "") == o.Map })
-	if j < 0 {
-		return errors.New("no such set")
-	}
-	for _, e := range o.Elements {
-		have := sets[j].Elements
-		if put {
-			for _, h := range have {
-				same := slices.Equal(h.Key, e.Key)
-				if same && !slices.Equal(h.Value, e.Value) || !same && sets[j].Interval && overlap(h, e) {
-					return fmt.Errorf("element %v exists as %v", e, h)
-				}
-			}
-		}
-		sets[j].Elements = set(have, e, put, func(h model.Element) bool { return slices.Equal(h.Key, e.Key) })
-	}
-	return nil
-}
-
-func overlap(a, b model.Element) bool {
-	p, q := prefix(a.Key[0]), prefix(b.Key[0])
-	return p.Overlaps(q)
-}
-
-// prefix reads a prefix or an address, and is invalid for anything else.
-func prefix(text string) netip.Prefix {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(a, a.BitLen())
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
-// observed copies a state as a kernel shows it.
-func observed(s model.State) model.State {
-	s = s.Clone()
-	for i := range s.Firewall {
-		s.Firewall[i] = observedTable(s.Firewall[i])
+// observed copies the state as a kernel shows it.
+func (f *Fake) observed() model.State {
+	s := f.state.Clone()
+	for _, t := range f.nft.Tables() {
+		s.Firewall = append(s.Firewall, model.Table{Table: t})
 	}
 	return s
-}
-
-// observedTable copies a table without the texts of its rules, which a kernel
-// does not show as they were written.
-func observedTable(t model.Table) model.Table {
-	t.Counters, t.Sets, t.Chains = slices.Clone(t.Counters), slices.Clone(t.Sets), slices.Clone(t.Chains)
-	for i := range t.Sets {
-		t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
-	}
-	for i := range t.Chains {
-		t.Chains[i].Rules = slices.Clone(t.Chains[i].Rules)
-		for j := range t.Chains[i].Rules {
-			t.Chains[i].Rules[j].Text = ""
-		}
-	}
-	return t
 }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/podnet/podnet/internal/model"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // Packet is one of a connection's, as it is forwarded.
@@ -23,21 +23,21 @@ type Packet struct {
 // forwarded, or one between a pod and its node. It returns whether the packet passes and how many rules it met. It knows as
 // much of nft's language as internal/policy uses, and returns an error for anything
 // else.
-func Verdict(t model.Table, p Packet) (passes bool, rules int, err error) {
+func Verdict(t nft.Table, p Packet) (passes bool, rules int, err error) {
 	m := newMachine(t, p)
 	passes, err = m.passes()
 	return passes, m.rules, err
 }
 
 // Counted runs the rules as Verdict does, and returns the counters that count the packet.
-func Counted(t model.Table, p Packet) ([]string, error) {
+func Counted(t nft.Table, p Packet) ([]string, error) {
 	m := newMachine(t, p)
 	_, err := m.passes()
 	return m.counted, err
 }
 
-func newMachine(t model.Table, p Packet) *machine {
-	m := &machine{table: t, packet: p, chains: map[string]model.Chain{}, sets: map[string]model.Set{}}
+func newMachine(t nft.Table, p Packet) *machine {
+	m := &machine{table: t, packet: p, chains: map[string]nft.Chain{}, sets: map[string]nft.Set{}}
 	for _, c := range t.Chains {
 		m.chains[c.Name] = c
 	}
@@ -50,7 +50,7 @@ func newMachine(t model.Table, p Packet) *machine {
 // passes reports whether no chain of the packet's hook drops it.
 func (m *machine) passes() (bool, error) {
 	for _, c := range m.table.Chains {
-		if c.Hook != m.packet.hook() {
+		if c.Base.Hook != m.packet.hook() {
 			continue
 		}
 		verdict, err := m.run(c.Name, 0)
@@ -62,21 +62,21 @@ func (m *machine) passes() (bool, error) {
 }
 
 // hook is where the kernel has rules judge the packet.
-func (p Packet) hook() string {
+func (p Packet) hook() nft.Hook {
 	switch {
 	case !p.ToHost:
-		return "forward"
+		return nft.Forward
 	case p.Reply:
-		return "output"
+		return nft.Output
 	}
-	return "input"
+	return nft.Input
 }
 
 type machine struct {
-	table  model.Table
+	table  nft.Table
 	packet Packet
-	chains map[string]model.Chain
-	sets   map[string]model.Set
+	chains map[string]nft.Chain
+	sets   map[string]nft.Set
 	// rules counts those that were met, and counted are the counters that were.
 	rules   int
 	counted []string
@@ -248,7 +248,7 @@ func (m *machine) compare(key []string, words []string) (bool, []string, error) 
 
 // vmap returns the verdict that a map has for a key.
 func (m *machine) vmap(key []string, there bool, words []string) (string, error) {
-	var elements []model.Element
+	var elements []nft.Element
 	if name, ok := strings.CutPrefix(words[0], "@"); ok {
 		s, ok := m.sets[name]
 		if !ok || s.Value != "verdict" {
@@ -259,7 +259,7 @@ func (m *machine) vmap(key []string, there bool, words []string) (string, error)
 		text := strings.Trim(strings.Join(words, " "), "{} ")
 		for element := range strings.SplitSeq(text, ", ") {
 			key, value, _ := strings.Cut(element, " : ")
-			elements = append(elements, model.Element{Key: []string{key}, Value: []string{value}})
+			elements = append(elements, nft.Element{Key: []string{key}, Value: []string{value}})
 		}
 	}
 	if !there {
@@ -273,8 +273,8 @@ func (m *machine) vmap(key []string, there bool, words []string) (string, error)
 }
 
 // lookup finds the element that holds a key. That two do is an error: nft refuses it.
-func lookup(elements []model.Element, key []string) (model.Element, bool, error) {
-	var found []model.Element
+func lookup(elements []nft.Element, key []string) (nft.Element, bool, error) {
+	var found []nft.Element
 	for _, e := range elements {
 		if len(e.Key) != len(key) {
 			return e, false, fmt.Errorf("element %v for key %v", e, key)
@@ -289,11 +289,11 @@ func lookup(elements []model.Element, key []string) (model.Element, bool, error)
 	}
 	switch len(found) {
 	case 0:
-		return model.Element{}, false, nil
+		return nft.Element{}, false, nil
 	case 1:
 		return found[0], true, nil
 	}
-	return model.Element{}, false, fmt.Errorf("elements overlap: %v", found)
+	return nft.Element{}, false, fmt.Errorf("elements overlap: %v", found)
 }
 
 // in reports whether a part of an element, which may be a prefix or a range, holds a value.

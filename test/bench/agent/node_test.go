@@ -107,7 +107,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 	tables, err := nft.Open()
 	must(b, "looking for nft", err)
 	dir := b.TempDir()
-	k, err := kernel.New(kernel.Config{StateDir: dir, NFT: tables})
+	k, err := kernel.New(kernel.Config{StateDir: dir, Tables: nft.NewWriter(tables, model.FirewallTable, func() {}), NFT: tables})
 	must(b, "making the kernel", err)
 	a.kernel = &meter{Kernel: k}
 	offers, passes, news := attach.NewOffers(), loop.NewSignal(), loop.NewSignal()
@@ -140,9 +140,11 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 		FullInterval: fullInterval,
 	})
 	a.attacher = attach.New(attach.Config{Offers: offers, Kernel: a.applier, Links: k, Flows: netfilter.Conntrack{}, Pods: pods, Passes: passes})
-	a.enforced = &stopwatch{Kernel: k}
+	policies, err := nft.Open()
+	must(b, "looking for nft", err)
+	a.enforced = &stopwatch{Kernel: policies}
 	a.enforcer = policy.New(policy.Config{
-		Source: source, Kernel: a.enforced, Tables: tables, Log: netfilter.Log{NFT: tables}, FullInterval: fullInterval,
+		Source: source, NFT: a.enforced, Log: netfilter.Log{NFT: tables}, FullInterval: fullInterval,
 		Pods: func() []model.Pod { return append(a.attached(), a.played...) },
 	})
 	return a

@@ -3,17 +3,17 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/podnet/podnet/agent/diff"
-	"github.com/podnet/podnet/agent/policy"
-	"github.com/podnet/podnet/internal/model"
+	writer "github.com/podnet/podnet/agent/nft"
+	"github.com/podnet/podnet/internal/nft"
 )
 
 // stopwatch is a kernel that tells when it first has an element for an address.
 type stopwatch struct {
-	policy.Kernel
+	writer.Kernel
 
 	mu      sync.Mutex
 	awaited string
@@ -34,43 +34,30 @@ func (s *stopwatch) since() (time.Time, bool) {
 	return s.has, !s.has.IsZero()
 }
 
-// Execute implements policy.Kernel.
-func (s *stopwatch) Execute(ctx context.Context, ops []diff.Op) error {
-	err := s.Kernel.Execute(ctx, ops)
+// Do implements nft.Kernel of agent/nft.
+func (s *stopwatch) Do(ctx context.Context, step nft.Step) error {
+	err := s.Kernel.Do(ctx, step)
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && s.has.IsZero() && s.puts(ops) {
+	if err == nil && s.has.IsZero() && s.puts(step) {
 		s.has = now
 	}
 	return err
 }
 
-// puts says whether operations put an element for the awaited address.
-func (s *stopwatch) puts(ops []diff.Op) bool {
-	for _, op := range ops {
-		if op.Verb != diff.Put {
-			continue
-		}
-		switch o := op.Object.(type) {
-		case model.Table:
-			if s.among(o.Sets) {
-				return true
-			}
-		case diff.TableChange:
-			if s.among(o.Sets) || s.puts(o.Changes) {
-				return true
-			}
-		case diff.Elements:
-			if s.among([]model.Set{{Elements: o.Elements}}) {
-				return true
-			}
-		}
+// puts reports whether a step puts an element for the awaited address.
+func (s *stopwatch) puts(step nft.Step) bool {
+	switch o := step.(type) {
+	case nft.Put:
+		return s.among(o.Sets)
+	case nft.Change:
+		return s.among(o.Sets) || slices.ContainsFunc(o.Add, func(e nft.Elements) bool { return s.among([]nft.Set{{Elements: e.List}}) })
 	}
 	return false
 }
 
-func (s *stopwatch) among(sets []model.Set) bool {
+func (s *stopwatch) among(sets []nft.Set) bool {
 	for _, set := range sets {
 		for _, e := range set.Elements {
 			if len(e.Key) == 1 && e.Key[0] == s.awaited {

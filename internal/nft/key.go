@@ -1,4 +1,4 @@
-package diff
+package nft
 
 import (
 	"encoding/binary"
@@ -8,21 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/podnet/podnet/internal/model"
 )
-
-// ElementKey names one element of a set or map.
-type ElementKey struct {
-	Family string
-	Table  string
-	Set    string
-	// Key is the element's key as the kernel holds it.
-	Key string
-}
-
-// Identity implements Seen.
-func (k ElementKey) Identity() any { return k }
 
 // protocols are the numbers of the protocols that pods have ports of.
 var protocols = map[string]byte{"tcp": 6, "udp": 17, "sctp": 132}
@@ -33,12 +19,12 @@ const interfaceName = 16
 // addressBits is the length of an IPv6 address.
 const addressBits = 128
 
-// kernelKey writes the key of an element as the kernel holds it: each part of a
+// KernelKey writes the key of an element as the kernel holds it: each part of a
 // concatenation fills whole registers of four bytes (net/netfilter/nf_tables_api.c).
 // It reports false for a set whose keys it cannot write, an interval set for one.
-func kernelKey(set model.Set, key []string) (string, bool) {
-	types := strings.Split(set.Key, " . ")
-	if set.Interval || len(types) != len(key) {
+func (s Set) KernelKey(key []string) (string, bool) {
+	types := strings.Split(s.Key, " . ")
+	if s.Interval || len(types) != len(key) {
 		return "", false
 	}
 	var out []byte
