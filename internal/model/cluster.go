@@ -65,7 +65,7 @@ type Network struct {
 	ID     string
 	Ranges []netip.Prefix
 	// BlockBits is the prefix length of the smallest blocks that nodes get, by family.
-	BlockBits  [2]int
+	BlockBits  PerFamily[int]
 	Attachment Attachment
 	// Mode is for pairs of nodes that no RouteMode selects.
 	Mode Mode
@@ -85,7 +85,7 @@ type Network struct {
 	MaxBlocks int
 	// Exhausted says, by family (IPv4, IPv6), that the ranges have no free block
 	// left, as far as the manager has said.
-	Exhausted [2]bool
+	Exhausted PerFamily[bool]
 	// Denied says how packets that network policy denies are told of.
 	Denied DeniedPackets
 	// Generation counts the changes of the object's spec.
@@ -126,6 +126,12 @@ func FamilyIndex(a netip.Addr) int {
 	}
 	return 1
 }
+
+// PerFamily holds something for each IP family, by FamilyIndex.
+type PerFamily[T any] [2]T
+
+// Of returns what it holds for the family of an address.
+func (p PerFamily[T]) Of(a netip.Addr) T { return p[FamilyIndex(a)] }
 
 // Endpoint returns the block's endpoint of the family of addr, and whether it has one.
 func (b Block) Endpoint(is4 bool) (netip.Addr, bool) {

@@ -123,7 +123,7 @@ type Plan struct {
 	Blocks []Block
 	// Withheld are the families, IPv4 and IPv6, of which the network has ranges that this
 	// node cannot serve, whatever blocks it holds.
-	Withheld [2]bool
+	Withheld PerFamily[bool]
 	// MTU is that of new pods in bytes.
 	MTU int
 	// Probe is the attachment, like that of a pod, of the namespace from which this

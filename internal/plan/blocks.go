@@ -72,7 +72,7 @@ func degraded(format string, args ...any) model.Problem {
 type peer struct {
 	node string
 	// endpoints are the node's, by family; invalid where it has none.
-	endpoints [2]netip.Addr
+	endpoints model.PerFamily[netip.Addr]
 	labels    map[string]string
 	// blocks are those that are served and not released, the oldest first.
 	blocks []model.Block
@@ -110,7 +110,7 @@ func peersOf(node string, served []model.Block) []*peer {
 // because packets of its last pods may still be under way, and those that nodes had
 // until lately, from which they may still send. Own are those that are this node's, to
 // which others may send: what it chose, and what others know or knew.
-func endpointsOf(c model.Cluster, served []model.Block) (all, own [2][]netip.Addr) {
+func endpointsOf(c model.Cluster, served []model.Block) (all, own model.PerFamily[[]netip.Addr]) {
 	add := func(a netip.Addr, node string) {
 		i := model.FamilyIndex(a)
 		all[i] = append(all[i], a)

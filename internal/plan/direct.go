@@ -35,7 +35,7 @@ func (direct) leg(v *view, p *peer, i int) (leg, model.Obstacle) {
 }
 
 // addPeer implements way: routes are all that it takes.
-func (direct) addPeer(*view, *model.State, *peer, [2]leg) {}
+func (direct) addPeer(*view, *model.State, *peer, model.PerFamily[leg]) {}
 
 func obstacle(reason model.ObstacleReason, format string, args ...any) model.Obstacle {
 	return model.Obstacle{Reason: reason, Text: fmt.Sprintf(format, args...)}

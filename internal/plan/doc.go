@@ -4,6 +4,6 @@
 //
 // It is pure. The order of its inputs changes nothing, and it modifies none of
 // them. It leaves to others how the cluster is learnt (agent/source), which of
-// the possible paths is taken (internal/path), and how the kernel is brought to
+// the possible paths is taken (internal/paths), and how the kernel is brought to
 // the plan (agent/diff and agent/kernel).
 package plan

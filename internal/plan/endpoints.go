@@ -34,7 +34,7 @@ func ChooseEndpoints(links []model.HostLink, routes []model.UnderlayRoute, o mod
 				o.Interface, err)
 		}
 	}
-	var chosen [2]*model.Endpoint
+	var chosen model.PerFamily[*model.Endpoint]
 	for i, f := range families {
 		if c.restricted(f) {
 			chosen[i] = c.byOption(f)

@@ -30,7 +30,7 @@ type family struct {
 	ones netip.Addr
 }
 
-var families = [2]family{
+var families = model.PerFamily[family]{
 	{
 		is4: true, name: "IPv4", digit: "4", header: "ip", address: "ipv4_addr",
 		ipHeader: 20, vxlan: model.VXLANLink4, multicast: "224.0.0.0/4",

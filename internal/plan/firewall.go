@@ -290,8 +290,8 @@ func (v *view) hostPorts(own bool) []string {
 
 // nodeAddresses returns, by family and sorted, the addresses of this node: those of its
 // interfaces that are up, and those that it has in the pod ranges.
-func (v *view) nodeAddresses() [2][]netip.Addr {
-	var all [2][]netip.Addr
+func (v *view) nodeAddresses() model.PerFamily[[]netip.Addr] {
+	var all model.PerFamily[[]netip.Addr]
 	add := func(a netip.Addr) {
 		if a.IsValid() {
 			i := model.FamilyIndex(a)

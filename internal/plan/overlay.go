@@ -17,8 +17,8 @@ func vxlanOverhead(f family) int { return f.ipHeader + 8 + 8 + 14 }
 // vxlanLinks returns the node's VXLAN devices: one for each family of outer
 // packets of which the node has an endpoint. They are there also where every
 // path is routed, since another node may switch before this one does.
-func vxlanLinks(c model.Cluster, served []model.Block) [2]*model.Link {
-	var links [2]*model.Link
+func vxlanLinks(c model.Cluster, served []model.Block) model.PerFamily[*model.Link] {
+	var links model.PerFamily[*model.Link]
 	if !c.Host.VXLAN {
 		return links
 	}
@@ -71,7 +71,7 @@ func (overlay) leg(v *view, p *peer, i int) (leg, model.Obstacle) {
 }
 
 // addPeer implements way: it adds what leads to another node's blocks inside the overlay.
-func (overlay) addPeer(v *view, s *model.State, p *peer, legs [2]leg) {
+func (overlay) addPeer(v *view, s *model.State, p *peer, legs model.PerFamily[leg]) {
 	entries, neighbours := len(s.FDB), len(s.Neighbours)
 	for _, b := range p.blocks {
 		l := legs[model.FamilyIndex(b.CIDR.Addr())]

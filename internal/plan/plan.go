@@ -48,8 +48,8 @@ func Build(c model.Cluster) model.Plan {
 }
 
 // withheld says of which families the network has ranges that this node cannot serve.
-func (v *view) withheld() [2]bool {
-	var out [2]bool
+func (v *view) withheld() model.PerFamily[bool] {
+	var out model.PerFamily[bool]
 	for _, r := range v.network.Ranges {
 		i := model.FamilyIndex(r.Addr())
 		out[i] = !v.active[i]
@@ -68,16 +68,16 @@ type view struct {
 	peers []*peer
 	// active says for which families the network has ranges that this node can serve:
 	// that one cannot be is never a reason not to serve the other.
-	active [2]bool
+	active model.PerFamily[bool]
 	// address is the node's own address in its pod range, by family; invalid
 	// where it has no block.
-	address [2]netip.Addr
+	address model.PerFamily[netip.Addr]
 	// endpoints are all nodes' endpoints, former ones included, by family, sorted, and
 	// ownEndpoints those of this node.
-	endpoints, ownEndpoints [2][]netip.Addr
+	endpoints, ownEndpoints model.PerFamily[[]netip.Addr]
 	// vxlan are the VXLAN devices by the family of their outer packets; nil where
 	// there is none.
-	vxlan [2]*model.Link
+	vxlan model.PerFamily[*model.Link]
 	// uplinks are the interfaces to which and from which packets of other nodes'
 	// pods can go, sorted.
 	uplinks  []string
@@ -104,7 +104,7 @@ func newView(c model.Cluster) *view {
 			v.problem(*p)
 		}
 	}
-	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active[model.FamilyIndex(b.CIDR.Addr())] })
+	served = slices.DeleteFunc(served, func(b model.Block) bool { return !v.active.Of(b.CIDR.Addr()) })
 	for _, b := range served {
 		if b.Node == c.Host.Node && b.State != model.BlockReleased {
 			v.own = append(v.own, b)
@@ -129,7 +129,7 @@ func newView(c model.Cluster) *view {
 
 // activeFamilies returns for which families the network has ranges that a node can serve
 // whose pods have an MTU, and the problem where that is not all of them.
-func activeFamilies(n model.Network, h model.Host, mtu int) (active [2]bool, problem *model.Problem) {
+func activeFamilies(n model.Network, h model.Host, mtu int) (active model.PerFamily[bool], problem *model.Problem) {
 	for i, f := range families {
 		active[i] = slices.ContainsFunc(n.Ranges, func(r netip.Prefix) bool { return r.Addr().Is4() == f.is4 })
 	}
@@ -156,8 +156,8 @@ func (v *view) problem(p model.Problem) { v.problems = append(v.problems, p) }
 
 // nodeAddresses returns the node's own address of each family: the base address
 // of its oldest active block, and that of a draining one only where all drain.
-func nodeAddresses(own []model.Block) [2]netip.Addr {
-	var addresses [2]netip.Addr
+func nodeAddresses(own []model.Block) model.PerFamily[netip.Addr] {
+	var addresses model.PerFamily[netip.Addr]
 	for _, state := range []model.BlockState{model.BlockActive, model.BlockDraining} {
 		for _, b := range own {
 			i := model.FamilyIndex(b.CIDR.Addr())

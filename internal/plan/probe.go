@@ -47,7 +47,7 @@ func (v *view) probesFrom() string {
 
 // probeAddresses returns, by family and sorted, the addresses from which this node
 // probes, and those from which others do.
-func (v *view) probeAddresses() (own, others [2][]netip.Addr) {
+func (v *view) probeAddresses() (own, others model.PerFamily[[]netip.Addr]) {
 	for _, a := range v.probe.Addrs {
 		own[model.FamilyIndex(a)] = append(own[model.FamilyIndex(a)], a)
 	}
@@ -76,7 +76,7 @@ func (v *view) probesFromOthers() []string {
 
 // probesToPods is for what pods send. To itself the namespace sends to see whether the node forwards.
 func (v *view) probesToPods(f family) []string {
-	if !v.active[model.FamilyIndex(f.ones)] {
+	if !v.active.Of(f.ones) {
 		return nil
 	}
 	return []string{fmt.Sprintf("%[1]s daddr @%[2]s%[3]s %[1]s saddr != @%[2]s%[3]s drop", f.header, setProbes, f.digit)}
@@ -86,7 +86,7 @@ func (v *view) probesToPods(f family) []string {
 // are to prove. The network's own probes alone can have their source: pods cannot send with
 // another's address.
 func (v *view) probesFromPods(f family) []string {
-	if !v.active[model.FamilyIndex(f.ones)] {
+	if !v.active.Of(f.ones) {
 		return nil
 	}
 	return []string{fmt.Sprintf("%s saddr @%s%s meta mark set udp dport map { %s }", f.header, setProbes, f.digit, marksByPort())}

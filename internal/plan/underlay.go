@@ -13,7 +13,7 @@ import (
 // depend on how many routes there are: nodes that speak BGP have many.
 type underlay struct {
 	// lengths are the prefix lengths that occur, by family, the longest first.
-	lengths [2][]int
+	lengths model.PerFamily[[]int]
 	// routes are the next hops to each destination that are in use, those of its lowest
 	// metric, the one that is taken first.
 	routes map[netip.Prefix][]model.UnderlayRoute
@@ -21,7 +21,7 @@ type underlay struct {
 
 func newUnderlay(routes []model.UnderlayRoute) underlay {
 	u := underlay{routes: make(map[netip.Prefix][]model.UnderlayRoute, len(routes))}
-	var seen [2][129]bool
+	var seen model.PerFamily[[129]bool]
 	for _, r := range routes {
 		dst := r.Dst.Masked()
 		hops := u.routes[dst]
@@ -58,7 +58,7 @@ func (u underlay) lookup(a netip.Addr) []model.UnderlayRoute {
 	if !a.IsValid() {
 		return nil
 	}
-	for _, bits := range u.lengths[model.FamilyIndex(a)] {
+	for _, bits := range u.lengths.Of(a) {
 		if hops := u.routes[netip.PrefixFrom(a, bits).Masked()]; len(hops) > 0 {
 			return hops
 		}

@@ -16,7 +16,7 @@ type way interface {
 	// why they cannot.
 	leg(v *view, p *peer, family int) (leg, model.Obstacle)
 	// addPeer adds what leads to another node's blocks besides routes, given the legs by family.
-	addPeer(v *view, s *model.State, p *peer, legs [2]leg)
+	addPeer(v *view, s *model.State, p *peer, legs model.PerFamily[leg])
 }
 
 // waysTo are the ways in the order of model.Ways.
@@ -50,13 +50,13 @@ func (v *view) peerRoutes(s *model.State) []model.PathChoice {
 	var choices []model.PathChoice
 	for _, p := range v.peers {
 		want := v.modes.between(p.labels)
-		var to [2][]model.WayTo
-		var by [2]legs
+		var to model.PerFamily[[]model.WayTo]
+		var by model.PerFamily[legs]
 		for i := range families {
 			to[i], by[i] = v.waysTo(p, i)
 		}
 		for w, way := range waysTo {
-			way.addPeer(v, s, p, [2]leg{by[0][w], by[1][w]})
+			way.addPeer(v, s, p, model.PerFamily[leg]{by[0][w], by[1][w]})
 		}
 		for _, b := range p.blocks {
 			i := model.FamilyIndex(b.CIDR.Addr())
@@ -98,7 +98,7 @@ func (v *view) waysTo(p *peer, family int) (to []model.WayTo, by legs) {
 // choose chooses the path to a block.
 func (v *view) choose(b model.Block, by legs, q model.PathQuestion) model.PathChoice {
 	c := model.PathChoice{PathQuestion: q, Node: b.Node, Block: b.CIDR, NodeSilent: b.AgentSilent}
-	bits := min(b.CIDR.Bits(), v.network.BlockBits[model.FamilyIndex(b.CIDR.Addr())])
+	bits := min(b.CIDR.Bits(), v.network.BlockBits.Of(b.CIDR.Addr()))
 	c.Cell = netip.PrefixFrom(b.CIDR.Addr(), bits).Masked()
 	evidence := v.evidence[b.CIDR]
 	if evidence.Node != "" && evidence.Node != b.Node {
@@ -146,6 +146,6 @@ func (v *view) routeBy(b model.Block, l leg, mtu int) model.Route {
 	// The next hop is on the link because podnet says so: the kernel would otherwise look for it
 	// in podnet's table first.
 	return model.Route{
-		Dst: b.CIDR, Link: l.link, Via: l.gateway(b.CIDR), OnLink: true, Src: v.address[model.FamilyIndex(b.CIDR.Addr())], MTU: mtu,
+		Dst: b.CIDR, Link: l.link, Via: l.gateway(b.CIDR), OnLink: true, Src: v.address.Of(b.CIDR.Addr()), MTU: mtu,
 	}
 }
