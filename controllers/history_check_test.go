@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -189,14 +190,21 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 	// It may have seen any of these.
 	var limit int32
 	active := func(netip.Prefix) bool { return true }
+	stays := active // It is in a range that is active, and for the node.
 	for _, v := range w.api.log[networkKind][max(m.began[networkKind]-1, 0):] {
 		spec := v.object.(*podnetv1alpha1.PodNetwork).Spec
 		limit = max(limit, spec.NodeBlocks.Max)
-		before := active
-		active = func(p netip.Prefix) bool {
-			return before(p) && slices.ContainsFunc(spec.Ranges, func(r podnetv1alpha1.Range) bool {
-				return r.State == podnetv1alpha1.RangeActive && netip.MustParsePrefix(r.CIDR).Overlaps(p)
+		wasActive, stayed := active, stays
+		in := func(p netip.Prefix, also func(podnetv1alpha1.Range) bool) bool {
+			return slices.ContainsFunc(spec.Ranges, func(r podnetv1alpha1.Range) bool {
+				return r.State == podnetv1alpha1.RangeActive && netip.MustParsePrefix(r.CIDR).Overlaps(p) && also(r)
 			})
+		}
+		active = func(p netip.Prefix) bool {
+			return wasActive(p) && in(p, func(podnetv1alpha1.Range) bool { return true })
+		}
+		stays = func(p netip.Prefix) bool {
+			return stayed(p) && in(p, func(r podnetv1alpha1.Range) bool { return !w.mayHaveSeenLeft(m, s.Spec.Node, r) })
 		}
 	}
 	// Blocks on its account: those that it holds, all, and those of them that rest.
@@ -209,7 +217,7 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 		}
 		kept++
 		switch {
-		case other == s || other.Spec.NodeUID == s.Spec.NodeUID && is.Spec.State != podnetv1alpha1.SubnetReleased:
+		case other == s || other.Spec.NodeUID == s.Spec.NodeUID && is.Spec.State != podnetv1alpha1.SubnetReleased && stays(cidrOf(other)):
 			held++
 		case is.Spec.State == podnetv1alpha1.SubnetReleased && other.Spec.State == podnetv1alpha1.SubnetReleased:
 			resting++
@@ -222,6 +230,25 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 		w.fail(limitHolds, "manager %d gives %s to %s as block %d of at most %d that it keeps from others, of which %d rest",
 			m.id, s.Name, s.Spec.Node, kept, 2*limit, resting)
 	}
+}
+
+// mayHaveSeenLeft reports whether a range was not for a node by labels that a manager may have seen.
+func (w *world) mayHaveSeenLeft(m *simManager, name string, r podnetv1alpha1.Range) bool {
+	if r.NodeSelector == nil {
+		return false
+	}
+	for i, v := range slices.Backward(w.api.log[nodeKind]) {
+		if v.name != name {
+			continue
+		}
+		if node, is := v.object.(*corev1.Node); is && node.Labels[zoneLabel] != r.NodeSelector.MatchLabels[zoneLabel] {
+			return true
+		}
+		if i < m.began[nodeKind] {
+			break
+		}
+	}
+	return false
 }
 
 // checkRemoval is called before a user removes a range that the API lets go. What
