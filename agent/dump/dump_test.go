@@ -80,8 +80,8 @@ func TestDocumentsAreReadBySocket(t *testing.T) {
 	g.Expect(heap).NotTo(gomega.BeEmpty())
 	_, err = fetch("have")
 	g.Expect(err).To(gomega.MatchError("read have: nothing is known yet"))
-	_, err = fetch("hvae")
-	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring(`no "hvae"`)))
+	_, err = fetch("nothing")
+	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring(`no "nothing"`)))
 	g.Expect(Fetch(t.Context(), socket+"x", "plan", &bytes.Buffer{})).To(gomega.MatchError(gomega.ContainSubstring("must run on this node")))
 }
 
