@@ -283,7 +283,8 @@ func TestChosenAddressStaysUntilTheAgentOfTheRecreatedNodeReports(t *testing.T) 
 			c.Expect(c.api.Status().Update(t.Context(), report)).To(gomega.Succeed())
 			c.look(c.keeper.withClaimants(t.Context(), report))
 			c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: "10.244.1.0-24"}, block)).To(gomega.Succeed())
-			c.Expect(block.Spec.State == podnetv1alpha1.SubnetReleased).To(gomega.Equal(tc.pods == 0))
+			released := block.Spec.State == podnetv1alpha1.SubnetReleased
+			c.Expect(released).To(gomega.Equal(tc.pods == 0))
 			// As NodeReconciler does: the node takes its block back, or gets another one.
 			if tc.pods > 0 {
 				block.Spec.NodeUID = again.UID
