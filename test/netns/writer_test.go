@@ -3,6 +3,7 @@ package netns
 import (
 	"testing"
 
+	"github.com/podnet/podnet/agent/diff/difftest"
 	writer "github.com/podnet/podnet/agent/nft"
 	"github.com/podnet/podnet/agent/nft/nftcontract"
 	"github.com/podnet/podnet/test/netns/topology"
@@ -18,5 +19,17 @@ func TestWriterOnAKernel(t *testing.T) {
 		}
 		n := topology.NewNamespace(t, "tables")
 		return conn, n.Try
+	})
+}
+
+// What agent/diff's tests say of the double holds on a kernel.
+func TestKernelKeepsTheContract(t *testing.T) {
+	t.Parallel()
+	difftest.Contract(t, func(t *testing.T) (difftest.Kernel, func(func() error) error) {
+		_, k, _, err := rooms(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k, topology.NewNamespace(t, "contract").Try
 	})
 }
