@@ -114,27 +114,32 @@ func lasting[T ordered[T]](l list[T]) list[T] {
 	return l
 }
 
+// Kind implements List.
 func (l list[T]) Kind() ObjectKind {
 	var object T
 	return object.ObjectKind()
 }
 
+// Each implements List.
 func (l list[T]) Each(f func(Object)) {
 	for _, o := range *l.objects {
 		f(o)
 	}
 }
 
+// Add implements List.
 func (l list[T]) Add(o Object) {
 	if object, ok := o.(T); ok {
 		*l.objects = append(*l.objects, object)
 	}
 }
 
+// Remove implements List.
 func (l list[T]) Remove(goes func(Object) bool) {
 	*l.objects = slices.DeleteFunc(*l.objects, func(o T) bool { return goes(o) })
 }
 
+// Changes implements List.
 func (l list[T]) Changes(have List) (put, del []Object) {
 	want, found := *l.objects, all[T](have)
 	for len(want) > 0 || len(found) > 0 {
@@ -184,6 +189,7 @@ type inOrder[T ordered[T]] struct{ list[T] }
 
 func (l inOrder[T]) sort() {}
 
+// Changes implements List.
 func (l inOrder[T]) Changes(have List) (put, del []Object) {
 	found := slices.SortedFunc(slices.Values(all[T](have)), T.Compare)
 	for _, want := range *l.objects {

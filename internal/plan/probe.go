@@ -121,8 +121,8 @@ func (v *view) talking() []string {
 	for i, f := range families {
 		if v.active[i] {
 			mask := netip.PrefixFrom(f.ones, v.network.BlockBits[i]).Masked().Addr()
-			rules = append(rules, fmt.Sprintf("%s daddr @%s%s meta mark != { %#x, %#x } update @%s%s { %s daddr & %s }",
-				f.header, setRemote, f.digit, uint32(model.ProbeRoutedMark), uint32(model.ProbeOverlayMark),
+			rules = append(rules, fmt.Sprintf("%s daddr @%s%s meta mark != { %s } update @%s%s { %s daddr & %s }",
+				f.header, setRemote, f.digit, strings.Join(marks, ", "),
 				setTalking, f.digit, f.header, mask))
 		}
 	}
