@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -142,7 +141,7 @@ func (m *machine) startAgent() {
 	m.cache, m.report, m.written, m.read = newWatcher(m.w.api), nil, nil, time.Time{}
 	m.watches = false
 	m.source = source.New(func() (cache.Cache, error) { return agentCache{view: m.cache}, nil }, m.w.api.client)
-	m.objects = state.NewKeeper(state.KeeperConfig{Source: m.source, Clock: clock.RealClock{}, Changed: func() {}, FullInterval: passInterval})
+	m.objects = state.NewKeeper(state.KeeperConfig{Source: m.source, Clock: m.w.clock, Changed: func() {}, FullInterval: passInterval})
 	m.offers = attach.NewOffers()
 	m.applier = apply.New(apply.Config{
 		Source: host{m}, Kernel: host{m}, Links: host{m}, Offers: m.offers, Node: host{m},
