@@ -24,6 +24,7 @@ type counting struct {
 	refused error
 }
 
+// Do implements writer.Kernel.
 func (c *counting) Do(ctx context.Context, step nft.Step) error {
 	c.steps++
 	if c.refused != nil {
