@@ -333,6 +333,7 @@ func (f final) checkHome(m *machine, p *pod) {
 // address for another pod for a reason.
 func (f final) checkHoldings(m *machine, family int) (blocked bool) {
 	usage := m.book.UsageByBlock(nil)
+	eligible := f.eligible(m, family)
 	var outside, leaving []netip.Prefix
 	var room int64
 	for _, name := range f.holdingsByNode(family)[m.name] {
@@ -340,21 +341,22 @@ func (f final) checkHoldings(m *machine, family int) (blocked bool) {
 		i := slices.IndexFunc(f.network.Spec.Ranges, func(r podnetv1alpha1.Range) bool { return netip.MustParsePrefix(r.CIDR).Overlaps(block) })
 		switch {
 		case i < 0:
-		case f.network.Spec.Ranges[i].State == podnetv1alpha1.RangeDraining:
+		case f.network.Spec.Ranges[i].State == podnetv1alpha1.RangeDraining,
+			// It is not for the node any more, by its labels, and another range is.
+			len(eligible) > 0 && !slices.ContainsFunc(eligible, func(r podnetv1alpha1.Range) bool { return r.CIDR == f.network.Spec.Ranges[i].CIDR }):
 			leaving = append(leaving, block)
 		default:
 			outside = append(outside, block)
 			room += ipam.AddressCount(block) - usage[block]
 		}
 	}
-	eligible := f.eligible(m, family)
 	free := f.free(eligible...)
 	if len(outside) == 0 && free > 0 {
 		f.fail(everyNodeServed, "%s holds no block of family %d, and %d are free for it", m, family, free)
 	}
 	for _, block := range leaving {
 		if usage[block] == 0 && (len(outside) > 0 || len(eligible) == 0) {
-			f.fail(drains, "%s holds %s of a draining range, and no pod uses it", m, block)
+			f.fail(drains, "%s holds %s of a range that it leaves, and no pod uses it", m, block)
 		}
 	}
 	reserve := int64(0)
