@@ -173,7 +173,7 @@ func New(cfg Config) *Applier {
 	s.outcome.Store(&outcome{failed: unheard})
 	s.Loop = loop.New(loop.Config{
 		Asked: cfg.Passes, Pass: s.Pass, Failure: "pass failed, trying again",
-		Settle: settle, RestFactor: restFactor, MostRest: mostRest, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+		Settle: settle, PauseFactor: pauseFactor, MostPause: mostPause, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 	})
 	return s
 }
@@ -183,9 +183,9 @@ const (
 	firstRetry = 500 * time.Millisecond
 	settle     = 50 * time.Millisecond
 	// Changes do not end for a while when thousands of paths are being proven. A path that
-	// fails shall not be waited for longer than mostRest even then.
-	restFactor = 2
-	mostRest   = 300 * time.Millisecond
+	// fails shall not be waited for longer than mostPause even then.
+	pauseFactor = 2
+	mostPause   = 300 * time.Millisecond
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = 2 * time.Minute
 	// lookInterval is the least time between searches for what is in the way.

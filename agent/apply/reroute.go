@@ -31,7 +31,7 @@ func (s *Applier) Reroute(ctx context.Context) error {
 			log.FromContext(ctx).Error(err, "cannot leave all paths that failed at once: the next pass tries again")
 		}
 		s.Trigger()
-		if !sleep(ctx, min(restFactor*time.Since(begun), mostRest)) {
+		if !sleep(ctx, min(pauseFactor*time.Since(begun), mostPause)) {
 			return nil
 		}
 	}

@@ -24,11 +24,11 @@ type Config struct {
 	// Settle is how long a pass that was asked for waits for further changes: they
 	// come in bursts.
 	Settle time.Duration
-	// RestFactor is how many times as long as a pass takes the next one that is asked
-	// for waits after it, up to MostRest unless that is 0: where changes do not end,
+	// PauseFactor is how many times as long as a pass takes the next one that is asked
+	// for waits after it, up to MostPause unless that is 0: where changes do not end,
 	// passes shall not take all the time there is.
-	RestFactor int
-	MostRest   time.Duration
+	PauseFactor int
+	MostPause   time.Duration
 	// FirstRetry is the time to the next try after a failure, which doubles with each.
 	FirstRetry time.Duration
 	// FullInterval is the time between passes when nobody asks for one.
@@ -62,12 +62,12 @@ func (l *Loop) Trigger() { l.asked.Raise() }
 func (l *Loop) Run(ctx context.Context) error {
 	retry := Backoff{First: l.cfg.FirstRetry}
 	var wait time.Duration
-	// rested is when the last pass is long enough ago for one that is asked for.
-	var rested time.Time
+	// earliest is when the last pass is long enough ago for one that is asked for.
+	var earliest time.Time
 	// since is when what has not been done was first asked for; zero where nobody did.
 	var since time.Time
 	for {
-		asked, ok := l.wait(ctx, wait, rested)
+		asked, ok := l.wait(ctx, wait, earliest)
 		if !ok {
 			return nil
 		}
@@ -76,7 +76,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		begun := time.Now()
 		err := l.cfg.Pass(ctx)
-		rested = time.Now().Add(l.rest(time.Since(begun)))
+		earliest = time.Now().Add(l.pause(time.Since(begun)))
 		if err != nil {
 			wait = retry.Next()
 			if l.cfg.Expected != nil && l.cfg.Expected(err) {
@@ -96,7 +96,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // wait returns when there is to be a pass: when asked for, or after a time anyway. It
 // returns when it was first asked for, and false when ctx has ended.
-func (l *Loop) wait(ctx context.Context, most time.Duration, rested time.Time) (time.Time, bool) {
+func (l *Loop) wait(ctx context.Context, most time.Duration, earliest time.Time) (time.Time, bool) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	var asked time.Time
@@ -107,7 +107,7 @@ func (l *Loop) wait(ctx context.Context, most time.Duration, rested time.Time) (
 		select {
 		case <-ctx.Done():
 			return asked, false
-		case <-time.After(max(l.cfg.Settle, time.Until(rested))):
+		case <-time.After(max(l.cfg.Settle, time.Until(earliest))):
 		}
 	case <-timer.C:
 	}
@@ -122,11 +122,11 @@ func (l *Loop) wait(ctx context.Context, most time.Duration, rested time.Time) (
 	return asked, true
 }
 
-// rest is how long passes rest after one that took so long.
-func (l *Loop) rest(took time.Duration) time.Duration {
-	rest := time.Duration(l.cfg.RestFactor) * took
-	if l.cfg.MostRest > 0 {
-		rest = min(rest, l.cfg.MostRest)
+// pause is how long passes pause after one that took so long.
+func (l *Loop) pause(took time.Duration) time.Duration {
+	pause := time.Duration(l.cfg.PauseFactor) * took
+	if l.cfg.MostPause > 0 {
+		pause = min(pause, l.cfg.MostPause)
 	}
-	return rest
+	return pause
 }

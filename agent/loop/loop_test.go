@@ -126,7 +126,7 @@ func TestChangeDuringAPassLeadsToAnother(t *testing.T) {
 	})
 }
 
-func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
+func TestPassesPauseWhereChangesDoNotEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		most, apart time.Duration
 	}{
@@ -134,7 +134,7 @@ func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 		"for no longer than they may":            {300 * ms, 400 * ms},
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, Config{Settle: 50 * ms, RestFactor: 4, MostRest: c.most, FullInterval: time.Hour}, func(w *work, l *Loop) {
+			run(t, Config{Settle: 50 * ms, PauseFactor: 4, MostPause: c.most, FullInterval: time.Hour}, func(w *work, l *Loop) {
 				w.afresh(100*ms, nil)
 				want := []time.Duration{}
 				for at := 50 * ms; at < time.Minute; at += c.apart {

@@ -88,7 +88,7 @@ func New(cfg Config) *Enforcer {
 	e.Loop = loop.New(loop.Config{
 		Asked: cfg.Passes, Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },
-		Settle:   settle, RestFactor: restFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+		Settle:   settle, PauseFactor: pauseFactor, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 		Answered: func(after time.Duration) { propagationSeconds.Observe(after.Seconds()) },
 	})
 	return e
@@ -98,10 +98,10 @@ func New(cfg Config) *Enforcer {
 const (
 	// settle is how long a pass waits for further changes after the first.
 	settle = 20 * time.Millisecond
-	// restFactor is how many times as long as a pass takes the rest after it is: where
+	// pauseFactor is how many times as long as a pass takes the pause after it is: where
 	// changes do not end, passes take a fifth of the time.
-	restFactor = 4
-	firstRetry = 200 * time.Millisecond
+	pauseFactor = 4
+	firstRetry  = 200 * time.Millisecond
 	// passTimeout bounds a pass that the kernel holds up.
 	passTimeout = time.Minute
 	// labelsWait is how long an ADD waits for a pod's labels. The rest of its time is

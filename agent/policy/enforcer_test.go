@@ -372,7 +372,7 @@ func TestPropagationIsMeasuredFromTheChange(t *testing.T) {
 			}
 			return time.Duration((total - sum) * float64(time.Second)).Round(time.Millisecond)
 		}
-		if got, want := took(2), takes-time.Second+restFactor*takes+takes; got != want {
+		if got, want := took(2), takes-time.Second+pauseFactor*takes+takes; got != want {
 			t.Errorf("a change during a pass took %s, want %s", got, want)
 		}
 		fails = 1

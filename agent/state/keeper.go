@@ -86,9 +86,9 @@ type KeeperConfig struct {
 
 // Times of the loop: what comes first is read at once, and bursts are bounded.
 const (
-	restFactor = 2
-	mostRest   = 100 * time.Millisecond
-	firstRetry = 200 * time.Millisecond
+	pauseFactor = 2
+	mostPause   = 100 * time.Millisecond
+	firstRetry  = 200 * time.Millisecond
 )
 
 // NewKeeper returns a Keeper that knows nothing before Run or Build.
@@ -96,7 +96,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	k := &Keeper{cfg: cfg, built: make(chan struct{}), lost: newLost(cfg.Clock), former: newFormer(cfg.Clock)}
 	k.Loop = loop.New(loop.Config{
 		Pass: k.Build, Failure: "cannot read the objects, trying again",
-		RestFactor: restFactor, MostRest: mostRest, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
+		PauseFactor: pauseFactor, MostPause: mostPause, FirstRetry: firstRetry, FullInterval: cfg.FullInterval,
 	})
 	return k
 }

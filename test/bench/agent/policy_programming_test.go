@@ -27,9 +27,9 @@ import (
 const (
 	// arrivals is how many pods, and how many policies, come one after the other.
 	arrivals = 200
-	// restPasses is how many times as long as a pass the loop rests at most, and takes for
+	// pausePasses is how many times as long as a pass the loop pauses at most, and takes for
 	// the next one.
-	restPasses = 5
+	pausePasses = 5
 	// relabels is how many pods of the cluster change in a second where changes do not end.
 	relabels = 20
 )
@@ -51,14 +51,14 @@ func BenchmarkPolicyProgramming(b *testing.B) {
 			p.begin(b)
 			heap, resident, atMost := memory(b)
 			for i := range apiserver.Few(arrivals) {
-				time.Sleep(restPasses*p.idle + rand.N(p.idle))
+				time.Sleep(pausePasses*p.idle + rand.N(p.idle))
 				p.arrive(b, "pod", addressIn(arriving, i), func() client.Object { return s.giveAddress(b, arriving, i) })
-				time.Sleep(restPasses*p.idle + rand.N(p.idle))
+				time.Sleep(pausePasses*p.idle + rand.N(p.idle))
 				p.arrive(b, "policy", addressIn(waiting, i), func() client.Object { return s.allow(b, i) })
 			}
 			p.beside(b, "pods that change", func(ctx context.Context) error { return s.relabel(ctx, relabels) })
 			for i := range apiserver.Few(arrivals) {
-				time.Sleep(rand.N(restPasses * p.idle))
+				time.Sleep(rand.N(pausePasses * p.idle))
 				p.arrive(b, "pod:others-change", addressIn(late, i), func() client.Object { return s.giveAddress(b, late, i) })
 			}
 			b.ReportMetric(0, "ns/op") // of all of these together
