@@ -42,12 +42,12 @@ type Log struct {
 	NFT Checker
 }
 
-// WatchDenied tells of the packets that the kernel gives to model.DeniedGroup, until ctx
+// WatchDenied calls seen with the packets that the kernel gives to model.DeniedGroup, until ctx
 // ends or that fails; then it returns an error, as it does at once where the kernel
 // cannot give any. It calls ready when rules may give packets to the group: earlier they
-// could not be made where the kernel has not loaded what they need. While told does not
+// could not be made where the kernel has not loaded what they need. While seen does not
 // return, packets wait in a buffer, and are lost where it is full.
-func (l Log) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
+func (l Log) WatchDenied(ctx context.Context, ready func(), seen func(model.DeniedPacket)) error {
 	s, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open a socket for denied packets: %w", err)
@@ -71,7 +71,7 @@ func (l Log) WatchDenied(ctx context.Context, ready func(), told func(model.Deni
 		}
 		packet, err := deniedIn(m.Data)
 		if err == nil {
-			told(packet)
+			seen(packet)
 		}
 		return err
 	}, func() {})

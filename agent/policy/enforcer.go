@@ -79,12 +79,12 @@ type Enforcer struct {
 	// tooLarge are policies, and closed namespaces, that cost too much to be enforced as asked.
 	tooLarge, closed []string
 	failed           error
-	teller           *teller
+	reporter         *reporter
 }
 
 // New returns an Enforcer that does nothing before Run.
 func New(cfg Config) *Enforcer {
-	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), tables: writer.NewWriter(cfg.NFT, model.PolicyTable, drift.Inc), teller: newTeller(cfg.Denied)}
+	e := &Enforcer{cfg: cfg, changed: make(chan struct{}), tables: writer.NewWriter(cfg.NFT, model.PolicyTable, drift.Inc), reporter: newReporter(cfg.Denied)}
 	e.Loop = loop.New(loop.Config{
 		Asked: cfg.Passes, Pass: e.Pass, Failure: "cannot enforce network policy as it is, trying again",
 		Expected: func(err error) bool { return errors.Is(err, clusterpolicies.ErrUnknown) },
@@ -120,7 +120,7 @@ func (e *Enforcer) Pass(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read what policies go by: %w", err)
 	}
-	found.Objects.Sample = e.teller.want(found.Denied)
+	found.Objects.Sample = e.reporter.want(found.Denied)
 	index := compiler.NewIndex(found.Objects, found.Blocks)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -184,7 +184,7 @@ func (e *Enforcer) Admit(ctx context.Context, pod model.Pod) error {
 	}
 }
 
-// admit enforces what there is to be enforced on a pod; where that is not known, it returns
+// admit enforces what there is to be enforced on a pod; where that is unknown, it returns
 // a channel that is closed when it may be, and why it is not.
 func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, error) {
 	if !e.mu.TryLock() {
@@ -200,7 +200,7 @@ func (e *Enforcer) admit(ctx context.Context, pod model.Pod) (<-chan struct{}, e
 		return e.changed, errors.New("the agent has not heard from the API server yet which network policies there are")
 	}
 	if !index.CanAttach(pod) {
-		return e.changed, fmt.Errorf("the labels of pod %s/%s are not known, which say what network policies select it: "+
+		return e.changed, fmt.Errorf("the labels of pod %s/%s are unknown, which say what network policies select it: "+
 			"the API server has not told the agent of the pod (UID %s) within %s", pod.Namespace, pod.Name, pod.UID, labelsWait)
 	}
 	if err := e.enforce(ctx); err != nil {
@@ -247,7 +247,7 @@ func (e *Enforcer) Problems() []model.Problem {
 	if p := e.problems.Load(); p != nil {
 		found = *p
 	}
-	return slices.Concat(found, e.teller.problems())
+	return slices.Concat(found, e.reporter.problems())
 }
 
 // publish says what is not enforced as asked. The caller holds mu.
@@ -266,7 +266,7 @@ func (e *Enforcer) publish() {
 		}
 		problems = append(problems, model.Problem{
 			Reason: model.ReasonDegraded,
-			Message: fmt.Sprintf("The labels of %d pods of this node are not known, as the API server has no such pods (%s): "+
+			Message: fmt.Sprintf("The labels of %d pods of this node are unknown, as the API server has no such pods (%s): "+
 				"every network policy of their namespaces isolates them.", len(e.unknown), strings.Join(names, ", ")),
 		})
 	}

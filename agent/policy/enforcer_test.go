@@ -234,7 +234,7 @@ func TestPodWithoutLabelsIsRefusedInTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := n.enforcer.Admit(t.Context(), model.Pod{Namespace: "red", Name: "p", UID: "1"})
-		if err == nil || !strings.Contains(err.Error(), "the labels of pod red/p are not known") {
+		if err == nil || !strings.Contains(err.Error(), "the labels of pod red/p are unknown") {
 			t.Errorf("got %v", err)
 		}
 		// No policy can select this one, whatever its labels are.
@@ -303,7 +303,7 @@ func TestPodsThatTheAPIDoesNotKnowAreAProblem(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := n.enforcer.Problems()
-	if len(got) != 1 || !strings.Contains(got[0].Message, "1 pods of this node are not known") || !strings.Contains(got[0].Message, "red/p") {
+	if len(got) != 1 || !strings.Contains(got[0].Message, "1 pods of this node are unknown") || !strings.Contains(got[0].Message, "red/p") {
 		t.Errorf("problems are %+v", got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 var (
 	passSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "podnet_agent_policy_pass_seconds",
-		Help:    "Time to compute network policy anew and to change the node's tables, in seconds.",
+		Help:    "Time to recompute network policy and to change the node's tables, in seconds.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 	})
 	propagationSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -40,7 +40,7 @@ type Policies struct {
 	Blocks []model.Block
 	// Uninstall says that podnet shall be taken off every node.
 	Uninstall bool
-	// Denied says how denied packets are told of.
+	// Denied says how denied packets are reported.
 	Denied model.DeniedPackets
 	// Problems are what could not be read, a sentence each.
 	Problems []model.Problem

@@ -197,7 +197,7 @@ func (a *agent) parts() []manager.RunnableFunc {
 	return []manager.RunnableFunc{
 		a.server.Run, a.writer.Run, a.events.Start, a.drifts.Run, a.changes.Run, a.paths.Run,
 		a.applier.Watch, a.applier.Reroute, after(built, a.applier.Run),
-		after(synced, a.enforcer.Watch), a.enforcer.Tell, after(built, a.enforcer.Run),
+		after(synced, a.enforcer.Watch), a.enforcer.ReportDenied, after(built, a.enforcer.Run),
 		after(synced, a.objects.Run), after(synced, a.guard.Run),
 		beating(a.Manager, a.options, a.applier), sweep(a.server, a.fullInterval),
 		func(ctx context.Context) error { return a.known.Run(ctx, a.passes.Raise) },

@@ -81,12 +81,12 @@ type Network struct {
 	Masquerade        bool
 	MasqueradeExclude []netip.Prefix
 	// MaxBlocks is the number of blocks of a family that a node may hold outside
-	// draining ranges; 0 where it is not known.
+	// draining ranges; 0 where it is unknown.
 	MaxBlocks int
 	// Exhausted says, by family (IPv4, IPv6), that the ranges have no free block
 	// left, as far as the manager has said.
 	Exhausted PerFamily[bool]
-	// Denied says how packets that network policy denies are told of.
+	// Denied says how packets that network policy denies are reported.
 	Denied DeniedPackets
 	// Generation counts the changes of the object's spec.
 	Generation int64

@@ -2,20 +2,20 @@ package model
 
 import "net/netip"
 
-// DeniedPackets says how packets that network policy denies are told of, named as in the API.
+// DeniedPackets says how packets that network policy denies are reported, named as in the API.
 type DeniedPackets string
 
-// The ways to tell of them. All others are as DeniedIgnored.
+// The ways to report them. All others are as DeniedIgnored.
 const (
-	// DeniedIgnored tells of none; they are counted all the same.
+	// DeniedIgnored reports none; they are counted all the same.
 	DeniedIgnored DeniedPackets = "Ignore"
-	// DeniedLogged and DeniedEvents tell of a sample.
+	// DeniedLogged and DeniedEvents report a sample.
 	DeniedLogged DeniedPackets = "Log"
 	DeniedEvents DeniedPackets = "Event"
 )
 
-// Told reports whether packets are told of.
-func (d DeniedPackets) Told() bool { return d == DeniedLogged || d == DeniedEvents }
+// Reported reports whether packets are reported at all.
+func (d DeniedPackets) Reported() bool { return d == DeniedLogged || d == DeniedEvents }
 
 // DeniedGroup is the group of NFLOG to which the kernel gives the sample of denied packets.
 const DeniedGroup = 7466

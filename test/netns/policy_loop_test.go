@@ -60,7 +60,7 @@ func (n *policyNode) enforce(t *testing.T, pods func() []model.Pod) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for _, run := range []func(context.Context) error{n.enforcer.Run, n.enforcer.Watch, n.enforcer.Tell} {
+	for _, run := range []func(context.Context) error{n.enforcer.Run, n.enforcer.Watch, n.enforcer.ReportDenied} {
 		all.Go(func() {
 			if err := n.Try(func() error { return run(ctx) }); err != nil {
 				t.Error(err)

@@ -21,14 +21,14 @@ import (
 	"github.com/podnet/podnet/internal/policy/policytest"
 )
 
-// ear is a kernel that gives denied packets.
-type ear struct {
+// packetLog is a kernel that gives denied packets.
+type packetLog struct {
 	// refuses says that it gives none.
 	refuses atomic.Bool
 	packets chan model.DeniedPacket
 }
 
-func (e *ear) WatchDenied(ctx context.Context, ready func(), told func(model.DeniedPacket)) error {
+func (e *packetLog) WatchDenied(ctx context.Context, ready func(), seen func(model.DeniedPacket)) error {
 	if e.refuses.Load() {
 		return errors.New("no such module")
 	}
@@ -38,13 +38,13 @@ func (e *ear) WatchDenied(ctx context.Context, ready func(), told func(model.Den
 		case <-ctx.Done():
 			return nil
 		case p := <-e.packets:
-			told(p)
+			seen(p)
 		}
 	}
 }
 
-// newHearing is a node with an isolated pod red/p and with others, on which everything runs.
-func newHearing(ctx context.Context) (n *node, e *ear, events *[]compiler.Denial) {
+// newReportingNode is a node with an isolated pod red/p and with others, on which everything runs.
+func newReportingNode(ctx context.Context) (n *node, e *packetLog, events *[]compiler.Denial) {
 	events = &[]compiler.Denial{}
 	n = newNode(policytest.World{
 		Objects: model.PolicyObjects{
@@ -56,17 +56,17 @@ func newHearing(ctx context.Context) (n *node, e *ear, events *[]compiler.Denial
 			{ContainerID: "d", Namespace: "red", Name: "q", UID: "2", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.3")}},
 		},
 	})
-	e = &ear{packets: make(chan model.DeniedPacket)}
+	e = &packetLog{packets: make(chan model.DeniedPacket)}
 	cfg := n.enforcer.cfg
 	cfg.Log, cfg.Denied = e, func(d compiler.Denial) { *events = append(*events, d) }
 	n.enforcer = New(cfg)
-	go n.enforcer.Run(ctx)  //nolint:errcheck // it ends with the test
-	go n.enforcer.Tell(ctx) //nolint:errcheck // it ends with the test
+	go n.enforcer.Run(ctx)          //nolint:errcheck // it ends with the test
+	go n.enforcer.ReportDenied(ctx) //nolint:errcheck // it ends with the test
 	n.ask(model.DeniedIgnored)
 	return n, e, events
 }
 
-// ask asks for denied packets to be told of, and waits for what follows.
+// ask asks for denied packets to be reported, and waits for what follows.
 func (n *node) ask(how model.DeniedPackets) {
 	n.mu.Lock()
 	n.found.Denied = how
@@ -76,7 +76,7 @@ func (n *node) ask(how model.DeniedPackets) {
 	synctest.Wait()
 }
 
-// samples says whether the kernel was made to give packets.
+// samples reports whether the kernel was made to give packets.
 func (n *node) samples() bool {
 	tables := n.Tables()
 	i := slices.IndexFunc(tables[0].Chains, func(c nft.Chain) bool { return c.Name == "denied" })
@@ -91,7 +91,7 @@ func packet(to string, number uint16) model.DeniedPacket {
 
 func TestTheKernelGivesPacketsWhileSomebodyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, e, _ := newHearing(t.Context())
+		n, e, _ := newReportingNode(t.Context())
 		if n.samples() {
 			t.Error("packets are given, and nobody has asked for them")
 		}
@@ -122,7 +122,7 @@ func TestTheKernelGivesPacketsWhileSomebodyListens(t *testing.T) {
 
 func TestWhatIsNotAskedForIsNoProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, e, _ := newHearing(t.Context())
+		n, e, _ := newReportingNode(t.Context())
 		e.refuses.Store(true)
 		n.ask(model.DeniedEvents)
 		n.ask(model.DeniedIgnored)
@@ -134,7 +134,7 @@ func TestWhatIsNotAskedForIsNoProblem(t *testing.T) {
 
 func TestPodsGetFewEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, e, events := newHearing(t.Context())
+		n, e, events := newReportingNode(t.Context())
 		n.ask(model.DeniedEvents)
 		give := func(to string, numbers ...uint16) {
 			for _, number := range numbers {
@@ -161,7 +161,7 @@ func TestPodsGetFewEvents(t *testing.T) {
 		expect("of another pod", 1)
 		give("10.244.1.77", 80)
 		expect("of no pod of the node", 0)
-		time.Sleep(alike)
+		time.Sleep(reportInterval)
 		give("10.244.1.2", 80)
 		expect("in the next minute", 1)
 	})
@@ -171,7 +171,7 @@ func TestDeniedPacketsAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines []string
 		logger := funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{})
-		n, e, events := newHearing(log.IntoContext(t.Context(), logger))
+		n, e, events := newReportingNode(log.IntoContext(t.Context(), logger))
 		n.ask(model.DeniedLogged)
 		lines = nil
 		for range 3 {
