@@ -323,7 +323,7 @@ func (r *pair) aim(was model.PathChoice) {
 	r.machine.Taken = c.Path
 }
 
-// collect makes the queue anew, of the pairs that there are.
+// collect rebuilds the queue of the pairs that there are.
 func (p *Prober) collect(now time.Time) {
 	p.pairs = p.pairs[:0]
 	for _, t := range p.targets {

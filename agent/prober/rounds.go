@@ -50,21 +50,21 @@ type pair struct {
 	due, full time.Time
 	// reserved says that due is when the rate allows the round.
 	reserved bool
-	// flights are the rounds that are not judged yet, the oldest first.
+	// flights are the rounds that are not evaluated yet, the oldest first.
 	flights []*flight
-	// took is about how long answers take; 0 for not known.
+	// took is about how long answers take; 0 for unknown.
 	took  time.Duration
 	index int
 }
 
 // flight is a round that is under way.
 type flight struct {
-	pair     *pair
-	round    paths.Round
-	deadline time.Time
-	nonces   []nonce
-	left     int
-	judged   bool
+	pair      *pair
+	round     paths.Round
+	deadline  time.Time
+	nonces    []nonce
+	left      int
+	evaluated bool
 }
 
 // queue holds pairs, the one that is due next first.
@@ -114,15 +114,15 @@ func (a *airborne) Pop() any {
 	return last
 }
 
-// turn judges the rounds whose time is over, sends those that are due, and returns
+// turn evaluates the rounds whose time is over, sends those that are due, and returns
 // how long to wait for the next turn.
 func (p *Prober) turn(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.airborne) > 0 && !now.Before(p.airborne[0].deadline) {
 		f, ok := heap.Pop(&p.airborne).(*flight)
-		if ok && !f.judged {
-			p.judge(f.pair, now)
+		if ok && !f.evaluated {
+			p.evaluate(f.pair, now)
 		}
 		p.late = append(p.late, f)
 	}
@@ -283,12 +283,12 @@ func (p *Prober) answered(from netip.Addr, m message) {
 	}
 	probesAnswered.WithLabelValues(string(model.Ways[m.way].Path)).Inc()
 	f.pair.learn(now.Sub(f.round.At))
-	if f.judged {
+	if f.evaluated {
 		return
 	}
 	result.Back = append(result.Back, m.size)
 	if f.left--; f.left == 0 {
-		p.judge(f.pair, now)
+		p.evaluate(f.pair, now)
 	}
 }
 
@@ -302,16 +302,16 @@ func (r *pair) learn(took time.Duration) {
 	r.took -= (r.took - took) / 16
 }
 
-// judge judges the rounds of a pair that are complete or overdue, in their order.
-func (p *Prober) judge(r *pair, now time.Time) {
+// evaluate evaluates the rounds of a pair that are complete or overdue, in their order.
+func (p *Prober) evaluate(r *pair, now time.Time) {
 	for len(r.flights) > 0 {
 		f := r.flights[0]
 		if f.left > 0 && now.Before(f.deadline) {
 			break
 		}
-		f.judged = true
+		f.evaluated = true
 		r.flights = r.flights[1:]
-		r.machine.Judge(f.round)
+		r.machine.Evaluate(f.round)
 	}
 	if p.targets[r.target.Block] != r.target {
 		return

@@ -18,7 +18,7 @@ func TestPairsThatSettledTogetherAreNotProbedTogether(t *testing.T) {
 		r := &pair{target: settled, pace: paths.Doubt, machine: paths.NewMachine(model.PathOverlay, ways())}
 		for i := range 10 {
 			back := paths.Result{Sent: []int{1450}, Back: []int{1500}}
-			r.machine.Judge(paths.Round{At: now.Add(time.Duration(i) * time.Second), Results: []paths.Result{back, back}})
+			r.machine.Evaluate(paths.Round{At: now.Add(time.Duration(i) * time.Second), Results: []paths.Result{back, back}})
 		}
 		p.pairs = append(p.pairs, r)
 	}

@@ -90,11 +90,11 @@ func (w *world) decide() Decision {
 	return d
 }
 
-// step plays one moment: what is due is sent, and what was sent long enough ago is judged.
+// step plays one moment: what is due is sent, and what was sent long enough ago is evaluated.
 func (w *world) step() {
 	w.now = w.now.Add(tick)
 	for len(w.sent) > 0 && w.now.Sub(w.sent[0].At) >= timeout {
-		w.machine.Judge(w.sent[0])
+		w.machine.Evaluate(w.sent[0])
 		w.sent = w.sent[1:]
 	}
 	d := w.decide()

@@ -23,7 +23,7 @@ const (
 	// freshness is how long after an answer a path may take over.
 	freshness = 2 * time.Second
 	// firstHold is how long a path that failed has to be steady before it is proven
-	// again. That doubles with every failure up to lastHold, and begins anew after
+	// again. That doubles with every failure up to lastHold, and starts again after
 	// forgiven without one.
 	firstHold = 10 * time.Second
 	lastHold  = 5 * time.Minute
@@ -145,8 +145,8 @@ func (m *Machine) Unheard() bool {
 // Limit returns the size of the largest packet that a path's interface carries.
 func (m *Machine) Limit(i int) int { return m.tracks[i].limit }
 
-// Judge takes what came of a round.
-func (m *Machine) Judge(r Round) {
+// Evaluate takes what came of a round.
+func (m *Machine) Evaluate(r Round) {
 	for i, result := range r.Results {
 		if len(result.Sent) == 0 {
 			continue
@@ -155,12 +155,12 @@ func (m *Machine) Judge(r Round) {
 		for j, other := range r.Results {
 			witness = witness || j != i && len(other.Back) > 0
 		}
-		m.tracks[i] = m.tracks[i].judge(r.At, result, witness)
+		m.tracks[i] = m.tracks[i].evaluate(r.At, result, witness)
 	}
 }
 
-// judge takes the result of a round, given whether those of another path did.
-func (t track) judge(at time.Time, r Result, witness bool) track {
+// evaluate takes the result of a round, given whether those of another path did.
+func (t track) evaluate(at time.Time, r Result, witness bool) track {
 	if t.since.IsZero() {
 		t.since = at
 	}
@@ -192,7 +192,7 @@ func (t track) judge(at time.Time, r Result, witness bool) track {
 	} else {
 		t = t.fitted(best, lost)
 	}
-	return t.pass(at)
+	return t.cameBack(at)
 }
 
 // needed is the size that has to come back.
@@ -263,8 +263,8 @@ func (t track) miss(at time.Time, witness bool) track {
 	return t
 }
 
-// pass takes a round that came back.
-func (t track) pass(at time.Time) track {
+// cameBack takes a round that came back.
+func (t track) cameBack(at time.Time) track {
 	if t.run == 0 {
 		t.steady = at
 	}

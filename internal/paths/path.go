@@ -1,6 +1,6 @@
 // Package paths chooses the path that packets to another node's block take, out
 // of the mode that the objects ask for, what is possible between the two nodes,
-// and what probes say (Choose). It judges what comes back of probes (Machine), and
+// and what probes say (Choose). It evaluates what comes back of probes (Machine), and
 // which are to be sent next (Machine.Next). It is the only place that knows what
 // Auto means. Sending probes is left to agent/prober, and how a path is put into
 // routes to internal/plan.
@@ -24,7 +24,7 @@ type Decision struct {
 	// Reason is why Path is what it is, and Why says it in a sentence.
 	Reason model.PathReason
 	Why    string
-	// Wish is the path that would be taken if it were proven anew; empty for none.
+	// Wish is the path that would be taken if it were proven again; empty for none.
 	Wish model.Path
 	// Proof is what is known of Path.
 	Proof model.Proof
