@@ -136,7 +136,7 @@ func (v *view) inetSets() []nft.Set {
 }
 
 // rawPrerouting drops what others send in somebody else's name, and keeps conntrack
-// from following VXLAN packets. What pods send is judged by rawPods.
+// from following VXLAN packets. What pods send is checked by rawPods.
 func (v *view) rawPrerouting() []string {
 	rules := []string{
 		pods + " goto " + chainRawPods,

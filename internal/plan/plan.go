@@ -40,7 +40,7 @@ func Build(c model.Cluster) model.Plan {
 	for i := range s.Firewall {
 		s.Firewall[i].Sign()
 	}
-	v.judge(paths)
+	v.noteMissingEndpoints(paths)
 	return model.Plan{
 		State: s, Paths: paths, NetworkGeneration: c.Network.Generation, RouteModes: v.modes.sorted, Problems: v.problems,
 		Blocks: v.own, Withheld: v.withheld(), MTU: v.mtu, Probe: v.probe,
@@ -123,7 +123,7 @@ func newView(c model.Cluster) *view {
 	v.uplinks = v.findUplinks()
 	v.bridge = v.network.Attachment == model.Bridge ||
 		slices.ContainsFunc(c.Pods, func(p model.Pod) bool { return p.Attachment == model.Bridge })
-	v.judgeNode()
+	v.noteNodeProblems()
 	return v
 }
 
@@ -195,8 +195,8 @@ func podMTU(n model.Network, h model.Host) (int, *model.Problem) {
 	}
 }
 
-// judgeNode records what is wrong with the node itself.
-func (v *view) judgeNode() {
+// noteNodeProblems records what is wrong with the node itself.
+func (v *view) noteNodeProblems() {
 	for i, f := range families {
 		if v.active[i] && !v.address[i].IsValid() {
 			v.problem(model.Problem{
@@ -251,8 +251,8 @@ func (v *view) judgeNode() {
 	}
 }
 
-// judge records that the node lacks an endpoint of a family, if paths suffer from it.
-func (v *view) judge(paths []model.PathChoice) {
+// noteMissingEndpoints records that the node lacks an endpoint of a family, if paths suffer from it.
+func (v *view) noteMissingEndpoints(paths []model.PathChoice) {
 	if len(v.host.Endpoints) == 0 {
 		return
 	}
@@ -277,7 +277,7 @@ func (v *view) judge(paths []model.PathChoice) {
 }
 
 // findUplinks returns the interfaces of the endpoints and of the next hops to
-// other nodes. They are the same on all but odd nodes.
+// other nodes. They are the same on most nodes.
 func (v *view) findUplinks() []string {
 	seen := map[string]bool{}
 	for _, e := range v.host.Endpoints {

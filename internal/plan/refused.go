@@ -27,8 +27,8 @@ func newRefusal(c model.Cluster) *refusal {
 
 // of reports whether an address cannot be a node's.
 func (r *refusal) of(a netip.Addr) bool {
-	reason, judged := r.why[a]
-	if !judged {
+	reason, checked := r.why[a]
+	if !checked {
 		reason = r.foreign(a)
 		r.why[a] = reason
 	}

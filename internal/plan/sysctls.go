@@ -7,7 +7,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// sysctls adds the kernel parameters without which packets do not pass, in the
+// sysctls adds the kernel parameters without which packets are not forwarded, in the
 // order in which they have to be set.
 func (v *view) sysctls(s *model.State) {
 	set := func(key, value string) { s.Sysctls = append(s.Sysctls, model.Sysctl{Key: key, Value: value}) }
@@ -39,7 +39,7 @@ func (v *view) sysctls(s *model.State) {
 	if !v.active[0] {
 		return
 	}
-	for _, link := range v.passed() {
+	for _, link := range v.transitLinks() {
 		set("net/ipv4/conf/"+link+"/forwarding", "1")
 	}
 	// While one node has switched to another path and its peer has not, packets
@@ -58,9 +58,9 @@ func (v *view) sysctls(s *model.State) {
 	}
 }
 
-// passed returns the links that are not podnet's and that pods' packets pass: the uplinks,
+// transitLinks returns the links that are not podnet's and that pods' packets go through: the uplinks,
 // and those by which the node's default routes lead, sorted.
-func (v *view) passed() []string {
+func (v *view) transitLinks() []string {
 	links := slices.Clone(v.uplinks)
 	for _, r := range v.host.Routes {
 		if r.Dst.Addr().Is4() && r.Dst.Bits() == 0 && r.Link != "" {
@@ -70,7 +70,7 @@ func (v *view) passed() []string {
 	return sorted(links)
 }
 
-// routes makes a link of podnet's one that packets of a family pass, whatever the
+// routes makes a link of podnet's one that forwards packets of a family, whatever the
 // defaults are for new links. Nothing that comes by it may configure the node.
 func routes(f family, link string) []model.Sysctl {
 	set := func(name, value string) model.Sysctl {
