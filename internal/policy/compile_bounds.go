@@ -60,14 +60,14 @@ type namespaceCost struct {
 // close lets no rule of a namespace allow anything that would cost more than MostElements,
 // and returns the names of these namespaces.
 func (b *build) close(d *decision) []string {
-	judged := 0
+	isolated := 0
 	costs := map[string]*namespaceCost{}
 	for _, l := range b.local {
 		c := l.classes[d.direction]
 		if c == nil {
 			continue
 		}
-		judged++
+		isolated++
 		of := costs[l.Namespace]
 		if of == nil {
 			of = &namespaceCost{map[int]int{}, map[*class]bool{}}
@@ -83,7 +83,7 @@ func (b *build) close(d *decision) []string {
 	}
 	closed := map[string]bool{}
 	for name, of := range costs {
-		if b.exceeds(d, of, judged) {
+		if b.exceeds(d, of, isolated) {
 			closed[name] = true
 		}
 	}
@@ -130,8 +130,8 @@ func (b *build) shut(d *decision, closed map[string]bool) {
 }
 
 // exceeds reports whether the rules of a namespace cost more than MostElements where so many
-// pods are judged. It looks closely only at those that could.
-func (b *build) exceeds(d *decision, of *namespaceCost, judged int) bool {
+// pods are isolated. It looks closely only at those that could.
+func (b *build) exceeds(d *decision, of *namespaceCost, isolated int) bool {
 	var own []*peers
 	var portsOf []int
 	ranges, selecting, allOf := 0, 0, 0
@@ -147,7 +147,7 @@ func (b *build) exceeds(d *decision, of *namespaceCost, judged int) bool {
 	}
 	const few = 16 // so that the shift is no overflow
 	most := 2*ranges + 1 + 1<<min(selecting, few)
-	if selecting <= few && most*(judged+allOf) <= MostElements {
+	if selecting <= few && most*(isolated+allOf) <= MostElements {
 		return false
 	}
 	combinations := map[string]bits{}
@@ -159,7 +159,7 @@ func (b *build) exceeds(d *decision, of *namespaceCost, judged int) bool {
 	}
 	cost := 0
 	for _, who := range combinations {
-		cost += judged
+		cost += isolated
 		for i, n := range portsOf {
 			if who.has(i) {
 				cost += n

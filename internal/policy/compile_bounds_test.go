@@ -95,7 +95,7 @@ func TestPolicyThatIsTooLargeIsolatesAsBefore(t *testing.T) {
 }
 
 func TestNamespaceOfTooManyCombinationsIsClosed(t *testing.T) {
-	// Three pods are judged, and each block is another combination of peers with its ports.
+	// Three pods are isolated, and each block is another combination of peers with its ports.
 	const manyPorts = 297
 	const most = MostElements / (3 + manyPorts)
 	for n, closes := range map[int]bool{100: false, most: false, most + 1: true} {

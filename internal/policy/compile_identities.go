@@ -49,10 +49,10 @@ type decision struct {
 }
 
 // lookups lead from addresses to identities, by family: first single addresses do, then
-// blocks, and what is in neither has the identity rest.
+// blocks, and what is in neither has the identity fallback.
 type lookups struct {
 	addrs, blocks [2][]nft.Element
-	rest          *identity
+	fallback      *identity
 }
 
 // compile decides on a direction.
@@ -88,7 +88,7 @@ func (d *decision) asksTiers() bool {
 }
 
 // mayForbidStrangers reports whether a rule forbids something to peers, or by ports, that it
-// takes objects to know: then it may be about who is not known.
+// takes objects to know: then it may be about who is unknown.
 func (d *decision) mayForbidStrangers() bool {
 	for _, c := range d.classes {
 		for _, r := range slices.Concat(c.tiers[:]...) {
@@ -243,11 +243,11 @@ func (i *identity) verdict(family int) []string {
 // placeBlocks leads from blocks of addresses to identities.
 func (b *build) placeBlocks(d *decision, to *lookups, segments [2][]segment) {
 	host := to == &d.host
-	to.rest = b.identify(d, nil, nil, host)
+	to.fallback = b.identify(d, nil, nil, host)
 	for family := range segments {
 		for _, s := range segments[family] {
 			is := b.identify(d, s.peers, nil, host)
-			if is == to.rest || !is.reaches(family) && !to.rest.reaches(family) {
+			if is == to.fallback || !is.reaches(family) && !to.fallback.reaches(family) {
 				continue
 			}
 			for _, p := range s.Prefixes() {

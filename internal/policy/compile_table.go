@@ -19,13 +19,13 @@ var families = [...]struct{ digit, header, address string }{
 
 // words are those that differ between the directions.
 var words = [len(directions)]struct {
-	// chain is the name of the chain that judges and of the set of isolated pods;
+	// chain is the name of the chain that decides and of the set of isolated pods;
 	// others that of the map of the other ends, and identity begins the names of
 	// their identities.
 	chain, others, identity string
 	// pod and other are the addresses of the isolated pod and of the other end, as
 	// conntrack knows them. With them a packet of either direction of a connection is
-	// judged alike: whoever opened it, and whom Services led it to.
+	// decided on alike: whoever opened it, and whom Services led it to.
 	pod, other string
 }{
 	ingress: {chain: "ingress", others: "sources", identity: "from", pod: server, other: client},
@@ -52,7 +52,7 @@ func (b *build) tables(policies []countedPolicy) ([]nft.Table, []CountedRule) {
 	t := nft.Table{
 		Family: nft.Inet, Name: model.PolicyTable, Counters: []string{DeniedCounter}, Chains: []nft.Chain{forward(), stray(), denied(b.sample)},
 	}
-	if b.decided[egress].host.rest != nil {
+	if b.decided[egress].host.fallback != nil {
 		t.Chains = append(t.Chains, toHost(nft.Input), toHost(nft.Output))
 	}
 	for family := range families {
@@ -81,21 +81,21 @@ func chain(name string, rules ...string) nft.Chain {
 	return nft.Chain{Name: name, Rules: nft.Rules(rules...)}
 }
 
-// base returns where packets that are judged come in, so far behind those that the node's own
+// base returns where packets come in that are filtered, so far behind those that the node's own
 // filters see.
 func base(hook nft.Hook, offset int) nft.Base {
 	return nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: nft.Filter.At(offset)}
 }
 
-// forward is where packets from and to pods are judged, each time, and not only the
+// forward is where packets from and to pods are filtered, each time, and not only the
 // first of a connection: a connection obeys the policy that is. An ICMP error belongs, to
-// conntrack, to the connection that it is about, and is judged as that; that no pod sends
+// conntrack, to the connection that it is about, and is treated as that; that no pod sends
 // errors about connections of others another table ensures (internal/plan). What the node itself
 // sends and receives does not come this way.
 func forward() nft.Chain {
 	c := chain("forward", "ct state { invalid, untracked } goto stray")
 	c.Base = base(nft.Forward, 0)
-	// A packet between two pods of the node has to pass both.
+	// A packet between two pods of the node has to be accepted by both.
 	for _, d := range []direction{egress, ingress} {
 		for _, f := range families {
 			set := words[d].chain + f.digit
@@ -105,8 +105,8 @@ func forward() nft.Chain {
 	return c
 }
 
-// stray judges packets that belong to no connection that the kernel knows: whether
-// they may pass nobody can tell. Neighbour discovery, which a bridge carries from pod
+// stray decides on packets that belong to no connection that the kernel knows: whether
+// policies allow them is unknown. Neighbour discovery, which a bridge carries from pod
 // to pod, is never tracked; of what is routed no packet has the hop limit that it has.
 func stray() nft.Chain {
 	rules := []string{"icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"}
@@ -135,16 +135,16 @@ func (b *build) self(family int) nft.Set {
 	return s
 }
 
-// hostChain judges what attached pods have with their own node.
+// hostChain decides on what attached pods have with their own node.
 const hostChain = "host"
 
-// toHost is where packets between pods and this node itself are judged, as forward
+// toHost is where packets between pods and this node itself are filtered, as forward
 // does: only policies of the cluster forbid any. What the node says of a connection that it
 // forwards, such as that a packet is too large, is not about one with the node.
 func toHost(hook nft.Hook) nft.Chain {
 	c := chain(string(hook))
 	if hook == nft.Output {
-		c = chain(string(hook), errorsPass)
+		c = chain(string(hook), acceptErrors)
 	}
 	c.Base = base(hook, 0)
 	for _, f := range families {
@@ -158,19 +158,19 @@ func toHost(hook nft.Hook) nft.Chain {
 // writeDirection writes what was decided on a direction in a family.
 func (b *build) writeDirection(t *nft.Table, d *decision, family int) {
 	f, w := families[family], words[d.direction]
-	judged := nft.Set{Name: w.chain + f.digit, Key: f.address}
+	isolated := nft.Set{Name: w.chain + f.digit, Key: f.address}
 	for _, l := range b.local {
 		if l.classes[d.direction] != nil {
 			for _, a := range l.keys {
 				if model.FamilyIndex(a.Addr) == family {
-					judged.Elements = append(judged.Elements, nft.Element{Key: a.key})
+					isolated.Elements = append(isolated.Elements, nft.Element{Key: a.key})
 				}
 			}
 		}
 	}
-	t.Sets = append(t.Sets, judged)
+	t.Sets = append(t.Sets, isolated)
 	d.forward.write(t, d.direction, family, w.chain, w.others)
-	if d.host.rest != nil {
+	if d.host.fallback != nil {
 		d.host.write(t, d.direction, family, hostChain, hostChain+w.others)
 	}
 	for _, identities := range []map[string]*identity{d.identities, d.joint} {
@@ -190,19 +190,19 @@ func (l *lookups) write(t *nft.Table, d direction, family int, name, addrs strin
 	f := families[family]
 	other := fmt.Sprintf(words[d].other, f.header)
 	set := nft.Set{Name: addrs + f.digit, Key: f.address, Value: "verdict", Elements: l.addrs[family]}
-	judge := chain(name+f.digit,
+	entry := chain(name+f.digit,
 		fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit),
 		fmt.Sprintf("%s vmap @%s", other, set.Name))
 	if len(l.blocks[family]) > 0 {
-		judge.Rules = append(judge.Rules, nft.Rule{Text: other + " vmap " + inline(l.blocks[family])})
+		entry.Rules = append(entry.Rules, nft.Rule{Text: other + " vmap " + inline(l.blocks[family])})
 	}
-	rest := toDenied
-	if l.rest != nil {
-		rest = l.rest.verdict(family)[0]
+	otherwise := toDenied
+	if l.fallback != nil {
+		otherwise = l.fallback.verdict(family)[0]
 	}
-	judge.Rules = append(judge.Rules, nft.Rule{Text: rest})
+	entry.Rules = append(entry.Rules, nft.Rule{Text: otherwise})
 	t.Sets = append(t.Sets, set)
-	t.Chains = append(t.Chains, judge)
+	t.Chains = append(t.Chains, entry)
 }
 
 // inline writes elements as a map within a rule. Prefixes stand in the rule and not

@@ -10,9 +10,9 @@ import (
 	"github.com/podnet/podnet/internal/nft"
 )
 
-// countChain is a chain that packets pass before they are judged. It has no verdict on any.
+// countChain is a chain that packets go through before they are filtered. It has no verdict on any.
 func countChain(name string, hook nft.Hook) nft.Chain {
-	c := chain(name, errorsPass)
+	c := chain(name, acceptErrors)
 	c.Base = base(hook, -1)
 	for _, f := range families {
 		c.Rules = append(c.Rules, nft.Rule{Text: fmt.Sprintf(client+" . "+server+" @%s%s return", f.header, f.header, selfSet, f.digit)})
@@ -26,7 +26,7 @@ func (b *build) writeCounts(t *nft.Table, policies []countedPolicy) []CountedRul
 	if len(policies) == 0 {
 		return nil
 	}
-	// What a pod has with its own node is judged in both directions of the connection.
+	// What a pod has with its own node is filtered in both directions of the connection.
 	forwarded := countChain("count", nft.Forward)
 	ofNode := []nft.Chain{countChain("countinput", nft.Input), countChain("countoutput", nft.Output)}
 	var rules []CountedRule

@@ -14,7 +14,7 @@ import (
 )
 
 // Each packet is counted once by the counter of each rule that matches it, as a plain
-// reading of the specification says, and judged as without counters.
+// reading of the specification says, and decided on as without counters.
 func TestCountersCountWhatRulesMatch(t *testing.T) {
 	first, last := seeds(t)
 	counted := 0

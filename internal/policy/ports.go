@@ -150,7 +150,7 @@ func (r portRange) String() string {
 }
 
 // write returns an nft set of protocols and ports, and the chain of its name that
-// lets pass what it holds.
+// lets through what it holds.
 func (p ports) write(name string) (nft.Set, nft.Chain) {
 	s := nft.Set{Name: name, Key: "inet_proto . inet_service"}
 	for i, ranges := range p.of {
@@ -165,14 +165,14 @@ func (p ports) write(name string) (nft.Set, nft.Chain) {
 	if p.others {
 		c.Rules = append(c.Rules, nft.Rule{Text: "meta l4proto != { " + strings.Join(protocols[:], ", ") + " } return"})
 	}
-	// An ICMP error names the ports of its connection where no rule finds them: it may pass
+	// An ICMP error names the ports of its connection where no rule finds them: it is accepted
 	// between ends that may have any connection.
-	c.Rules = append(c.Rules, nft.Rule{Text: errorsPass}, nft.Rule{Text: toDenied})
+	c.Rules = append(c.Rules, nft.Rule{Text: acceptErrors}, nft.Rule{Text: toDenied})
 	return s, c
 }
 
-// errorsPass lets ICMP errors about a connection that the kernel knows pass.
-const errorsPass = "ct state related meta l4proto { icmp, ipv6-icmp } return"
+// acceptErrors accepts ICMP errors about a connection that the kernel knows.
+const acceptErrors = "ct state related meta l4proto { icmp, ipv6-icmp } return"
 
 // portName is a port that each pod may have a number of its own for.
 type portName struct {

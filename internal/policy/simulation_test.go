@@ -31,7 +31,7 @@ func seeds(t *testing.T) (first, last uint64) {
 	return first, last
 }
 
-// Random policies, pods and packets are judged by a plain reading of the
+// Random policies, pods and packets are decided on by a plain reading of the
 // specification and by the rules, and there is no difference.
 func TestRulesJudgeAsTheSpecificationDoes(t *testing.T) {
 	t.Attr("budget", "30s")

@@ -123,11 +123,11 @@ func TestTiersAreAskedInTheirOrder(t *testing.T) {
 			policies: []model.ClusterPolicy{tier(admin, 1, does(deny))},
 			want:     map[string]bool{"client > server: tcp 80": true, "outside > server: tcp 80": true},
 		},
-		"who is not known is denied what a rule may deny": {
+		"who is unknown is denied what a rule may deny": {
 			policies: []model.ClusterPolicy{tier(admin, 1, does(accept, everyone, number("TCP", 443)), does(deny, blue, number("TCP", 80)))},
 			want:     map[string]bool{"stranger > server: tcp 80": false, "stranger > server: tcp 81": true, "stranger > server: tcp 443": true, "outside > server: tcp 80": true},
 		},
-		"who is not known is not accepted": {
+		"who is unknown is not accepted": {
 			policies: []model.ClusterPolicy{tier(admin, 1, does(accept, everyone)), tier(baseline, 1, does(deny, everyone))},
 			want:     map[string]bool{"stranger > server: tcp 80": false, "remote > server: tcp 80": true, "client > server: tcp 80": true},
 		},
@@ -207,13 +207,13 @@ func TestWhetherPodsCanAttachIsUpToPoliciesThatMaySelectThem(t *testing.T) {
 		pod        model.Pod
 		want       bool
 	}{
-		"by its labels":                    {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Pods: selector("app=server"), Ingress: rules}, pod: unknown, want: false},
-		"by its namespace":                 {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Ingress: rules}, pod: unknown, want: true},
-		"of another namespace":             {policy: model.ClusterPolicy{Namespaces: selector("name=blue"), Pods: selector("app=server"), Ingress: rules}, pod: unknown, want: true},
-		"known":                            {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Pods: selector("app=server"), Ingress: rules}, pod: known, want: true},
-		"of a namespace that is not known": {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Ingress: rules}, namespaces: []model.Namespace{}, pod: known, want: false},
-		"of any namespace":                 {policy: model.ClusterPolicy{Ingress: rules}, namespaces: []model.Namespace{}, pod: known, want: true},
-		"not Kubernetes'":                  {policy: model.ClusterPolicy{Pods: selector("app=server"), Ingress: rules}, pod: model.Pod{Name: "x"}, want: true},
+		"by its labels":                  {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Pods: selector("app=server"), Ingress: rules}, pod: unknown, want: false},
+		"by its namespace":               {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Ingress: rules}, pod: unknown, want: true},
+		"of another namespace":           {policy: model.ClusterPolicy{Namespaces: selector("name=blue"), Pods: selector("app=server"), Ingress: rules}, pod: unknown, want: true},
+		"known":                          {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Pods: selector("app=server"), Ingress: rules}, pod: known, want: true},
+		"of a namespace that is unknown": {policy: model.ClusterPolicy{Namespaces: selector("name=red"), Ingress: rules}, namespaces: []model.Namespace{}, pod: known, want: false},
+		"of any namespace":               {policy: model.ClusterPolicy{Ingress: rules}, namespaces: []model.Namespace{}, pod: known, want: true},
+		"not Kubernetes'":                {policy: model.ClusterPolicy{Pods: selector("app=server"), Ingress: rules}, pod: model.Pod{Name: "x"}, want: true},
 	} {
 		w := scene()
 		w.Objects.ClusterPolicies = []model.ClusterPolicy{c.policy}

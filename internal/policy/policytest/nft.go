@@ -20,19 +20,19 @@ type Packet struct {
 }
 
 // Verdict runs the rules of a table on a packet, as the kernel does: one that is
-// forwarded, or one between a pod and its node. It returns whether the packet passes and how many rules it met. It knows as
+// forwarded, or one between a pod and its node. It returns whether the packet is accepted and how many rules it met. It knows as
 // much of nft's language as internal/policy uses, and returns an error for anything
 // else.
-func Verdict(t nft.Table, p Packet) (passes bool, rules int, err error) {
+func Verdict(t nft.Table, p Packet) (accepted bool, rules int, err error) {
 	m := newMachine(t, p)
-	passes, err = m.passes()
-	return passes, m.rules, err
+	accepted, err = m.accepted()
+	return accepted, m.rules, err
 }
 
 // Counted runs the rules as Verdict does, and returns the counters that count the packet.
 func Counted(t nft.Table, p Packet) ([]string, error) {
 	m := newMachine(t, p)
-	_, err := m.passes()
+	_, err := m.accepted()
 	return m.counted, err
 }
 
@@ -47,8 +47,8 @@ func newMachine(t nft.Table, p Packet) *machine {
 	return m
 }
 
-// passes reports whether no chain of the packet's hook drops it.
-func (m *machine) passes() (bool, error) {
+// accepted reports whether no chain of the packet's hook drops it.
+func (m *machine) accepted() (bool, error) {
 	for _, c := range m.table.Chains {
 		if c.Base.Hook != m.packet.hook() {
 			continue
@@ -61,7 +61,7 @@ func (m *machine) passes() (bool, error) {
 	return true, nil
 }
 
-// hook is where the kernel has rules judge the packet.
+// hook is where the kernel has rules filter the packet.
 func (p Packet) hook() nft.Hook {
 	switch {
 	case !p.ToHost:

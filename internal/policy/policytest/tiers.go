@@ -56,7 +56,7 @@ func (w World) tierRules(tier model.Tier, pod model.Pod, direction model.PolicyT
 	return out
 }
 
-// isSubject reports whether a policy selects an attached pod. Labels that are not known may
+// isSubject reports whether a policy selects an attached pod. Labels that are unknown may
 // be any, and there are selectors that select any.
 func (w World) isSubject(p model.ClusterPolicy, pod model.Pod) answer {
 	namespace := w.inNamespace(p.Namespaces, pod.Namespace)
@@ -142,7 +142,7 @@ func (w World) peerMatches(p model.PolicyPeer, a netip.Addr) answer {
 	return no
 }
 
-// isStranger reports whether an address is one that pods may have, and it is not known
+// isStranger reports whether an address is one that pods may have, and it is unknown
 // what pod has it, or not what its namespace is like.
 func (w World) isStranger(a netip.Addr) bool {
 	if w.isNode(a) || !w.mayBePod(a) {
@@ -159,7 +159,7 @@ func (w World) mayBePod(a netip.Addr) bool {
 
 // portsMatch reports whether a connection is to one of the ports. "DestinationNamedPort
 // selects a destination port on a pod based on the ContainerPort name": of a pod that is
-// not known it may be any.
+// unknown it may be any.
 func (w World) portsMatch(ports []model.PolicyPort, pod model.Pod, c Connection, direction model.PolicyType) answer {
 	if w.anyPort(ports, c) {
 		return yes
