@@ -26,7 +26,7 @@ func (d *Demand) Move(from, to [2]bool) bool {
 }
 
 // Waiting returns how many ADDs wait for an address of IPv4 and of IPv6. One for which an
-// address rests counts too: the manager counts that address as free, so that the node gets
+// address is in quarantine counts too: the manager counts that address as free, so that the node gets
 // no other block for it.
 func (d *Demand) Waiting() [2]int64 {
 	d.mu.Lock()

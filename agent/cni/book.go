@@ -58,9 +58,9 @@ type RefusedError struct {
 	Sentence string
 	// full are the blocks of each family that has no address to give.
 	full [2][]netip.Prefix
-	// rests is for how long yet the first address of each of full rests; 0 where all are
-	// in use.
-	rests [2]time.Duration
+	// quarantined is for how long yet the first address of each of full is in quarantine;
+	// 0 where all are in use.
+	quarantined [2]time.Duration
 	// noBlock says that there was no block of any family.
 	noBlock bool
 	// holder is the attachment that has a port of the node which was asked for.
@@ -69,14 +69,14 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Sentence }
 
-// rest is how long an address of a pod that went rests where another can be given:
+// quarantine is how long an address that was released is not given again where another can be:
 // others may send to it for a while yet, and nodes remember its flows.
-const rest = 30 * time.Second
+const quarantine = 30 * time.Second
 
-// leastRest is how long an address of a pod that went rests in any case: longer than other
+// leastQuarantine is how long it is not given again in any case: longer than other
 // nodes usually take to hear that the pod has gone, so that their network policy does not
 // take the next one for it.
-const leastRest = 5 * time.Second
+const leastQuarantine = 5 * time.Second
 
 // Book records which pods are attached and which addresses and ports of the node
 // they have: a file for each attachment, written before anybody hears of it. It
@@ -108,7 +108,7 @@ type Book struct {
 	blocks  map[netip.Prefix]*ipam.Addresses
 	cursors map[netip.Prefix]netip.Addr
 	// recent are the addresses that were released last, in that order: all that have
-	// not rested for leastRest, and others. They rest after a restart too.
+	// not been free for leastQuarantine, and others. Their quarantine outlasts a restart.
 	recent []released
 	// freed is closed when addresses are released; nil where nobody waits for that.
 	freed chan struct{}
@@ -131,8 +131,8 @@ type hostPortKey struct {
 // Reserve records a pod with one address of each family that blocks has, and
 // returns it with Addrs and Blocks filled in, in the order in which blocks names
 // the families. Each address is of the first block that has one which was never
-// used, or has rested; where no block has one it is that which has rested longest,
-// and for leastRest. The error is a *RefusedError where a family has no such address,
+// used, or has left quarantine; where no block has one it is that which has been free
+// longest, and for leastQuarantine. The error is a *RefusedError where a family has no such address,
 // or a port of the node is in use, and a *types.Error where the pod has an attachment
 // already: then the pod gets none.
 func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) {
@@ -151,9 +151,9 @@ func (b *Book) Reserve(pod model.Pod, blocks []netip.Prefix) (model.Pod, error) 
 	moved := map[netip.Prefix]netip.Addr{}
 	for _, family := range byFamily(blocks) {
 		block, candidate, ok := b.choose(family)
-		if rests := b.rests(candidate); !ok || rests > 0 {
+		if left := b.quarantined(candidate); !ok || left > 0 {
 			i := model.FamilyIndex(family[0].Addr())
-			refused.full[i], refused.rests[i] = family, rests
+			refused.full[i], refused.quarantined[i] = family, left
 			continue
 		}
 		pod.Addrs = append(pod.Addrs, candidate.Addr)

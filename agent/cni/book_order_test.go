@@ -53,12 +53,12 @@ func wantRefused(t *testing.T, book *Book, sentence string, blocks ...string) {
 	}
 }
 
-func TestAddressRestsWhileAnotherBlockHasOneThatDid(t *testing.T) {
+func TestAddressStaysInQuarantineWhileAnotherBlockHasOneThatLeftIt(t *testing.T) {
 	book, now := clocked(t, folder(t))
 	blocks := []string{"10.0.0.0/30", "10.0.1.0/29", "10.0.2.0/30"}
 	wantReserved(t, book, "a", "10.0.0.2", blocks...)
 	release(t, book, "a")
-	*now = now.Add(rest - 1)
+	*now = now.Add(quarantine - 1)
 	wantReserved(t, book, "b", "10.0.1.2", blocks...)
 	*now = now.Add(1)
 	wantReserved(t, book, "c", "10.0.0.2", blocks...)
@@ -67,16 +67,16 @@ func TestAddressRestsWhileAnotherBlockHasOneThatDid(t *testing.T) {
 	}
 	wantReserved(t, book, "f", "10.0.1.5", blocks[:2]...)
 	wantReserved(t, book, "g", "10.0.2.2", blocks...)
-	// None has rested: the one that rested longest is given, of whichever block, and
-	// not before leastRest.
+	// None has left quarantine: the one that was free longest is given, of whichever block, and
+	// not before leastQuarantine.
 	release(t, book, "g")
 	*now = now.Add(time.Second)
 	release(t, book, "c")
 	*now = now.Add(time.Second)
 	release(t, book, "b")
-	*now = now.Add(leastRest - 2*time.Second - 1)
-	wantRefused(t, book, "every free address of blocks 10.0.0.0/30, 10.0.1.0/29, 10.0.2.0/30 was another pod's less than 5s ago: "+
-		"pods wait until one has rested that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl", blocks...)
+	*now = now.Add(leastQuarantine - 2*time.Second - 1)
+	wantRefused(t, book, "every free address of blocks 10.0.0.0/30, 10.0.1.0/29, 10.0.2.0/30 was released less than 5s ago: "+
+		"pods wait until one has been free that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl", blocks...)
 	*now = now.Add(1)
 	wantReserved(t, book, "h", "10.0.2.2", blocks...)
 	wantRefused(t, book, "every free address", blocks...)
@@ -93,7 +93,7 @@ func TestAddressesAreGivenInTheOrderOfTheirRelease(t *testing.T) {
 		reserve(t, book, fmt.Sprint(i), "fd00::/125", "10.0.0.0/24")
 	}
 	release(t, book, "3", "1", "4", "0")
-	*now = now.Add(leastRest)
+	*now = now.Add(leastQuarantine)
 	for i, want := range []string{"fd00::5 10.0.0.7", "fd00::3 10.0.0.8", "fd00::6 10.0.0.9", "fd00::2 10.0.0.10"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, "fd00::/125", "10.0.0.0/24")
 	}
@@ -112,7 +112,7 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 	release(t, book, "3")
 	// One that was noted and is in use: as after a crash before its record went.
 	book.noteReleased(addressesOf(book, "0"))
-	book, now = openedAt(t, dir, now.Add(rest-time.Second), osDisk{})
+	book, now = openedAt(t, dir, now.Add(quarantine-time.Second), osDisk{})
 	for i, want := range []string{"fd00::6", "fd00::3", "fd00:1::2", "fd00::5"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, blocks...)
 	}
@@ -124,7 +124,7 @@ func TestOrderOfReleasesOutlastsARestart(t *testing.T) {
 		id := fmt.Sprint("x", i)
 		reserve(t, book, id, "10.0.0.0/16")
 		release(t, book, id)
-		*now = now.Add(leastRest)
+		*now = now.Add(leastQuarantine)
 	}
 	if len(book.recent) != maxRecent || len(open(t, dir).recent) != maxRecent {
 		t.Errorf("%d are noted", len(book.recent))
@@ -150,7 +150,7 @@ func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	if used := book.Usage(netip.MustParsePrefix(block)); used != 3 || len(open(t, dir).Pods()) != 3 {
 		t.Errorf("%d addresses in use, and %d after a restart", used, len(open(t, dir).Pods()))
 	}
-	*now = now.Add(leastRest)
+	*now = now.Add(leastQuarantine)
 	if _, err := book.Reserve(newPod("x"), prefixes(block)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("reserved without a record: %v", err)
 	}
@@ -158,13 +158,13 @@ func TestFullDiskKeepsNoAddressFromBeingReleased(t *testing.T) {
 	book.disk = osDisk{}
 	release(t, book, "b")
 	book, now = clocked(t, dir)
-	*now = now.Add(rest)
+	*now = now.Add(quarantine)
 	for i, want := range []string{"fd00::4", "fd00::2", "fd00::3"} {
 		wantReserved(t, book, fmt.Sprint("again", i), want, block)
 	}
 }
 
-// A clock that was set back does not make an address rest for long.
+// A clock that was set back does not make a quarantine long.
 func TestReleaseInTheFutureCountsAsNow(t *testing.T) {
 	dir := folder(t)
 	book, now := clocked(t, dir)
@@ -172,9 +172,9 @@ func TestReleaseInTheFutureCountsAsNow(t *testing.T) {
 	wantReserved(t, book, "a", "10.0.0.2", "10.0.0.0/30")
 	release(t, book, "a")
 	book, now = clocked(t, dir)
-	*now = now.Add(leastRest - 1)
+	*now = now.Add(leastQuarantine - 1)
 	wantRefused(t, book, "every free address of block 10.0.0.0/30", "10.0.0.0/30")
-	*now = now.Add(rest - leastRest + 1)
+	*now = now.Add(quarantine - leastQuarantine + 1)
 	wantReserved(t, book, "b", "10.0.0.2", "10.0.0.0/30", "10.0.1.0/30")
 }
 
@@ -219,7 +219,7 @@ func TestCursorsAreWrittenOnlyWhenOneMoves(t *testing.T) {
 		id := fmt.Sprint(i)
 		reserve(t, book, id, "10.0.0.0/29")
 		release(t, book, id)
-		*now = now.Add(leastRest)
+		*now = now.Add(leastQuarantine)
 	}
 	if got := disk.writes[cursorsName]; got != 4 {
 		t.Errorf("the cursors were written %d times, for 4 addresses", got)
@@ -277,7 +277,7 @@ func BenchmarkBook(b *testing.B) {
 				if err := book.Release(KeyOf(pod)); err != nil {
 					b.Fatal(err)
 				}
-				now = now.Add(leastRest)
+				now = now.Add(leastQuarantine)
 			}
 		})
 	}

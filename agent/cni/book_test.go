@@ -146,7 +146,7 @@ func TestHostPortsThatMeetAreRefused(t *testing.T) {
 	}
 }
 
-func TestReleasedAddressRestsAlsoOverARestart(t *testing.T) {
+func TestQuarantineOutlastsARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const block = "10.0.0.0/29"
 		dir := folder(t)
@@ -156,7 +156,7 @@ func TestReleasedAddressRestsAlsoOverARestart(t *testing.T) {
 			id := fmt.Sprint(i)
 			wantReserved(t, book, id, want, block)
 			release(t, book, id)
-			time.Sleep(leastRest / 4)
+			time.Sleep(leastQuarantine / 4)
 			book = open(t, dir)
 		}
 		wantReserved(t, book, "x", all[0], block)
@@ -201,9 +201,9 @@ func TestPodKeepsTheAddressOfProbesThatItHasFromBefore(t *testing.T) {
 					cutRecord(t, filepath.Join(dir, old.HostLink+recordSuffix))
 				}
 
-				// The addresses that the cursor has passed have to rest first.
+				// The addresses that the cursor has passed are in quarantine first.
 				book, now := clocked(t, dir)
-				*now = now.Add(leastRest)
+				*now = now.Add(leastQuarantine)
 				wantUsed := func(want int) {
 					t.Helper()
 					used, reported := book.Usage(block), book.UsageByBlock([]netip.Prefix{block})[block]
@@ -232,7 +232,7 @@ func TestPodKeepsTheAddressOfProbesThatItHasFromBefore(t *testing.T) {
 					book, now = openedAt(t, dir, *now, osDisk{})
 				}
 				release(t, book, "0")
-				*now = now.Add(leastRest)
+				*now = now.Add(leastQuarantine)
 				if got := addrs(reserve(t, book, "more", tc.block)); got == tc.probe {
 					t.Errorf("%s was given again", got)
 				}

@@ -11,14 +11,14 @@ import (
 )
 
 // choose returns the address of the blocks of one family that comes next, whether or
-// not it has rested, and false where all are in use.
+// not its quarantine is over, and false where all are in use.
 func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Candidate, found bool) {
 	now := b.now()
 	for _, prefix := range blocks {
 		candidate, ok := b.addresses(prefix).Next()
 		switch {
 		case !ok:
-		case candidate.Released.IsZero() || now.Sub(candidate.Released) >= rest:
+		case candidate.Released.IsZero() || now.Sub(candidate.Released) >= quarantine:
 			return prefix, candidate, true
 		case !found || candidate.Released.Before(best.Released):
 			block, best, found = prefix, candidate, true
@@ -27,12 +27,12 @@ func (b *Book) choose(blocks []netip.Prefix) (block netip.Prefix, best ipam.Cand
 	return block, best, found
 }
 
-// rests returns for how long yet nobody gets an address; 0 where it can be given.
-func (b *Book) rests(candidate ipam.Candidate) time.Duration {
+// quarantined returns for how long yet an address is in quarantine; 0 where it can be given.
+func (b *Book) quarantined(candidate ipam.Candidate) time.Duration {
 	if candidate.Released.IsZero() {
 		return 0
 	}
-	return max(leastRest-b.now().Sub(candidate.Released), 0)
+	return max(leastQuarantine-b.now().Sub(candidate.Released), 0)
 }
 
 // addresses returns what is known of a block's addresses.
@@ -84,11 +84,11 @@ func allInUse(blocks []netip.Prefix, reason string) string {
 		count, names, reason, describeNetwork)
 }
 
-// allRest is the sentence for a family whose blocks have addresses left that all rest.
-func allRest(blocks []netip.Prefix) string {
+// allQuarantined is the sentence for a family whose free addresses are all in quarantine.
+func allQuarantined(blocks []netip.Prefix) string {
 	names, _ := namesOf(blocks)
-	return fmt.Sprintf("every free address of %s was another pod's less than %s ago: pods wait until one has rested that long; "+
-		"a larger nodeBlocks.reserve keeps more of them free, %s", names, leastRest, describeNetwork)
+	return fmt.Sprintf("every free address of %s was released less than %s ago: pods wait until one has been free that long; "+
+		"a larger nodeBlocks.reserve keeps more of them free, %s", names, leastQuarantine, describeNetwork)
 }
 
 // namesOf names blocks, and counts the addresses that pods can have of them.

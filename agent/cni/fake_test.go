@@ -98,8 +98,8 @@ func (n *fakeNetwork) Attach(_ context.Context, pod model.Pod) error {
 			continue
 		}
 		n.reused++
-		if rested := time.Since(last.at); rested < leastRest {
-			return fmt.Errorf("%w: %s has address %s that %s had until %s ago", errMixedUp, pod.HostLink, addr, last.hostLink, rested)
+		if free := time.Since(last.at); free < leastQuarantine {
+			return fmt.Errorf("%w: %s has address %s that %s had until %s ago", errMixedUp, pod.HostLink, addr, last.hostLink, free)
 		}
 	}
 	n.links[pod.HostLink] = pod

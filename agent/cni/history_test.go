@@ -151,7 +151,7 @@ func (h *history) play() {
 		if t.Failed() {
 			return
 		}
-		time.Sleep(time.Duration(h.rand.Int64N(int64(leastRest / 2))))
+		time.Sleep(time.Duration(h.rand.Int64N(int64(leastQuarantine / 2))))
 	}
 	// Without faults, everything is given back.
 	h.net.attachErr, h.net.detachErr = nil, nil
@@ -191,7 +191,7 @@ func TestPodThatIsBeingDetachedIsNotListedButKeepsItsAddress(t *testing.T) {
 	if err := book.Release(KeyOf(pod)); err != nil {
 		t.Fatal(err)
 	}
-	*now = now.Add(leastRest)
+	*now = now.Add(leastQuarantine)
 	if again := reserve(t, book, "a", "10.0.0.0/30"); !reflect.DeepEqual(book.Pods(), []model.Pod{again}) {
 		t.Errorf("after it was attached again: %v", book.Pods())
 	}

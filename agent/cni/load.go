@@ -23,7 +23,7 @@ import (
 // OpenBook reads the records in a folder, which it makes if need be. A record
 // that makes no sense is logged and set aside: the addresses that can be read
 // from it stay taken until its attachment is released. The clock now, such as
-// time.Now, says how long addresses rest.
+// time.Now, says how long addresses are in quarantine.
 func OpenBook(ctx context.Context, dir string, now func() time.Time) (*Book, error) {
 	return openBook(ctx, dir, now, osDisk{})
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // maxRecent is how many released addresses a new agent knows the order of, besides
-// those that have not rested for leastRest. Those before them count as released when it starts.
+// those that have not been free for leastQuarantine. Those before them count as released when it starts.
 const maxRecent = 128
 
 // released is an address that was released.
@@ -20,8 +20,8 @@ type released struct {
 // noteReleased writes that addresses are about to be released. Where it cannot be
 // written, as on a disk that is full, the addresses are released all the same, which
 // makes room. The former note goes then, since it may tell of an earlier release of the
-// same addresses: without a note all count as released when the next agent starts, and rest
-// the longer.
+// same addresses: without a note all count as released when the next agent starts, and stay in
+// quarantine the longer.
 func (b *Book) noteReleased(addrs []netip.Addr) {
 	recent := slices.Clone(b.recent)
 	now := b.now()
@@ -30,12 +30,12 @@ func (b *Book) noteReleased(addrs []netip.Addr) {
 		recent = slices.DeleteFunc(recent, func(r released) bool { return r.Addr == addr })
 		recent = append(recent, released{Addr: addr, At: now})
 	}
-	rested := 0
-	for rested < len(recent)-maxRecent && now.Sub(recent[rested].At) >= leastRest {
-		rested++
+	over := 0
+	for over < len(recent)-maxRecent && now.Sub(recent[over].At) >= leastQuarantine {
+		over++
 	}
 	// Kept although it may not be written: the next note has it too.
-	b.recent = recent[rested:]
+	b.recent = recent[over:]
 	if err := b.write(releasedName, b.recent); err != nil {
 		err = errors.Join(err, b.disk.remove(b.path(releasedName)))
 		b.info("cannot note the order in which addresses are released", "addresses", addrs, "reason", err.Error())

@@ -56,13 +56,13 @@ func startAgent(t *testing.T, network *fakeNetwork, dir string) *agent {
 	}
 }
 
-// rest makes the addresses that were released ones that have rested.
-func (a *agent) rest() {
+// endQuarantine ends the quarantine of all addresses that were released.
+func (a *agent) endQuarantine() {
 	book := a.config.Book
 	book.mu.Lock()
 	defer book.mu.Unlock()
 	now := book.now
-	book.now = func() time.Time { return now().Add(leastRest) }
+	book.now = func() time.Time { return now().Add(leastQuarantine) }
 	a.net.mu.Lock()
 	defer a.net.mu.Unlock()
 	clear(a.net.left)

@@ -27,9 +27,9 @@ type Runtime interface {
 }
 
 const (
-	// youngest is the least age of a record whose pod the runtime may have lost:
+	// leastAge is the least age of a record whose pod the runtime may have lost:
 	// runtimes list a sandbox only when all of it is made, well after ADD.
-	youngest = 5 * time.Minute
+	leastAge = 5 * time.Minute
 	// doubt is the least time between two looks that both miss a sandbox: a runtime
 	// that has just started may not list all yet.
 	doubt = time.Minute
@@ -144,7 +144,7 @@ func (s *Server) lost(ctx context.Context) map[attachment]string {
 		}
 		since, ok := s.config.Book.recordedSince(KeyOf(pod))
 		// What is no pod of Kubernetes is of others, such as `ctr run --cni`.
-		if !ok || pod.Name == "" || now.Sub(since) < youngest {
+		if !ok || pod.Name == "" || now.Sub(since) < leastAge {
 			continue
 		}
 		a := attachment{KeyOf(pod), since}

@@ -189,7 +189,7 @@ func TestPodThatTheRuntimeLostIsReclaimed(t *testing.T) {
 		s.run("a", "b")
 		s.lose("b")
 		before := counted(t)
-		s.sweep(youngest, "a", "b")
+		s.sweep(leastAge, "a", "b")
 		s.sweep(doubt-1, "a", "b")
 		s.sweep(1, "a")
 		want := "b: the runtime does not know its sandbox, and no process is in its network namespace"
@@ -250,7 +250,7 @@ func TestDoubtBeginsAnewWhen(t *testing.T) {
 		"the agent was started again": func(s *swept) {
 			// The files have the time of the world outside the bubble.
 			record := filepath.Join(s.dir, "attachments", Key{"b", "eth0"}.HostLink()+recordSuffix)
-			if err := os.Chtimes(record, time.Now(), time.Now().Add(-youngest)); err != nil {
+			if err := os.Chtimes(record, time.Now(), time.Now().Add(-leastAge)); err != nil {
 				s.t.Fatal(err)
 			}
 			s.start()
@@ -262,12 +262,12 @@ func TestDoubtBeginsAnewWhen(t *testing.T) {
 				s := newSwept(t)
 				s.run("a", "b")
 				s.lose("b")
-				s.sweep(youngest, "a", "b")
+				s.sweep(leastAge, "a", "b")
 				time.Sleep(doubt - 1)
 				between(s)
 				s.sweep(1, "a", "b")
 				if name == "the pod was attached once again" {
-					s.sweep(youngest-2, "a", "b")
+					s.sweep(leastAge-2, "a", "b")
 					s.sweep(1, "a", "b")
 				}
 				s.sweep(doubt-2, "a", "b")
@@ -308,7 +308,7 @@ func TestProcessesAreLookedAtOnceForAllLostPods(t *testing.T) {
 		s.run("a", "b", "c", "d", "e")
 		s.lose("b", "c", "d", "e")
 		s.runtime.busy[s.netns("d")] = true
-		s.sweep(youngest, "a", "b", "c", "d", "e")
+		s.sweep(leastAge, "a", "b", "c", "d", "e")
 		if s.runtime.looked != 0 {
 			t.Errorf("looked %d times, for no pod", s.runtime.looked)
 		}

@@ -133,7 +133,7 @@ func TestFailedAddIsUndone(t *testing.T) {
 		if len(network.links) != 0 || len(a.config.Book.Pods()) != 0 || len(network.detached) != 1 {
 			t.Errorf("left %v and %v", network.links, a.config.Book.Pods())
 		}
-		a.rest()
+		a.endQuarantine()
 		_, e = a.call(t, protocol.Add, request("a", `{}`))
 		wantNoError(t, e)
 	}
@@ -149,7 +149,7 @@ func TestAddWhoseLinkCannotBeRemovedKeepsItsAddress(t *testing.T) {
 	wantError(t, e, types.ErrTryAgainLater, "all 1 addresses")
 	_, e = a.call(t, protocol.Del, request("a", `{}`))
 	wantNoError(t, e)
-	a.rest()
+	a.endQuarantine()
 	_, e = a.call(t, protocol.Add, request("b", `{}`))
 	wantNoError(t, e)
 }
@@ -237,7 +237,7 @@ func TestDelOfDamagedRecordRemovesTheLink(t *testing.T) {
 	if len(network.links) != 0 {
 		t.Errorf("links %v", network.links)
 	}
-	a.rest()
+	a.endQuarantine()
 	_, e = a.call(t, protocol.Add, request("b", `{}`))
 	wantNoError(t, e)
 }

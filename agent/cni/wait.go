@@ -27,8 +27,8 @@ func (s *Server) wait(from, to [2]bool) {
 	}
 }
 
-// reserve records a pod with its addresses. It waits for them where some have yet to
-// rest, or where all are in use and the node may get another block. Meanwhile the pod
+// reserve records a pod with its addresses. It waits for them where some are in
+// quarantine, or where all are in use and the node may get another block. Meanwhile the pod
 // has no address, of neither family. The caller holds the attachment's lock.
 func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serving) (model.Pod, error) {
 	limit, cancel := context.WithTimeoutCause(ctx, addWait, errWaited)
@@ -71,7 +71,7 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serv
 		waits = needed
 		select {
 		case <-released:
-		case <-refused.rested():
+		case <-refused.quarantineOver():
 		case <-serving.Changed:
 		case <-s.keys.wanted(pod.HostLink):
 			return model.Pod{}, types.NewError(types.ErrTryAgainLater, "no address came before the runtime deleted the pod", "")
@@ -125,24 +125,24 @@ func (s *Server) serving() (attach.Serving, error) {
 func (e *RefusedError) isFull() bool { return len(e.full[0]) > 0 || len(e.full[1]) > 0 }
 
 // lack says which addresses the node lacks. Those that are in use take longer to come
-// than those that rest.
+// than those in quarantine.
 func (e *RefusedError) lack() (sentence string) {
 	for family, blocks := range e.full {
 		switch {
 		case len(blocks) == 0:
-		case e.rests[family] == 0:
+		case e.quarantined[family] == 0:
 			return allInUse(blocks, onlyNewRanges)
 		case sentence == "":
-			sentence = allRest(blocks)
+			sentence = allQuarantined(blocks)
 		}
 	}
 	return sentence
 }
 
-// rested returns a channel that says when an address of each family of which some rest
-// has rested; nil where none rests.
-func (e *RefusedError) rested() <-chan time.Time {
-	longest := max(e.rests[0], e.rests[1])
+// quarantineOver returns a channel that gets a value when an address of each family of
+// which some are in quarantine may be given; nil where none is.
+func (e *RefusedError) quarantineOver() <-chan time.Time {
+	longest := max(e.quarantined[0], e.quarantined[1])
 	if longest == 0 {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (e *RefusedError) rested() <-chan time.Time {
 }
 
 // Needs returns of which families the node lacks an address for a pod, and whether one
-// of each may come: it rests, or the node may get another block.
+// of each may come: one is in quarantine, or the node may get another block.
 func (e *RefusedError) Needs(serving attach.Serving) (needed [2]bool, come bool) {
 	if e.noBlock {
 		return serving.Growing, serving.Growing != [2]bool{}
@@ -159,7 +159,7 @@ func (e *RefusedError) Needs(serving attach.Serving) (needed [2]bool, come bool)
 	for family, blocks := range e.full {
 		if len(blocks) > 0 {
 			needed[family] = true
-			come = come && (e.rests[family] > 0 || serving.Growing[family])
+			come = come && (e.quarantined[family] > 0 || serving.Growing[family])
 		}
 	}
 	return needed, come
@@ -169,8 +169,8 @@ func (e *RefusedError) Needs(serving attach.Serving) (needed [2]bool, come bool)
 // block of the first family of which one says so.
 func (e *RefusedError) because(reason func(family int) string) error {
 	for family, full := range e.full {
-		if why := strings.TrimRight(reason(family), ". "); len(full) > 0 && e.rests[family] == 0 && why != "" {
-			return &RefusedError{Sentence: allInUse(full, why), full: e.full, rests: e.rests}
+		if why := strings.TrimRight(reason(family), ". "); len(full) > 0 && e.quarantined[family] == 0 && why != "" {
+			return &RefusedError{Sentence: allInUse(full, why), full: e.full, quarantined: e.quarantined}
 		}
 	}
 	return e

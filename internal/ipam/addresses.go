@@ -110,11 +110,11 @@ type Addresses struct {
 	// cursor is the address that the cursor passed last; invalid before the first.
 	cursor netip.Addr
 	taken  map[netip.Addr]struct{}
-	// resting holds the free addresses that are remembered, and the number of the
+	// free holds the free addresses that are remembered, and the number of the
 	// release by which each is in the queue. Entries of other numbers are void.
-	resting map[netip.Addr]uint64
-	queue   releases
-	number  uint64
+	free   map[netip.Addr]uint64
+	queue  releases
+	number uint64
 	// looks counts the addresses and entries that were looked at, for tests.
 	looks int64
 }
@@ -134,7 +134,7 @@ type Candidate struct {
 func NewAddresses(block netip.Prefix, cursor netip.Addr, taken []netip.Addr, now time.Time) *Addresses {
 	a := &Addresses{
 		block: block, count: AddressCount(block),
-		taken: map[netip.Addr]struct{}{}, resting: map[netip.Addr]uint64{},
+		taken: map[netip.Addr]struct{}{}, free: map[netip.Addr]uint64{},
 	}
 	if a.count == 0 {
 		return a
@@ -154,7 +154,7 @@ func NewAddresses(block netip.Prefix, cursor netip.Addr, taken []netip.Addr, now
 		}
 	}
 	for _, addr := range slices.Backward(free) {
-		a.rest(addr, now)
+		a.enqueue(addr, now)
 	}
 	return a
 }
@@ -167,7 +167,7 @@ func (a *Addresses) Used() int64 { return int64(len(a.taken)) }
 func (a *Addresses) Next() (Candidate, bool) {
 	oldest, waits := a.oldest()
 	// Neither in use nor remembered: never used, or forgotten.
-	if unseen := a.count - int64(len(a.taken)) - int64(len(a.resting)); unseen > 0 {
+	if unseen := a.count - int64(len(a.taken)) - int64(len(a.free)); unseen > 0 {
 		for passed := 0; passed < patience || !waits; passed++ {
 			next := a.following(a.cursor)
 			if a.unseen(next) {
@@ -184,7 +184,7 @@ func (a *Addresses) oldest() (release, bool) {
 	for a.queue.len() > 0 {
 		a.looks++
 		entry := a.queue.front()
-		if a.resting[entry.addr] == entry.number {
+		if a.free[entry.addr] == entry.number {
 			return entry, true
 		}
 		a.queue.pop()
@@ -195,8 +195,8 @@ func (a *Addresses) oldest() (release, bool) {
 func (a *Addresses) unseen(addr netip.Addr) bool {
 	a.looks++
 	_, taken := a.taken[addr]
-	_, resting := a.resting[addr]
-	return !taken && !resting
+	_, free := a.free[addr]
+	return !taken && !free
 }
 
 // following returns the address after addr that a pod can have, which is the
@@ -216,7 +216,7 @@ func (a *Addresses) Take(addr netip.Addr) {
 		return
 	}
 	a.taken[addr] = struct{}{}
-	delete(a.resting, addr)
+	delete(a.free, addr)
 	if a.following(a.cursor) == addr {
 		a.cursor = addr
 	}
@@ -229,23 +229,23 @@ func (a *Addresses) Release(addr netip.Addr, now time.Time) {
 		return
 	}
 	delete(a.taken, addr)
-	a.rest(addr, now)
+	a.enqueue(addr, now)
 }
 
 func (a *Addresses) usable(addr netip.Addr) bool {
 	return a.count > 0 && a.block.Contains(addr) && !Reserved(a.block, addr)
 }
 
-// rest puts a free address at the end of the queue.
-func (a *Addresses) rest(addr netip.Addr, now time.Time) {
+// enqueue puts a free address at the end of the queue.
+func (a *Addresses) enqueue(addr netip.Addr, now time.Time) {
 	if a.queue.len() == remembered {
 		a.looks++
-		if dropped := a.queue.pop(); a.resting[dropped.addr] == dropped.number {
-			delete(a.resting, dropped.addr)
+		if dropped := a.queue.pop(); a.free[dropped.addr] == dropped.number {
+			delete(a.free, dropped.addr)
 		}
 	}
 	a.number++
-	a.resting[addr] = a.number
+	a.free[addr] = a.number
 	a.queue.push(release{addr: addr, at: now, number: a.number})
 }
 

@@ -59,14 +59,14 @@ func TestReservedAddressesAndCount(t *testing.T) {
 			if block.Addr().BitLen()-block.Bits() > 8 {
 				return
 			}
-			var rest int64
+			var usable int64
 			for addr := block.Masked().Addr(); block.Contains(addr); addr = addr.Next() {
 				if !Reserved(block, addr) {
-					rest++
+					usable++
 				}
 			}
-			if rest != tc.count {
-				t.Errorf("%d addresses are not reserved, want %d", rest, tc.count)
+			if usable != tc.count {
+				t.Errorf("%d addresses are not reserved, want %d", usable, tc.count)
 			}
 		})
 	}
@@ -392,8 +392,8 @@ func TestForgottenAddressesAreFoundAgain(t *testing.T) {
 			for addr := a.first; a.usable(addr); addr = addr.Next() {
 				a.Release(addr, at(1))
 			}
-			if len(a.resting) != remembered || a.queue.len() != remembered {
-				t.Errorf("%d are remembered, in a queue of %d", len(a.resting), a.queue.len())
+			if len(a.free) != remembered || a.queue.len() != remembered {
+				t.Errorf("%d are remembered, in a queue of %d", len(a.free), a.queue.len())
 			}
 		}
 		all()

@@ -185,7 +185,7 @@ func (n Need) add(addresses int64, held, most int) int {
 	return int(min(blocks, int64(most)))
 }
 
-// surplus lets the youngest empty block go that the node can do without: one at a
+// surplus releases the youngest empty block that the node can do without: one at a
 // time, and only if what is left is more than would make it get another.
 func (d *Decision) surplus(n Need, active []int, free, enough int64) {
 	if len(active) < 2 {
@@ -205,7 +205,7 @@ func (d *Decision) surplus(n Need, active []int, free, enough int64) {
 	}
 }
 
-// leave lets go of the blocks of draining ranges, once new pods of the node can
+// leave releases the blocks of draining ranges, once new pods of the node can
 // have addresses elsewhere, or no range is left that would give it others. The
 // node's own address moves before its block goes.
 func (n Need) leave(d *Decision, elsewhere, moved bool) {

@@ -46,7 +46,7 @@ func TestDecide(t *testing.T) {
 		{name: "enough is free", held: list(block(0, used(8))), fates: []Fate{Use}},
 		{name: "fewer are free than the reserve", held: list(block(0, used(9))), add: 1, fates: []Fate{Use}},
 		{name: "a block that the agent has not seen counts as free", held: list(block(0, used(size)), block(1, unheard)), fates: []Fate{Use, Use}},
-		{name: "a pod that waits until an address has rested gets no block for it", held: list(block(0, used(7))), waiting: 1, fates: []Fate{Use}},
+		{name: "a pod that waits until an address leaves quarantine gets no block for it", held: list(block(0, used(7))), waiting: 1, fates: []Fate{Use}},
 		{name: "a burst of pods gets all its blocks at once", held: list(block(0, used(size))), waiting: 40, add: 4, fates: []Fate{Use}, urgent: true},
 		{
 			name: "a burst is limited", held: list(block(0, used(size))), waiting: 400, max: 3, add: 2, fates: []Fate{Use}, urgent: true,
@@ -72,7 +72,7 @@ func TestDecide(t *testing.T) {
 			name: "the youngest goes first, one at a time",
 			held: list(block(0, empty(time.Hour)), block(1, empty(time.Hour)), block(2, empty(time.Hour))), fates: []Fate{Use, Use, Drain},
 		},
-		{name: "it is given back when the agent lets go of it", held: list(block(0), block(1, draining)), fates: []Fate{Use, Release}},
+		{name: "it is given back when the agent releases it", held: list(block(0), block(1, draining)), fates: []Fate{Use, Release}},
 		{name: "and not before it does", held: list(block(0), block(1, draining, unheard)), fates: []Fate{Use, Drain}},
 		{name: "a pod came meanwhile", held: list(block(0), block(1, draining, used(1))), fates: []Fate{Use, Use}},
 		{name: "it is needed again", held: list(block(0, used(10)), block(1, draining)), fates: []Fate{Use, Use}},
@@ -116,7 +116,7 @@ func TestDecide(t *testing.T) {
 			fates: []Fate{Use}, urgent: true, kept: true,
 		},
 		{name: "one that holds no block waits too", resting: 4, max: 2, urgent: true, kept: true},
-		{name: "a machine set up anew waits for no block of its predecessor", resting: 1, max: 1, add: 1, urgent: true},
+		{name: "a machine set up again waits for no block of its predecessor", resting: 1, max: 1, add: 1, urgent: true},
 		{
 			name: "one that grows and shrinks waits too", held: list(block(0, used(size))), waiting: 1, resting: 3, max: 2,
 			fates: []Fate{Use}, urgent: true, kept: true,

@@ -28,9 +28,9 @@ func reserveAll(t *testing.T, book *Book, block string) (ids []string) {
 	}
 }
 
-// What the book knows of a block may be lost while addresses of it rest: these rest all
+// What the book knows of a block may be lost while addresses of it are in quarantine: these stay there all
 // the same, however many they are.
-func TestAddressesRestWhateverBecomesOfTheirBlock(t *testing.T) {
+func TestAddressesStayInQuarantineWhateverBecomesOfTheirBlock(t *testing.T) {
 	const block, other = "10.0.0.0/24", "10.0.1.0/24"
 	for name, lose := range map[string]func(t *testing.T, dir string, book *Book, now time.Time) (*Book, *time.Time){
 		"restart": func(t *testing.T, dir string, _ *Book, now time.Time) (*Book, *time.Time) {
@@ -47,7 +47,7 @@ func TestAddressesRestWhateverBecomesOfTheirBlock(t *testing.T) {
 				t.Fatal(err)
 			}
 			// They count as released when the agent starts.
-			return openedAt(t, dir, now.Add(leastRest-1), osDisk{})
+			return openedAt(t, dir, now.Add(leastQuarantine-1), osDisk{})
 		},
 		"a time without pods in it": func(t *testing.T, _ string, book *Book, now time.Time) (*Book, *time.Time) {
 			book.now = func() time.Time { return now }
@@ -68,7 +68,7 @@ func TestAddressesRestWhateverBecomesOfTheirBlock(t *testing.T) {
 			release(t, book, ids...)
 			book, now = lose(t, dir, book, now.Add(1))
 			wantRefused(t, book, "every free address of block 10.0.0.0/24", block)
-			*now = now.Add(leastRest - 2)
+			*now = now.Add(leastQuarantine - 2)
 			wantRefused(t, book, "every free address of block 10.0.0.0/24", block)
 			*now = now.Add(2)
 			if again := reserveAll(t, book, block); len(again) != len(ids) {
@@ -85,19 +85,19 @@ func TestReleaseThatCouldNotBeNotedCountsFromTheRestart(t *testing.T) {
 	book, now := clocked(t, dir)
 	reserve(t, book, "a", block)
 	release(t, book, "a")
-	*now = now.Add(rest)
+	*now = now.Add(quarantine)
 	reserve(t, book, "b", block)
 	book.disk = fullDisk{}
 	release(t, book, "b")
 	book, now = openedAt(t, dir, now.Add(time.Second), osDisk{})
-	*now = now.Add(leastRest - 1)
+	*now = now.Add(leastQuarantine - 1)
 	wantRefused(t, book, "every free address", block)
 	*now = now.Add(1)
 	wantReserved(t, book, "c", "10.0.0.2", block)
 }
 
 // The first pod after a restart asks for a block of which nothing was asked before.
-func TestFirstPodDoesNotWaitForWhatHasLongRested(t *testing.T) {
+func TestFirstPodDoesNotWaitForWhatWasReleasedLongAgo(t *testing.T) {
 	const block = "fd00::/121"
 	dir := folder(t)
 	book, now := clocked(t, dir)
@@ -106,17 +106,17 @@ func TestFirstPodDoesNotWaitForWhatHasLongRested(t *testing.T) {
 	damaged := reserve(t, book, "damaged", "10.0.0.0/30")
 	cutRecord(t, filepath.Join(dir, damaged.HostLink+recordSuffix))
 	book, now = openedAt(t, dir, *now, osDisk{})
-	*now = now.Add(leastRest)
+	*now = now.Add(leastQuarantine)
 	wantReserved(t, book, "a", "fd00::2", block)
 	// One that had a damaged record is released as any other.
 	release(t, book, "damaged")
 	wantRefused(t, book, "every free address", "10.0.0.0/30")
-	*now = now.Add(leastRest)
+	*now = now.Add(leastQuarantine)
 	wantReserved(t, book, "b", "10.0.0.2", "10.0.0.0/30")
 }
 
-// To set the clock of the node makes no address rest for longer, or shorter.
-func TestRestIsMeasuredByAClockThatNobodySets(t *testing.T) {
+// To set the clock of the node makes no quarantine longer, or shorter.
+func TestQuarantineIsMeasuredByAClockThatNobodySets(t *testing.T) {
 	dir := folder(t)
 	book := open(t, dir)
 	reserve(t, book, "a", "10.0.0.0/30")
@@ -129,8 +129,8 @@ func TestRestIsMeasuredByAClockThatNobodySets(t *testing.T) {
 	}
 }
 
-// An address that is released rests first, whether or not the node may get a block.
-func TestAddWaitsUntilAnAddressHasRested(t *testing.T) {
+// An address that is released is in quarantine first, whether or not the node may get a block.
+func TestAddWaitsUntilAnAddressLeavesQuarantine(t *testing.T) {
 	for _, grows := range []bool{false, true} {
 		t.Run(fmt.Sprint("grows ", grows), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -144,9 +144,9 @@ func TestAddWaitsUntilAnAddressHasRested(t *testing.T) {
 				if used := w.config.Book.Usage(netip.MustParsePrefix("10.0.0.0/30")); used != 0 {
 					t.Errorf("%d addresses in use", used)
 				}
-				time.Sleep(leastRest)
+				time.Sleep(leastQuarantine)
 				w.wantResult(a, "10.0.0.2")
-				if want := leastRest - time.Second; a.took != want {
+				if want := leastQuarantine - time.Second; a.took != want {
 					t.Errorf("took %s, want %s", a.took, want)
 				}
 				w.wantWaiting(0, 0)
@@ -155,7 +155,7 @@ func TestAddWaitsUntilAnAddressHasRested(t *testing.T) {
 	}
 }
 
-// An ADD that waits, for whatever reason, goes on with the first address that has rested.
+// An ADD that waits, for whatever reason, goes on with the first address that leaves quarantine.
 func TestAddWaitsForAnAddressThatIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
@@ -163,7 +163,7 @@ func TestAddWaitsForAnAddressThatIsReleased(t *testing.T) {
 		w.wantWaiting(2, 0)
 		time.Sleep(time.Second)
 		w.end("first")
-		time.Sleep(leastRest)
+		time.Sleep(leastQuarantine)
 		synctest.Wait()
 		w.wantWaiting(1, 0)
 		got, waits, of := a, b, "a"
@@ -175,16 +175,16 @@ func TestAddWaitsForAnAddressThatIsReleased(t *testing.T) {
 			t.Errorf("both have it: %+v", waits)
 		}
 		w.end(of)
-		time.Sleep(leastRest)
+		time.Sleep(leastQuarantine)
 		w.wantResult(waits, "10.0.0.2")
-		if want := time.Second + 2*leastRest; waits.took != want {
+		if want := time.Second + 2*leastQuarantine; waits.took != want {
 			t.Errorf("took %s, want %s", waits.took, want)
 		}
 	})
 }
 
 // A block that comes meanwhile has an address that nobody had.
-func TestBlockComesBeforeAnAddressHasRested(t *testing.T) {
+func TestBlockComesBeforeAnAddressLeavesQuarantine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
 		w.end("first")
@@ -194,15 +194,15 @@ func TestBlockComesBeforeAnAddressHasRested(t *testing.T) {
 	})
 }
 
-// Of IPv4 an address rests, and all of IPv6 are in use.
-func TestAddWaitsForOneFamilyToRestAndForABlockOfTheOther(t *testing.T) {
+// Of IPv4 an address is in quarantine, and all of IPv6 are in use.
+func TestAddWaitsForQuarantineOfOneFamilyAndForABlockOfTheOther(t *testing.T) {
 	for name, tc := range map[string]struct {
 		grows bool
 		// comes is when a block of IPv6 comes, after the ADD, and took what that takes.
 		comes, took time.Duration
 	}{
-		"the block comes first": {true, time.Second, leastRest},
-		"the block comes last":  {true, 3 * leastRest, 3 * leastRest},
+		"the block comes first": {true, time.Second, leastQuarantine},
+		"the block comes last":  {true, 3 * leastQuarantine, 3 * leastQuarantine},
 		"no block may come":     {false, time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestAddWaitsForOneFamilyToRestAndForABlockOfTheOther(t *testing.T) {
 				}
 				time.Sleep(tc.comes)
 				w.net.grow(func(s *attach.Serving) { s.Blocks = append(s.Blocks, prefixes("fd00:1::/64")...) })
-				time.Sleep(leastRest)
+				time.Sleep(leastQuarantine)
 				if tc.grows {
 					w.wantResult(a, "10.0.0.2")
 				} else {
@@ -237,17 +237,17 @@ func TestAddWaitsForOneFamilyToRestAndForABlockOfTheOther(t *testing.T) {
 }
 
 // The last address is released too late for the ADDs that have waited for long.
-func TestAddGivesUpBeforeAnAddressHasRested(t *testing.T) {
+func TestAddGivesUpBeforeAnAddressLeavesQuarantine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30", "fd00::/64")
 		ctx, cancel := context.WithTimeout(t.Context(), addWait-1)
 		defer cancel()
 		a, b := w.begin(t.Context(), "a"), w.begin(ctx, "b")
-		time.Sleep(addWait - leastRest + 1)
+		time.Sleep(addWait - leastQuarantine + 1)
 		w.end("first")
-		time.Sleep(leastRest - 1)
-		w.wantRefusal(a, "cannot attach pod ns/pod-a: every free address of block 10.0.0.0/30 was another pod's less than 5s ago: "+
-			"pods wait until one has rested that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl describe podnetwork default`")
+		time.Sleep(leastQuarantine - 1)
+		w.wantRefusal(a, "cannot attach pod ns/pod-a: every free address of block 10.0.0.0/30 was released less than 5s ago: "+
+			"pods wait until one has been free that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl describe podnetwork default`")
 		if a.took != addWait || !b.done || !errors.Is(b.err, context.DeadlineExceeded) {
 			t.Errorf("%+v, and where the runtime's patience ends: %+v", a, b)
 		}
@@ -255,7 +255,7 @@ func TestAddGivesUpBeforeAnAddressHasRested(t *testing.T) {
 	})
 }
 
-func TestDelEndsTheWaitForAnAddressThatRests(t *testing.T) {
+func TestDelEndsTheWaitForAnAddressInQuarantine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
 		w.end("first")
@@ -268,9 +268,9 @@ func TestDelEndsTheWaitForAnAddressThatRests(t *testing.T) {
 			t.Errorf("DEL took %s, ADD: %+v", took, a)
 		}
 		w.wantWaiting(0, 0)
-		// It had none that would have to rest anew.
+		// It had none that would have to be in quarantine again.
 		b := w.begin(t.Context(), "b")
-		time.Sleep(leastRest)
+		time.Sleep(leastQuarantine)
 		w.wantResult(b, "10.0.0.2")
 	})
 }

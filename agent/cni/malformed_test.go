@@ -13,7 +13,7 @@ import (
 	"github.com/podnet/podnet/agent/cni/protocol"
 )
 
-func TestOddRequestsAreRefusedInASentence(t *testing.T) {
+func TestMalformedRequestsAreRefusedInASentence(t *testing.T) {
 	network := newFakeNetwork("10.0.0.0/24", "fd00::/64")
 	a := startAgent(t, network, folder(t))
 	change := func(f func(r *protocol.Request)) protocol.Request {
