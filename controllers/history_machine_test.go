@@ -100,7 +100,7 @@ type pod struct {
 	id    string
 	state podState
 	// serving is what the ADD read.
-	serving attach.Serving
+	serving attach.Offer
 	waits   [2]bool
 	model   model.Pod
 	// lost says that nobody answers for its addresses: somebody took the object of
@@ -154,7 +154,7 @@ func (m *machine) startAgent() {
 		},
 		Waiting:      m.waiting,
 		Report:       func(r status.Report) { m.report = &r },
-		Serve:        func(context.Context) error { return nil },
+		Install:      func(context.Context) error { return nil },
 		FullInterval: passInterval,
 	})
 }
@@ -249,7 +249,7 @@ func (m *machine) add(p *pod) {
 	}
 	switch p.state {
 	case podAsked:
-		serving, err := m.offers.Serving()
+		serving, err := m.offers.Current()
 		if err == nil {
 			p.serving, p.state = serving, podRead
 		}
@@ -257,7 +257,7 @@ func (m *machine) add(p *pod) {
 		m.reserve(p)
 	case podRecorded:
 		// It is confirmed and attached.
-		serving, err := m.offers.Serving()
+		serving, err := m.offers.Current()
 		if err == nil && !slices.ContainsFunc(p.model.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
 			p.state = podLive
 			m.w.note("%s: pod %s has %v", m, p.id, p.model.Addrs)

@@ -48,7 +48,7 @@ type Guard struct {
 
 	mu sync.Mutex
 	// open is the node that this agent could have spoken for; empty where it could not,
-	// and where that is not known.
+	// and where that is unknown.
 	open string
 }
 

@@ -101,14 +101,14 @@ type Config struct {
 	Repaired func([]diff.Repair)
 	// PathsChanged, unless it is nil, is told which paths were changed. It must not block.
 	PathsChanged func([]status.PathChange)
-	// Serve is called after the first pass that left the node able to carry pods,
+	// Install is called after the first pass that left the node able to carry pods,
 	// and now and then after later ones.
-	Serve func(ctx context.Context) error
+	Install func(ctx context.Context) error
 	// FullInterval is the time between passes when nothing changes.
 	FullInterval time.Duration
 }
 
-// Applier makes the passes, and serves between them. Its methods may be called concurrently.
+// Applier makes the passes, and follows what happens between them. Its methods may be called concurrently.
 type Applier struct {
 	// Loop makes the passes.
 	*loop.Loop
@@ -150,7 +150,7 @@ type Applier struct {
 	// What follows is the loop's alone.
 
 	findings []model.Finding
-	// looked is when findings were last looked for, and installed when Serve last
+	// looked is when findings were last looked for, and installed when Install last
 	// succeeded.
 	looked, installed time.Time
 }
@@ -168,7 +168,7 @@ type outcome struct{ failed error }
 
 // New returns an Applier that does nothing before Run.
 func New(cfg Config) *Applier {
-	_, unheard := cfg.Offers.Serving()
+	_, unheard := cfg.Offers.Current()
 	s := &Applier{cfg: cfg, notes: newNotes(), fatal: unheard, probeRetry: loop.Backoff{First: firstRetry}}
 	s.outcome.Store(&outcome{failed: unheard})
 	s.Loop = loop.New(loop.Config{
@@ -206,8 +206,8 @@ func (s *Applier) Pass(ctx context.Context) error {
 		return nil
 	}
 	report, err := s.pass(ctx)
-	s.serve()
-	serving := err == nil && s.fatal == nil && !report.Removed
+	s.publishOffer()
+	able := err == nil && s.fatal == nil && !report.Removed
 	var ranges []netip.Prefix
 	var own []model.Block
 	var probe *model.Pod
@@ -219,8 +219,8 @@ func (s *Applier) Pass(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
-	if serving && time.Since(s.installed) >= s.cfg.FullInterval {
-		if err = s.cfg.Serve(ctx); err == nil {
+	if able && time.Since(s.installed) >= s.cfg.FullInterval {
+		if err = s.cfg.Install(ctx); err == nil {
 			s.installed = time.Now()
 		} else {
 			err = fmt.Errorf("let the runtime send pods: %w", err)
@@ -344,7 +344,7 @@ func (s *Applier) plan(ctx context.Context, cluster model.Cluster) (model.Plan, 
 		if was != nil {
 			before = was.Plan
 		}
-		s.tell(ctx, before, wanted)
+		s.reportChanges(ctx, before, wanted)
 		return wanted, nil
 	}
 }
@@ -375,7 +375,7 @@ func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, er
 	log.FromContext(ctx).Error(failed, "not all of the kernel is as it shall be")
 	now, err := s.cfg.Kernel.Observe(ctx, want)
 	if err != nil {
-		// What was done is not known: the next pass cannot blame anybody.
+		// What was done is unknown: the next pass cannot blame anybody.
 		s.notes.settle(before, have, ops, ops)
 		return true, errors.Join(failed, err)
 	}
@@ -444,13 +444,13 @@ func (s *Applier) Found() *Found { return s.found.Load() }
 // Removed reports whether podnet was taken off the node.
 func (s *Applier) Removed() bool { return s.removed.Load() }
 
-// serve makes what new pods get follow from the pass.
-func (s *Applier) serve() {
-	serving := attach.Serving{}
+// publishOffer makes what new pods get follow from the pass.
+func (s *Applier) publishOffer() {
+	offer := attach.Offer{}
 	if st := s.states.Current(); st != nil {
-		serving = attach.ServingOf(*st.Cluster.Network, st.Plan)
+		offer = attach.OfferOf(*st.Cluster.Network, st.Plan)
 	}
-	s.cfg.Offers.Publish(serving, s.fatal)
+	s.cfg.Offers.Publish(offer, s.fatal)
 }
 
 func describe(ops []diff.Op) []string {

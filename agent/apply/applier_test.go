@@ -29,13 +29,13 @@ type node struct {
 	pods     []model.Pod
 	attach   error
 	// refuse is a destination to which the kernel takes no route.
-	refuse  netip.Prefix
-	reports []status.Report
-	served  int
-	removed int
-	ops     int
-	usage   map[netip.Prefix]int64
-	waiting [2]int64
+	refuse   netip.Prefix
+	reports  []status.Report
+	installs int
+	removed  int
+	ops      int
+	usage    map[netip.Prefix]int64
+	waiting  [2]int64
 	// findings and blind are what a search returns, and searches how many there were.
 	findings []model.Finding
 	blind    error
@@ -69,7 +69,7 @@ func (n *node) applier() *Applier {
 		Usage:        func([]netip.Prefix) map[netip.Prefix]int64 { return n.usage },
 		Waiting:      func() [2]int64 { return n.waiting },
 		Report:       func(r status.Report) { n.reports = append(n.reports, r) },
-		Serve:        func(context.Context) error { n.served++; return nil },
+		Install:      func(context.Context) error { n.installs++; return nil },
 		FullInterval: time.Hour,
 	})
 }
@@ -161,7 +161,7 @@ func TestNothingIsChangedBeforeTheObjectsAreKnown(t *testing.T) {
 	n.err = errors.New("not synced")
 	g.Expect(n.applier().Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("not synced")))
 	g.Expect(n.ops).To(gomega.BeZero())
-	g.Expect(n.served).To(gomega.BeZero())
+	g.Expect(n.installs).To(gomega.BeZero())
 }
 
 func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
@@ -174,7 +174,7 @@ func TestDeletedNetworkChangesNoPacketsWay(t *testing.T) {
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).To(gomega.BeZero())
 	g.Expect(n.routes(t)).To(gomega.Equal(before))
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no PodNetwork")))
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoNetwork))
 }
@@ -214,7 +214,7 @@ func TestPodsWaitUntilTheFirstPass(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := n.applier()
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("has just started")))
 	g.Expect(n.attacher(s).Attach(t.Context(), pod())).NotTo(gomega.Succeed())
 	g.Expect(n.attacher(s).Detach(t.Context(), pod())).To(gomega.Succeed(), "pods may leave while the API server is away")
@@ -227,10 +227,10 @@ func TestPodsWaitForABlockAndAreToldOfTheRanges(t *testing.T) {
 	n.snapshot.RangeSummary = "range 10.244.0.0/16 has 1 blocks of which 0 are free"
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.And(
 		gomega.ContainSubstring("no block of IPv4"), gomega.ContainSubstring("has 1 blocks of which 0 are free"))))
-	g.Expect(n.served).To(gomega.BeZero())
+	g.Expect(n.installs).To(gomega.BeZero())
 }
 
 func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
@@ -240,14 +240,14 @@ func TestPodsOfANewNodeWaitForTheSecondFamilyForAWhile(t *testing.T) {
 	n.snapshot.Blocks[0].Created = time.Now()
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("no block of IPv6")))
 
 	n.snapshot.Blocks[0].Created = time.Now().Add(-time.Minute)
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	serving, err := n.offers.Serving()
+	offer, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred(), "the other family works")
-	g.Expect(serving.Blocks).To(gomega.HaveLen(1))
+	g.Expect(offer.Blocks).To(gomega.HaveLen(1))
 	g.Expect(n.reports[len(n.reports)-1].Problems[0].Reason).To(gomega.Equal(model.ReasonNoBlock))
 }
 
@@ -260,7 +260,7 @@ func TestPodWhoseLinkVanishedKeepsNoOthersWaiting(t *testing.T) {
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.reports[0].Refused).To(gomega.BeTrue())
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 }
 
@@ -270,7 +270,7 @@ func TestPeerThatTheKernelRefusesKeepsNoPodsWaiting(t *testing.T) {
 	n.refuse = netip.MustParsePrefix("10.244.2.0/24")
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	problem := n.reports[0].Problems[0]
 	g.Expect(problem.Reason).To(gomega.Equal(model.ReasonKernelError))
@@ -286,11 +286,11 @@ func TestPodsWaitForAFamilyWhoseBlockVanished(t *testing.T) {
 	s := n.applier()
 	n.snapshot.Blocks[1].State, n.snapshot.Blocks[1].Vanished = model.BlockDraining, true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("disappeared without being released")))
 	n.snapshot.Blocks = append(n.snapshot.Blocks, block("fd00:10:244:3::/64", "a", "192.0.2.1"))
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	_, err = n.offers.Serving()
+	_, err = n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred(), "another block gives addresses")
 }
 
@@ -298,7 +298,7 @@ func TestFailureToLetTheRuntimeSendPodsIsReported(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	s := n.applier()
-	s.cfg.Serve = func(context.Context) error { return errors.New("read-only file system") }
+	s.cfg.Install = func(context.Context) error { return errors.New("read-only file system") }
 	g.Expect(s.Pass(t.Context())).NotTo(gomega.Succeed())
 	g.Expect(s.Ready()).NotTo(gomega.Succeed())
 	g.Expect(n.reports[0].Problems[0].Message).To(gomega.ContainSubstring("read-only file system"))
@@ -309,20 +309,20 @@ func TestPrimaryFamilyIsThatOfTheFirstRange(t *testing.T) {
 	n := newNode()
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	serving, err := n.offers.Serving()
+	offer, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
-	g.Expect(serving.Blocks).To(gomega.Equal([]netip.Prefix{
+	g.Expect(offer.Blocks).To(gomega.Equal([]netip.Prefix{
 		netip.MustParsePrefix("fd00:10:244:1::/64"), netip.MustParsePrefix("10.244.1.0/24"),
 	}))
 }
 
-func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
+func TestOfferReportsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()
 	n.snapshot.Network.MaxBlocks = 2
 	s := n.applier()
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	before, err := n.offers.Serving()
+	before, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(before.Growing).To(gomega.Equal([2]bool{true, true}))
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -332,7 +332,7 @@ func TestServingTellsWhenItChangesAndWhetherItCanGrow(t *testing.T) {
 	n.snapshot.Network.Exhausted[1] = true
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(before.Changed).To(gomega.BeClosed())
-	after, err := n.offers.Serving()
+	after, err := n.offers.Current()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(after.Blocks).To(gomega.ContainElement(netip.MustParsePrefix("10.244.3.0/24")))
 	g.Expect(after.Growing).To(gomega.Equal([2]bool{}))
@@ -374,7 +374,7 @@ func TestAttachmentIsCountedAtOnce(t *testing.T) {
 	report := n.reports[passes]
 	g.Expect(report.Used).To(gomega.Equal(n.usage))
 	g.Expect(report.Pods).To(gomega.Equal(n.pods))
-	g.Expect(report.InForce).To(gomega.BeTrue(), "the rest is as the last pass found it")
+	g.Expect(report.InForce).To(gomega.BeTrue(), "the others are as the last pass found it")
 	n.waiting = [2]int64{2, 0}
 	s.Recount()
 	g.Expect(n.reports[passes+1].Waiting).To(gomega.Equal(n.waiting))
@@ -389,12 +389,12 @@ func TestFailureOfTheKernelIsReportedAndTriedAgain(t *testing.T) {
 		Usage:   func([]netip.Prefix) map[netip.Prefix]int64 { return nil },
 		Waiting: func() [2]int64 { return n.waiting },
 		Report:  func(r status.Report) { n.reports = append(n.reports, r) },
-		Serve:   func(context.Context) error { n.served++; return nil },
+		Install: func(context.Context) error { n.installs++; return nil },
 	})
 	g.Expect(s.Pass(t.Context())).To(gomega.MatchError(gomega.ContainSubstring("no such module")))
 	g.Expect(n.reports[0].Problems[0].Fatal).To(gomega.BeTrue())
 	g.Expect(n.reports[0].Problems[0].Reason).To(gomega.Equal(model.ReasonKernelError))
-	g.Expect(n.served).To(gomega.BeZero())
+	g.Expect(n.installs).To(gomega.BeZero())
 }
 
 // What of network policy cannot be enforced is said on the node, whose pods it keeps from nothing.
@@ -428,7 +428,7 @@ func TestUninstallIsDoneOnceAndLeavesTheNodeAlone(t *testing.T) {
 	n.snapshot.Uninstall, n.ops = false, 0
 	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 	g.Expect(n.ops).To(gomega.BeZero(), "the annotation goes before the agent does")
-	_, err := n.offers.Serving()
+	_, err := n.offers.Current()
 	g.Expect(err).To(gomega.MatchError(gomega.ContainSubstring("uninstalled")))
 }
 
@@ -440,7 +440,7 @@ func (s slow) Observe(ctx context.Context, want model.State) (model.State, error
 	return s.node.Observe(ctx, want)
 }
 
-func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
+func TestPassesPauseWhereChangesDoNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode()
 		s := n.applier()
@@ -472,7 +472,7 @@ func TestPassesRestWhereChangesDoNotEnd(t *testing.T) {
 	})
 }
 
-func TestSearchThatFailsInPartTellsTheRestAndWaitsForItsTurn(t *testing.T) {
+func TestSearchThatFailsInPartReportsTheOthersAndWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gomega.NewWithT(t)
 		n := newNode()

@@ -25,7 +25,7 @@ func (s *Applier) report(r status.Report) {
 	s.cfg.Report(r)
 }
 
-// Recount reports anew how many addresses are in use and wanted, without a pass.
+// Recount reports again how many addresses are in use and wanted, without a pass.
 func (s *Applier) Recount() {
 	s.counting.Lock()
 	defer s.counting.Unlock()
@@ -34,7 +34,7 @@ func (s *Applier) Recount() {
 	}
 }
 
-// Attached implements attach.Kernel: it reports the pods anew, without a pass.
+// Attached implements attach.Kernel: it reports the pods again, without a pass.
 func (s *Applier) Attached(pods []model.Pod) {
 	s.counting.Lock()
 	defer s.counting.Unlock()

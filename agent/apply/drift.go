@@ -15,7 +15,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// Watcher tells what becomes of the kernel's objects (see kernel.Watch).
+// Watcher reports what becomes of the kernel's objects (see kernel.Watch).
 type Watcher interface {
 	Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error
 }
@@ -32,14 +32,14 @@ const (
 	maxSightings = 10000
 )
 
-// Watch asks for a pass when the kernel tells of something that is not as it shall
+// Watch asks for a pass when the kernel reports something that is not as it shall
 // be, or of something of the node by which that is decided, at most once a second,
-// until ctx ends. What podnet does itself is told of too, and is as it shall be.
+// until ctx ends. What podnet does itself is reported too, and is as it shall be.
 func (s *Applier) Watch(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.judge(ctx)
+		s.askForPasses(ctx)
 	}()
 	defer func() { <-done }()
 	for {
@@ -54,8 +54,8 @@ func (s *Applier) Watch(ctx context.Context) error {
 	}
 }
 
-// judge asks for passes.
-func (s *Applier) judge(ctx context.Context) {
+// askForPasses asks for a pass wherever what was seen contradicts what is wanted.
+func (s *Applier) askForPasses(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,15 +76,15 @@ func (s *Applier) judge(ctx context.Context) {
 	}
 }
 
-// contradicted says whether a pass has something to look for. It waits until what
+// contradicted reports whether a pass has something to look for. It waits until what
 // is being done, of which notifications tell halfway, is done.
 func (s *Applier) contradicted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	odd, moved := s.notes.odd()
+	contradicts, moved := s.notes.pending()
 	// A pass that failed is tried again anyway, and less and less often: but where the
 	// node is another one, it may succeed.
-	return !s.Removed() && (moved || s.Ready() == nil && odd)
+	return !s.Removed() && (moved || s.Ready() == nil && contradicts)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -140,7 +140,7 @@ func (n *notes) see(s diff.Sighting) {
 	default:
 		key := o.Identity()
 		if !n.wanted.Contradicts(s) {
-			// Perhaps it was odd for a moment.
+			// Perhaps it contradicted for a moment.
 			delete(n.seen, key)
 			return
 		}
@@ -153,9 +153,9 @@ func (n *notes) see(s diff.Sighting) {
 	n.wake.Raise()
 }
 
-// odd says whether anything seen still contradicts what is wanted by now, and whether
+// pending reports whether anything seen still contradicts what is wanted by now, and whether
 // anything of the node that is not podnet's changed.
-func (n *notes) odd() (odd, moved bool) {
+func (n *notes) pending() (contradicts, moved bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, s := range n.seen {
@@ -237,7 +237,7 @@ func (n *notes) watchedSysctls() []model.Sysctl {
 	return n.sysctls
 }
 
-// repaired tells of what others did and was put right.
+// repaired reports what others did and was put right.
 func (s *Applier) repaired(ctx context.Context, repairs []diff.Repair) {
 	if len(repairs) == 0 {
 		return

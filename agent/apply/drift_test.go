@@ -137,7 +137,7 @@ func (b failing) Watch(ctx context.Context, _ func() []model.Sysctl, _ func(diff
 	return ctx.Err()
 }
 
-func TestEndedSubscriptionIsMadeAnew(t *testing.T) {
+func TestEndedSubscriptionIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gomega.NewWithT(t)
 		cfg := newNode().applier().cfg
@@ -170,7 +170,7 @@ func TestChangedObjectsAreNoDrift(t *testing.T) {
 	g.Expect(repairs).To(gomega.BeEmpty())
 }
 
-// While one route is refused, others that are removed are put back and told of.
+// While one route is refused, others that are removed are put back and reported.
 func TestDriftIsToldOfThoughSomethingElseFails(t *testing.T) {
 	g := gomega.NewWithT(t)
 	n := newNode()

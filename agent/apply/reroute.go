@@ -67,7 +67,7 @@ func (s *Applier) reroute(ctx context.Context) error {
 		return fmt.Errorf("leave paths that failed: %w", err)
 	}
 	s.aim(wanted)
-	s.tell(ctx, was.Plan, wanted)
+	s.reportChanges(ctx, was.Plan, wanted)
 	return nil
 }
 

@@ -69,8 +69,8 @@ type Attacher struct {
 // New returns an Attacher.
 func New(cfg Config) *Attacher { return &Attacher{cfg: cfg} }
 
-// Serving implements cni.Network.
-func (a *Attacher) Serving() (Serving, error) { return a.cfg.Offers.Serving() }
+// Offer implements cni.Network.
+func (a *Attacher) Offer() (Offer, error) { return a.cfg.Offers.Current() }
 
 // Attach implements cni.Network: it makes the pod's link, and returns when the pod's
 // routes, neighbours and firewall elements, and the policies that select it, are in the
@@ -82,7 +82,7 @@ func (a *Attacher) Attach(ctx context.Context, pod model.Pod) error {
 		}
 	}
 	return a.cfg.Kernel.Between(func(last *model.Cluster) error {
-		if _, err := a.cfg.Offers.Serving(); err != nil {
+		if _, err := a.cfg.Offers.Current(); err != nil {
 			return err
 		}
 		if err := a.cfg.Links.Attach(ctx, pod); err != nil {
@@ -118,7 +118,7 @@ func (a *Attacher) Detach(ctx context.Context, pod model.Pod) error {
 	if a.cfg.Policy != nil {
 		defer a.cfg.Policy.Trigger()
 	}
-	// The report counts pods; and what cannot be removed now, or is not known
+	// The report counts pods; and what cannot be removed now, or is unknown
 	// before the first pass, the next pass removes.
 	defer a.cfg.Passes.Raise()
 	return a.cfg.Kernel.Between(func(last *model.Cluster) error {

@@ -15,8 +15,8 @@ import (
 // familyGrace is how long the second family's block may come after the first's.
 const familyGrace = 10 * time.Second
 
-// Serving is what new pods get. It does not change.
-type Serving struct {
+// Offer is what new pods get. It does not change.
+type Offer struct {
 	// Blocks are the blocks of the node from which addresses are taken, in order
 	// of preference. A pod gets one address of each family that is among them,
 	// and the family that comes first is its primary one.
@@ -30,50 +30,50 @@ type Serving struct {
 	// NotGrowing says, in part of a sentence, why the node gets no other block of
 	// IPv4 and of IPv6. It may be empty.
 	NotGrowing [2]string
-	// Changed is closed when Serving would answer otherwise; nil where that is not told.
+	// Changed is closed when there is another Offer; nil where that is not reported.
 	Changed <-chan struct{}
 }
 
 // Offers publishes what new pods get. Who asks never waits, whatever is being done to
 // the kernel.
 type Offers struct {
-	current atomic.Pointer[offer]
+	current atomic.Pointer[published]
 }
 
-type offer struct {
-	serving Serving
-	err     error
-	// changed is closed when there is another offer.
+type published struct {
+	offer Offer
+	err   error
+	// changed is closed when another offer is published.
 	changed chan struct{}
 }
 
 // NewOffers returns Offers that give nothing yet.
 func NewOffers() *Offers {
 	o := &Offers{}
-	o.current.Store(&offer{
+	o.current.Store(&published{
 		err: errors.New("the agent has just started and has not heard from the API server yet"), changed: make(chan struct{}),
 	})
 	return o
 }
 
-// Serving returns what new pods get, or an error, a sentence for the user, that says why
+// Current returns what new pods get, or an error, a sentence for the user, that says why
 // none can be attached now.
-func (o *Offers) Serving() (Serving, error) {
+func (o *Offers) Current() (Offer, error) {
 	is := o.current.Load()
 	if is.err != nil {
-		return Serving{}, is.err
+		return Offer{}, is.err
 	}
-	out := is.serving
+	out := is.offer
 	out.Changed = is.changed
 	return out, nil
 }
 
 // Publish sets what new pods get, and why none can be attached; nil where they can. It is
 // for one caller at a time.
-func (o *Offers) Publish(s Serving, why error) {
+func (o *Offers) Publish(next Offer, why error) {
 	was := o.current.Load()
-	is := &offer{serving: s, err: why, changed: was.changed}
-	changed := why != nil || !same(s, was.serving)
+	is := &published{offer: next, err: why, changed: was.changed}
+	changed := why != nil || !same(next, was.offer)
 	if changed {
 		is.changed = make(chan struct{})
 	}
@@ -83,14 +83,14 @@ func (o *Offers) Publish(s Serving, why error) {
 	}
 }
 
-func same(a, b Serving) bool {
+func same(a, b Offer) bool {
 	return slices.Equal(a.Blocks, b.Blocks) && a.Attachment == b.Attachment && a.MTU == b.MTU &&
 		a.Growing == b.Growing && a.NotGrowing == b.NotGrowing
 }
 
-// ServingOf is what new pods get of a plan.
-func ServingOf(network model.Network, p model.Plan) Serving {
-	out := Serving{Attachment: network.Attachment, MTU: p.MTU}
+// OfferOf is what new pods get of a plan.
+func OfferOf(network model.Network, p model.Plan) Offer {
+	out := Offer{Attachment: network.Attachment, MTU: p.MTU}
 	var held [2]int
 	for _, b := range p.Blocks {
 		if b.State == model.BlockActive {

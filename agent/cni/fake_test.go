@@ -36,10 +36,10 @@ func folder(t *testing.T) string {
 // fakeNetwork is a kernel that holds pods' links. It refuses two of one address, and
 // one whose address another had a moment ago, with errMixedUp.
 type fakeNetwork struct {
-	mu         sync.Mutex
-	serving    attach.Serving
-	servingErr error
-	// changed is closed when serving changes; nil where that is not told.
+	mu       sync.Mutex
+	offer    attach.Offer
+	offerErr error
+	// changed is closed when offer changes; nil where that is not reported.
 	changed chan struct{}
 	links   map[string]model.Pod
 	// left are the pods whose links were removed, by address, and when.
@@ -64,17 +64,17 @@ var errMixedUp = errors.New("MIXED UP")
 
 func newFakeNetwork(blocks ...string) *fakeNetwork {
 	n := &fakeNetwork{links: map[string]model.Pod{}, left: map[netip.Addr]left{}}
-	n.serving = attach.Serving{Attachment: model.PointToPoint, MTU: 1500}
+	n.offer = attach.Offer{Attachment: model.PointToPoint, MTU: 1500}
 	for _, b := range blocks {
-		n.serving.Blocks = append(n.serving.Blocks, netip.MustParsePrefix(b))
+		n.offer.Blocks = append(n.offer.Blocks, netip.MustParsePrefix(b))
 	}
 	return n
 }
 
-func (n *fakeNetwork) Serving() (attach.Serving, error) {
+func (n *fakeNetwork) Offer() (attach.Offer, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.serving, n.servingErr
+	return n.offer, n.offerErr
 }
 
 func (n *fakeNetwork) Attach(_ context.Context, pod model.Pod) error {

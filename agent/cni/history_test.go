@@ -161,12 +161,12 @@ func (h *history) play() {
 		t.Fatal(err)
 	}
 	h.start(false)
-	for _, block := range h.net.serving.Blocks {
+	for _, block := range h.net.offer.Blocks {
 		if used := h.book.Usage(block); used != 0 || len(h.net.links) != 0 {
 			t.Errorf("at the end %d addresses and %d links", used, len(h.net.links))
 		}
 	}
-	count := ipam.AddressCount(h.net.serving.Blocks[0])
+	count := ipam.AddressCount(h.net.offer.Blocks[0])
 	for i := range count {
 		if _, err := h.server.add(t.Context(), request(fmt.Sprint("last", i), `{}`)); err != nil {
 			t.Errorf("address %d of %d is lost: %v", i+1, count, err)

@@ -135,7 +135,7 @@ func TestAddWaitsUntilAnAddressLeavesQuarantine(t *testing.T) {
 		t.Run(fmt.Sprint("grows ", grows), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				w := newWaiting(t, "10.0.0.0/30")
-				w.net.grow(func(s *attach.Serving) { s.Growing[0] = grows })
+				w.net.grow(func(s *attach.Offer) { s.Growing[0] = grows })
 				w.end("first")
 				time.Sleep(time.Second)
 				a := w.begin(t.Context(), "a")
@@ -189,7 +189,7 @@ func TestBlockComesBeforeAnAddressLeavesQuarantine(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
 		w.end("first")
 		a := w.begin(t.Context(), "a")
-		w.net.grow(func(s *attach.Serving) { s.Blocks = append(s.Blocks, prefixes("10.0.1.0/30")...) })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = append(s.Blocks, prefixes("10.0.1.0/30")...) })
 		w.wantResult(a, "10.0.1.2")
 	})
 }
@@ -208,10 +208,10 @@ func TestAddWaitsForQuarantineOfOneFamilyAndForABlockOfTheOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				w := newWaiting(t, "10.0.0.0/30")
-				w.net.grow(func(s *attach.Serving) { s.Blocks = prefixes("fd00::/126") })
+				w.net.grow(func(s *attach.Offer) { s.Blocks = prefixes("fd00::/126") })
 				w.wantResult(w.begin(t.Context(), "second"), "fd00::2")
 				w.wantResult(w.begin(t.Context(), "third"), "fd00::3")
-				w.net.grow(func(s *attach.Serving) {
+				w.net.grow(func(s *attach.Offer) {
 					s.Blocks, s.Growing = prefixes("10.0.0.0/30", "fd00::/126"), [2]bool{false, tc.grows}
 				})
 				w.end("first")
@@ -220,7 +220,7 @@ func TestAddWaitsForQuarantineOfOneFamilyAndForABlockOfTheOther(t *testing.T) {
 					w.wantWaiting(1, 1)
 				}
 				time.Sleep(tc.comes)
-				w.net.grow(func(s *attach.Serving) { s.Blocks = append(s.Blocks, prefixes("fd00:1::/64")...) })
+				w.net.grow(func(s *attach.Offer) { s.Blocks = append(s.Blocks, prefixes("fd00:1::/64")...) })
 				time.Sleep(leastQuarantine)
 				if tc.grows {
 					w.wantResult(a, "10.0.0.2")

@@ -30,9 +30,9 @@ const (
 
 // Network is the node's part of the pod network, as far as attachments need it.
 type Network interface {
-	// Serving returns what new pods get, or an error, a sentence for the user, that
+	// Offer returns what new pods get, or an error, a sentence for the user, that
 	// says why none can be attached now. It does not wait.
-	Serving() (attach.Serving, error)
+	Offer() (attach.Offer, error)
 	// Attach makes a pod's link and returns when its addresses, routes and firewall
 	// elements are in the kernel. What is there already is left alone.
 	Attach(ctx context.Context, pod model.Pod) error

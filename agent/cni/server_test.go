@@ -137,7 +137,7 @@ func TestConcurrentRequests(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if len(network.links) != 0 || a.config.Book.Usage(network.serving.Blocks[0]) != 0 || len(a.keys.held) != 0 {
+	if len(network.links) != 0 || a.config.Book.Usage(network.offer.Blocks[0]) != 0 || len(a.keys.held) != 0 {
 		t.Errorf("left links %v, records %v, locks %v", network.links, a.config.Book.Pods(), a.keys.held)
 	}
 }

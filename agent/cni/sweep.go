@@ -206,7 +206,7 @@ func (s *Server) collectOne(ctx context.Context, pod model.Pod, stale staleness)
 		return nil
 	}
 	defer unlock()
-	// Since it was listed, it may have been detached, or attached anew.
+	// Since it was listed, it may have been detached, or attached again.
 	current, exists := s.config.Book.Get(KeyOf(pod))
 	addrs, damaged := s.config.Book.damagedAddrs(pod.HostLink)
 	switch {

@@ -242,7 +242,7 @@ func TestLivePodIsNeverReclaimed(t *testing.T) {
 	}
 }
 
-func TestDoubtBeginsAnewWhen(t *testing.T) {
+func TestDoubtBeginsAgainWhen(t *testing.T) {
 	for name, between := range map[string]func(s *swept){
 		"the runtime listed it once":     func(s *swept) { s.runtime.sandboxes["b"] = true; s.sweep(0, "a", "b"); s.lose("b") },
 		"the runtime could not be asked": func(s *swept) { s.runtime.err = errFault; s.sweep(0, "a", "b"); s.runtime.err = nil },

@@ -23,19 +23,19 @@ func (b *Book) Usage(block netip.Prefix) (used int64) {
 	return used
 }
 
-// drainingNetwork stops serving a block as soon as something was asked of it: as
+// drainingNetwork stops offering a block as soon as something was asked of it: as
 // a pass of the agent does between an ADD's look at the blocks and its reservation.
 type drainingNetwork struct {
 	*fakeNetwork
 	asked int
 }
 
-func (n *drainingNetwork) Serving() (attach.Serving, error) {
+func (n *drainingNetwork) Offer() (attach.Offer, error) {
 	n.asked++
 	if n.asked == 2 {
-		n.serving.Blocks = n.serving.Blocks[1:]
+		n.offer.Blocks = n.offer.Blocks[1:]
 	}
-	return n.fakeNetwork.Serving()
+	return n.fakeNetwork.Offer()
 }
 
 func TestNoPodHasAnAddressOfABlockThatHasStoppedServing(t *testing.T) {
@@ -49,7 +49,7 @@ func TestNoPodHasAnAddressOfABlockThatHasStoppedServing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[netip.Prefix]int64{netip.MustParsePrefix("10.244.2.0/24"): 1}
-	if got := book.UsageByBlock(net.serving.Blocks); !maps.Equal(got, want) {
+	if got := book.UsageByBlock(net.offer.Blocks); !maps.Equal(got, want) {
 		t.Errorf("in use: %v, want %v", got, want)
 	}
 }

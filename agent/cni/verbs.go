@@ -26,7 +26,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 		return nil, err
 	}
 	defer s.keys.lock(pod.HostLink)()
-	serving, err := s.serving()
+	offer, err := s.offer()
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	if err := s.detach(ctx, pod); err != nil {
 		return nil, fmt.Errorf("remove what an earlier attachment of %s left: %w", describe(pod), err)
 	}
-	reserved, err := s.reserve(ctx, pod, serving)
+	reserved, err := s.reserve(ctx, pod, offer)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach %s: %w", describe(pod), err)
 	}
@@ -158,8 +158,8 @@ func (s *Server) gc(ctx context.Context, request protocol.Request) (any, error) 
 // attached, their packets flow whatever keeps new ones waiting, so that from then
 // on ADD alone says what is wrong.
 func (s *Server) status(context.Context, protocol.Request) (any, error) {
-	serving, err := s.config.Network.Serving()
-	if err == nil && len(serving.Blocks) == 0 {
+	offer, err := s.config.Network.Offer()
+	if err == nil && len(offer.Blocks) == 0 {
 		err = &RefusedError{Sentence: noBlock}
 	}
 	served := protocol.ServedPath(s.config.Socket)

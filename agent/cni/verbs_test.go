@@ -34,7 +34,7 @@ func TestAddAnswersWithTheAttachment(t *testing.T) {
 	} {
 		t.Run(string(tc.attachment), func(t *testing.T) {
 			network := newFakeNetwork("10.0.0.0/24", "fd00::/64")
-			network.serving.Attachment = tc.attachment
+			network.offer.Attachment = tc.attachment
 			a := startAgent(t, network, folder(t))
 			r := request("a", `{"runtimeConfig": {"portMappings": [
 				{"hostPort": 80, "containerPort": 8080, "protocol": "TCP"},
@@ -115,10 +115,10 @@ func TestAddFailsWithASentence(t *testing.T) {
 	_, e = a.call(t, protocol.Add, request("", `{}`))
 	wantError(t, e, types.ErrInvalidEnvironmentVariables, "names no container")
 
-	network.serving.Blocks = nil
+	network.offer.Blocks = nil
 	_, e = a.call(t, protocol.Add, request("second", `{}`))
 	wantError(t, e, types.ErrTryAgainLater, "this node has no block of addresses yet: see `kubectl describe podnetwork default`")
-	network.servingErr = errors.New("the caches have not synced yet")
+	network.offerErr = errors.New("the caches have not synced yet")
 	_, e = a.call(t, protocol.Add, request("second", `{}`))
 	wantError(t, e, types.ErrTryAgainLater, "the caches have not synced yet")
 }
@@ -197,11 +197,11 @@ func TestDel(t *testing.T) {
 	_, e := a.call(t, protocol.Add, request("a", `{}`))
 	wantNoError(t, e)
 	// The API server is not needed.
-	network.servingErr = errors.New("not now")
+	network.offerErr = errors.New("not now")
 	network.detachErr = errFault
 	_, e = a.call(t, protocol.Del, request("a", `{}`))
 	wantError(t, e, types.ErrInternal, "detach pod ns/pod-a: fault")
-	if used := a.config.Book.Usage(network.serving.Blocks[0]); used != 1 {
+	if used := a.config.Book.Usage(network.offer.Blocks[0]); used != 1 {
 		t.Errorf("%d addresses used while the link is there", used)
 	}
 	gone := request("a", `{}`)
@@ -212,7 +212,7 @@ func TestDel(t *testing.T) {
 	}
 	_, e = a.call(t, protocol.Del, request("unknown", `{}`))
 	wantNoError(t, e)
-	if used := a.config.Book.Usage(network.serving.Blocks[0]); used != 0 || len(network.links) != 0 {
+	if used := a.config.Book.Usage(network.offer.Blocks[0]); used != 0 || len(network.links) != 0 {
 		t.Errorf("%d addresses used, links %v", used, network.links)
 	}
 }
@@ -305,18 +305,18 @@ func TestStatus(t *testing.T) {
 	a := startAgent(t, network, dir)
 	served := protocol.ServedPath(a.socket)
 
-	network.servingErr = errors.New("the caches have not synced yet")
+	network.offerErr = errors.New("the caches have not synced yet")
 	_, e := a.call(t, protocol.Status, request("", `{}`))
 	wantError(t, e, types.ErrPluginNotAvailable, "the caches have not synced yet")
 	if _, err := os.Stat(served); !os.IsNotExist(err) {
 		t.Errorf("says that it served: %v", err)
 	}
-	network.servingErr = nil
-	blocks := network.serving.Blocks
-	network.serving.Blocks = nil
+	network.offerErr = nil
+	blocks := network.offer.Blocks
+	network.offer.Blocks = nil
 	_, e = a.call(t, protocol.Status, request("", `{}`))
 	wantError(t, e, types.ErrPluginNotAvailable, "this node has no block of addresses yet")
-	network.serving.Blocks = blocks
+	network.offer.Blocks = blocks
 	for range 2 {
 		_, e = a.call(t, protocol.Status, request("", `{}`))
 		wantNoError(t, e)
@@ -329,7 +329,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	// The pods that are attached run on, and must not lose their node.
-	network.servingErr = errors.New("there is no PodNetwork any more")
+	network.offerErr = errors.New("there is no PodNetwork any more")
 	_, e = a.call(t, protocol.Status, request("", `{}`))
 	wantNoError(t, e)
 }

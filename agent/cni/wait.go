@@ -30,17 +30,17 @@ func (s *Server) wait(from, to [2]bool) {
 // reserve records a pod with its addresses. It waits for them where some are in
 // quarantine, or where all are in use and the node may get another block. Meanwhile the pod
 // has no address, of neither family. The caller holds the attachment's lock.
-func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serving) (model.Pod, error) {
+func (s *Server) reserve(ctx context.Context, pod model.Pod, offer attach.Offer) (model.Pod, error) {
 	limit, cancel := context.WithTimeoutCause(ctx, addWait, errWaited)
 	defer cancel()
 	var waits [2]bool
 	defer func() { s.wait(waits, [2]bool{}) }()
 	yielded := map[Key]bool{}
 	for {
-		pod.Attachment, pod.MTU = serving.Attachment, serving.MTU
+		pod.Attachment, pod.MTU = offer.Attachment, offer.MTU
 		// Asked for before it is tried: what is released in between counts.
 		released := s.config.Book.released()
-		reserved, err := s.config.Book.Reserve(pod, serving.Blocks)
+		reserved, err := s.config.Book.Reserve(pod, offer.Blocks)
 		if err == nil {
 			given, err := s.confirm(reserved)
 			if err != nil {
@@ -49,7 +49,7 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serv
 			if given {
 				return reserved, nil
 			}
-			if serving, err = s.serving(); err != nil {
+			if offer, err = s.offer(); err != nil {
 				return model.Pod{}, err
 			}
 			continue
@@ -63,16 +63,16 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serv
 		if !errors.As(err, &refused) || !refused.noBlock && !refused.isFull() {
 			return reserved, err
 		}
-		needed, comes := refused.Needs(serving)
+		needed, comes := refused.Needs(offer)
 		if !comes {
-			return model.Pod{}, refused.because(func(family int) string { return serving.NotGrowing[family] })
+			return model.Pod{}, refused.because(func(family int) string { return offer.NotGrowing[family] })
 		}
 		s.wait(waits, needed)
 		waits = needed
 		select {
 		case <-released:
 		case <-refused.quarantineOver():
-		case <-serving.Changed:
+		case <-offer.Changed:
 		case <-s.keys.wanted(pod.HostLink):
 			return model.Pod{}, types.NewError(types.ErrTryAgainLater, "no address came before the runtime deleted the pod", "")
 		case <-s.ending:
@@ -83,7 +83,7 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serv
 			}
 			return model.Pod{}, refused.because(func(int) string { return errWaited.Error() })
 		}
-		if serving, err = s.serving(); err != nil {
+		if offer, err = s.offer(); err != nil {
 			return model.Pod{}, err
 		}
 	}
@@ -98,8 +98,8 @@ func (s *Server) reserve(ctx context.Context, pod model.Pod, serving attach.Serv
 // Where they cannot be given back the error says so, and the pod counts as one that is
 // being detached: the runtime's DEL, or another ADD, releases it first.
 func (s *Server) confirm(pod model.Pod) (given bool, err error) {
-	serving, err := s.serving()
-	if err == nil && !slices.ContainsFunc(pod.Blocks, func(b netip.Prefix) bool { return !slices.Contains(serving.Blocks, b) }) {
+	offer, err := s.offer()
+	if err == nil && !slices.ContainsFunc(pod.Blocks, func(b netip.Prefix) bool { return !slices.Contains(offer.Blocks, b) }) {
 		return true, nil
 	}
 	s.config.Book.leave(KeyOf(pod))
@@ -112,14 +112,14 @@ func (s *Server) confirm(pod model.Pod) (given bool, err error) {
 // errWaited is why an ADD got no address although the node may get another block.
 var errWaited = fmt.Errorf("the node got no further block within %s", addWait)
 
-// serving returns what new pods get, and an error as the specification has them
+// offer returns what new pods get, and an error as the specification has them
 // where there is nothing.
-func (s *Server) serving() (attach.Serving, error) {
-	serving, err := s.config.Network.Serving()
+func (s *Server) offer() (attach.Offer, error) {
+	offer, err := s.config.Network.Offer()
 	if err != nil {
-		return attach.Serving{}, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+		return attach.Offer{}, types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	}
-	return serving, nil
+	return offer, nil
 }
 
 func (e *RefusedError) isFull() bool { return len(e.full[0]) > 0 || len(e.full[1]) > 0 }
@@ -151,15 +151,15 @@ func (e *RefusedError) quarantineOver() <-chan time.Time {
 
 // Needs returns of which families the node lacks an address for a pod, and whether one
 // of each may come: one is in quarantine, or the node may get another block.
-func (e *RefusedError) Needs(serving attach.Serving) (needed [2]bool, come bool) {
+func (e *RefusedError) Needs(offer attach.Offer) (needed [2]bool, come bool) {
 	if e.noBlock {
-		return serving.Growing, serving.Growing != [2]bool{}
+		return offer.Growing, offer.Growing != [2]bool{}
 	}
 	come = true
 	for family, blocks := range e.full {
 		if len(blocks) > 0 {
 			needed[family] = true
-			come = come && (e.quarantined[family] > 0 || serving.Growing[family])
+			come = come && (e.quarantined[family] > 0 || offer.Growing[family])
 		}
 	}
 	return needed, come

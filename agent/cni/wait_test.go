@@ -19,15 +19,15 @@ import (
 )
 
 // grow changes what the network serves, as a Network does.
-func (n *fakeNetwork) grow(change func(s *attach.Serving)) {
+func (n *fakeNetwork) grow(change func(s *attach.Offer)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	change(&n.serving)
+	change(&n.offer)
 	if n.changed != nil {
 		close(n.changed)
 	}
 	n.changed = make(chan struct{})
-	n.serving.Changed = n.changed
+	n.offer.Changed = n.changed
 }
 
 // adding is an ADD that goes on in the background.
@@ -51,7 +51,7 @@ type waiting struct {
 func newWaiting(t *testing.T, blocks ...string) *waiting {
 	t.Helper()
 	w := &waiting{t: t, net: newFakeNetwork(blocks...)}
-	w.net.grow(func(s *attach.Serving) { s.Growing = [2]bool{true, true} })
+	w.net.grow(func(s *attach.Offer) { s.Growing = [2]bool{true, true} })
 	var err error
 	w.Server, err = NewServer(ServerConfig{
 		Socket: "unused", Book: open(t, folder(t)), Network: w.net, Checker: w.net, Present: w.net.Present, Demand: &attach.Demand{}, Wanted: func() { w.wanted.Add(1) },
@@ -118,10 +118,10 @@ func TestAddWaitsForABlock(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		// A change that brings nothing, as that of a block that is drained.
-		w.net.grow(func(s *attach.Serving) { s.MTU = 1400 })
+		w.net.grow(func(s *attach.Offer) { s.MTU = 1400 })
 		synctest.Wait()
 		w.wantWaiting(2, 0)
-		w.net.grow(func(s *attach.Serving) { s.Blocks = append(s.Blocks, prefixes("10.0.1.0/29")...) })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = append(s.Blocks, prefixes("10.0.1.0/29")...) })
 		synctest.Wait()
 		w.wantWaiting(0, 0)
 		for _, x := range []*adding{a, b} {
@@ -149,16 +149,16 @@ func (w *waiting) end(id string) {
 
 func TestAddGivesUp(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change   func(s *attach.Serving)
+		change   func(s *attach.Offer)
 		took     time.Duration
 		sentence string
 	}{
-		"in the end": {func(*attach.Serving) {}, addWait,
+		"in the end": {func(*attach.Offer) {}, addWait,
 			"all 1 addresses of block 10.0.0.0/30 are in use: pods wait until others of this node have gone; " +
 				"the node got no further block within 30s, see `kubectl describe podnetwork default`"},
-		"when the node stops growing": {func(s *attach.Serving) { s.Growing[0] = false }, time.Second,
+		"when the node stops growing": {func(s *attach.Offer) { s.Growing[0] = false }, time.Second,
 			"; a larger nodePrefixLength is for new ranges only, see `kubectl"},
-		"with the reason": {func(s *attach.Serving) {
+		"with the reason": {func(s *attach.Offer) {
 			s.Growing[0], s.NotGrowing[0] = false, "all blocks of range 10.0.0.0/24 are allocated."
 		}, time.Second,
 			"; all blocks of range 10.0.0.0/24 are allocated, see `kubectl"},
@@ -183,10 +183,10 @@ func TestAddGivesUp(t *testing.T) {
 func TestAddDoesNotWaitForWhatCannotCome(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30", "fd00::/64")
-		w.net.grow(func(s *attach.Serving) { s.Growing = [2]bool{false, true} })
+		w.net.grow(func(s *attach.Offer) { s.Growing = [2]bool{false, true} })
 		a := w.begin(t.Context(), "a")
 		w.wantRefusal(a, "all 1 addresses of block 10.0.0.0/30 are in use")
-		w.net.grow(func(s *attach.Serving) { s.Blocks = nil; s.Growing = [2]bool{} })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = nil; s.Growing = [2]bool{} })
 		w.wantRefusal(w.begin(t.Context(), "b"), noBlock)
 		if w.wanted.Load() != 0 {
 			t.Error("Wanted was called")
@@ -197,10 +197,10 @@ func TestAddDoesNotWaitForWhatCannotCome(t *testing.T) {
 func TestAddWaitsForTheFirstBlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
-		w.net.grow(func(s *attach.Serving) { s.Blocks = nil })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = nil })
 		a := w.begin(t.Context(), "a")
 		w.wantWaiting(1, 1)
-		w.net.grow(func(s *attach.Serving) { s.Blocks = prefixes("10.0.1.0/30") })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = prefixes("10.0.1.0/30") })
 		w.wantResult(a, "10.0.1.2")
 	})
 }
@@ -217,10 +217,10 @@ func TestWaitingPodHoldsNoAddress(t *testing.T) {
 		if used := w.config.Book.Usage(netip.MustParsePrefix("10.0.0.0/29")); used != 2 {
 			t.Errorf("%d addresses in use, want those of the two others", used)
 		}
-		w.net.grow(func(s *attach.Serving) { s.Blocks = slices.Concat(prefixes("10.0.9.0/31"), s.Blocks[1:]) })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = slices.Concat(prefixes("10.0.9.0/31"), s.Blocks[1:]) })
 		synctest.Wait()
 		w.wantWaiting(1, 1)
-		w.net.grow(func(s *attach.Serving) { s.Blocks = prefixes("10.0.2.0/29", "fd00:2::/64") })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = prefixes("10.0.2.0/29", "fd00:2::/64") })
 		w.wantResult(b, "10.0.2.2")
 	})
 }
@@ -246,7 +246,7 @@ func TestDelEndsTheWait(t *testing.T) {
 		// The next one of the same attachment waits again.
 		again := w.begin(t.Context(), "a")
 		w.wantWaiting(2, 0)
-		w.net.grow(func(s *attach.Serving) { s.Blocks = prefixes("10.0.2.0/29") })
+		w.net.grow(func(s *attach.Offer) { s.Blocks = prefixes("10.0.2.0/29") })
 		synctest.Wait()
 		if again.err != nil || other.err != nil || len(w.keys.held) != 0 {
 			t.Errorf("%v, %v, locks %v", again.err, other.err, w.keys.held)
@@ -279,9 +279,9 @@ func TestWaitEndsWhereNothingIsServedAnyMore(t *testing.T) {
 		w := newWaiting(t, "10.0.0.0/30")
 		a := w.begin(t.Context(), "a")
 		w.net.mu.Lock()
-		w.net.servingErr = errors.New("podnet is being uninstalled")
+		w.net.offerErr = errors.New("podnet is being uninstalled")
 		w.net.mu.Unlock()
-		w.net.grow(func(*attach.Serving) {})
+		w.net.grow(func(*attach.Offer) {})
 		synctest.Wait()
 		if !a.done || !strings.Contains(a.err.Error(), "being uninstalled") {
 			t.Errorf("%+v", a)
@@ -300,7 +300,7 @@ func TestBurstLargerThanABlock(t *testing.T) {
 		w.wantWaiting(60-11, 0)
 		for i := byte(1); w.config.Demand.Waiting()[0] > 0; i++ {
 			time.Sleep(time.Second)
-			w.net.grow(func(s *attach.Serving) {
+			w.net.grow(func(s *attach.Offer) {
 				block := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, i, 0}), 28)
 				s.Blocks = slices.Insert(slices.Clone(s.Blocks), 1, block)
 			})

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Idle says whether no process of the node is in a network namespace, given by its
+// Idle reports whether no process of the node is in a network namespace, given by its
 // path. It returns an error where that cannot be told for certain.
 func (r *Runtime) Idle(ctx context.Context, netns string) (bool, error) {
 	idle, err := r.IdleAmong(ctx, []string{netns})
@@ -118,7 +118,7 @@ func removeBusyBy(tasks string, suspects map[namespace][]string) error {
 	return errors.Join(errs...)
 }
 
-// ended says whether an error means that a thread has ended meanwhile. One that has
+// ended reports whether an error means that a thread has ended meanwhile. One that has
 // ended and was not waited for yet is in no namespace any more.
 func ended(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)

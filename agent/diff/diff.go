@@ -20,7 +20,7 @@ import (
 //   - The firewall stands before the routes lead packets to it.
 //
 // Parameters that are no longer wanted stay as they are: what they were before
-// is not known. So do ports, which go with their links.
+// is unknown. So do ports, which go with their links.
 func Diff(want, have model.State) []Op {
 	want, have = sorted(want), sorted(have)
 	recreated := recreatedLinks(want, have)

@@ -48,7 +48,7 @@ type Config struct {
 // Heart renews the Lease of one node.
 type Heart struct {
 	cfg Config
-	// lease is the Lease as it was last written or read; nil where that is not known.
+	// lease is the Lease as it was last written or read; nil where that is unknown.
 	lease *coordinationv1.Lease
 }
 

@@ -17,7 +17,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 )
 
-func TestLeaseIsMadeRenewedMadeAnewAndTakenAway(t *testing.T) {
+func TestLeaseIsCreatedRenewedRecreatedAndDeleted(t *testing.T) {
 	g := gomega.NewWithT(t)
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "first"}}
 	api := fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithObjects(node).Build()

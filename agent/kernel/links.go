@@ -222,7 +222,7 @@ func (p *pass) setOuter(v *netlink.Vxlan, want model.Link) error {
 	return nil
 }
 
-// renewRoutes6 makes the kernel look up all IPv6 routes anew. A VXLAN device keeps the
+// renewRoutes6 makes the kernel look up all IPv6 routes again. A VXLAN device keeps the
 // route to each peer together with the source that it had when that was looked up
 // (dst_cache), and goes on with both until something changes on the way. IPv4's are
 // forgotten whenever a link changes, IPv6's when an address goes (net/ipv6/addrconf.c,

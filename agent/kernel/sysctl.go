@@ -171,7 +171,7 @@ const maxPrevious = 1 << 20
 
 // readPrevious returns the values that parameters had before podnet changed them. A
 // file of them that makes no sense is set aside, which is told as a finding: what
-// they were is not known then.
+// they were is unknown then.
 func (k *Kernel) readPrevious() (map[string]string, error) {
 	f, err := os.Open(k.previousFile)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -19,7 +19,7 @@ type Conntrack struct{}
 // Forget deletes the conntrack entries of flows to a pod's UDP host ports at the
 // node's addresses. An entry lives as long as packets come, and keeps the
 // translation that its first packet met: none, or one to a former pod. TCP needs
-// no such thing, as its connections end and are made anew.
+// no such thing, as its connections end and are opened again.
 func (Conntrack) Forget(_ context.Context, pod model.Pod) error {
 	stale := staleFlows{ports: map[uint16]bool{}, addrs: map[netip.Addr]bool{}}
 	for _, port := range pod.HostPorts {

@@ -90,7 +90,7 @@ func parseIPv6(packet []byte) (p model.DeniedPacket, protocol byte, rest []byte,
 			return p, protocol, rest, nil
 		}
 		if len(rest) < length {
-			// What comes is not known.
+			// What comes is unknown.
 			return p, protocol, nil, nil
 		}
 		protocol, rest = rest[0], rest[length:]

@@ -37,20 +37,20 @@ func (w *Writer) Watch(ctx context.Context, unknown func()) error {
 		unknown()
 	}
 	w.mu.Unlock()
-	judge := time.AfterFunc(quiet, func() { w.judge(ctx, unknown) })
-	defer judge.Stop()
+	timer := time.AfterFunc(quiet, func() { w.check(ctx, unknown) })
+	defer timer.Stop()
 	return w.kernel.Watch(ctx, w.name, func() {
 		w.tally.seen.Add(1)
-		judge.Reset(quiet)
+		timer.Reset(quiet)
 	})
 }
 
-// judge tells of changes that somebody else has made.
-func (w *Writer) judge(ctx context.Context, unknown func()) {
+// check calls unknown where somebody else has made changes.
+func (w *Writer) check(ctx context.Context, unknown func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if left := quiet - time.Since(w.tally.last); left > 0 {
-		time.AfterFunc(left, func() { w.judge(ctx, unknown) })
+		time.AfterFunc(left, func() { w.check(ctx, unknown) })
 		return
 	}
 	if !w.foreign() {

@@ -47,7 +47,7 @@ type Writer struct {
 
 	// mu is held while tables are written, which may take seconds. It guards what follows.
 	mu sync.Mutex
-	// have are the tables as they were last written; nil where it is not known what
+	// have are the tables as they were last written; nil where it is unknown what
 	// the kernel has, which stays as it is until all of it is replaced at once.
 	have []nft.Table
 	// old are parts of them that were emptied and are to be deleted.
@@ -63,7 +63,7 @@ func NewWriter(kernel Kernel, name string, drifted func()) *Writer {
 
 // Write makes the tables what they shall be, each by one transaction, and deletes
 // those of other families. Tables have texts of rules, and counters, sets, elements and chains
-// sorted. After an error it is not known what the kernel has, and the next Write replaces all.
+// sorted. After an error it is unknown what the kernel has, and the next Write replaces all.
 func (w *Writer) Write(ctx context.Context, want []nft.Table) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -65,7 +65,7 @@ const (
 	stalePatience = 5 * time.Second
 	// spread is the largest share by which an interval is longer than it says.
 	spread = 0.1
-	// renewDelay, and up to as much again, is the time from noticing to reading anew.
+	// renewDelay, and up to as much again, is the time from noticing to reading again.
 	renewDelay = time.Second
 )
 
@@ -121,13 +121,13 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 			s.policyChanged()
 		}
 		if why := s.stale(ctx, c); why != "" {
-			log.FromContext(ctx).Info("reading all objects anew", "reason", why)
+			log.FromContext(ctx).Info("reading all objects again", "reason", why)
 		}
 	}
 	return nil
 }
 
-// stale returns why a cache is to be made anew, and nothing when ctx ends. Every
+// stale returns why a cache is to be recreated, and nothing when ctx ends. Every
 // manager that begins to lead changes the roll call, so that no restore of the API
 // server passes by without a difference.
 func (s *Source) stale(ctx context.Context, c cache.Cache) string {

@@ -40,7 +40,7 @@ func TestObjectsAreReadOnceAndPublished(t *testing.T) {
 	_, err := k.Objects()
 	g.Expect(err).To(gomega.MatchError(errUnheard))
 	_, err = k.Policies(t.Context())
-	g.Expect(err).To(gomega.MatchError(errUnheard), "not known is not empty")
+	g.Expect(err).To(gomega.MatchError(errUnheard), "unknown is not empty")
 	g.Expect(k.Built()).NotTo(gomega.BeClosed())
 
 	a.err = nil

@@ -11,7 +11,7 @@ import (
 )
 
 // lostGrace is how long a block is served after its object vanished. The manager
-// makes the object anew within seconds where pods use the block.
+// recreates the object within seconds where pods use the block.
 const lostGrace = 5 * time.Minute
 
 // lost are the blocks whose NodeSubnets disappeared without having been released.

@@ -70,7 +70,7 @@ func isUnreachable(p model.PathChoice) bool {
 // standing sorts the paths by what is to be said of them.
 type standing struct {
 	// down are those that nothing comes back by although the other node's agent runs, silent
-	// those to nodes whose agent does not, and quiet those of which that is not known yet.
+	// those to nodes whose agent does not, and quiet those of which that is still unknown.
 	down, silent, quiet listing
 	unproven, beginning listing
 	// other are those that work and are not what was asked for, and second those that work

@@ -17,7 +17,7 @@ func knowsBlocks(r Report) bool {
 }
 
 // isForeign reports whether the node does not hold a block. Of families that it cannot serve
-// this is not known, nor would other addresses help the pods.
+// this is unknown, nor would other addresses help the pods.
 func isForeign(r Report, block netip.Prefix) bool {
 	return !r.Plan.Withheld[model.FamilyIndex(block.Addr())] &&
 		!slices.ContainsFunc(r.Plan.Blocks, func(b model.Block) bool { return b.CIDR == block })

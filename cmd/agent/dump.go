@@ -43,7 +43,7 @@ type enforced struct {
 
 var (
 	errNoPass     = errors.New("the agent has made no pass yet that had a PodNetwork: its log says what it waits for")
-	errNotWritten = errors.New("the policy tables are about to be replaced, as it is not known what the kernel has: try again in a second")
+	errNotWritten = errors.New("the policy tables are about to be replaced, as it is unknown what the kernel has: try again in a second")
 )
 
 // documents returns what can be dumped.

@@ -52,7 +52,7 @@ func TestMetricsAreForThoseWhomTheAPIServerAllows(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // It is made anew by each agent.
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // Each agent makes its own.
 	for _, c := range []struct {
 		token  string
 		status int

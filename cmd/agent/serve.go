@@ -174,7 +174,7 @@ func (a *agent) newApplier(endpoints model.EndpointOptions) *apply.Applier {
 		},
 		Pods: a.present, Usage: a.book.UsageByBlock, Waiting: a.demand.Waiting,
 		Report: a.writer.Report, Repaired: a.drifts.Add, PathsChanged: a.changes.Add,
-		Serve:        func(ctx context.Context) error { return cni.Install(ctx, installer) },
+		Install:      func(ctx context.Context) error { return cni.Install(ctx, installer) },
 		FullInterval: a.fullInterval,
 	})
 }
@@ -242,7 +242,7 @@ func after(synced <-chan struct{}, run manager.RunnableFunc) manager.RunnableFun
 	}
 }
 
-// sweep lets go of attachments that nobody has, now and then.
+// sweep reclaims stale attachments now and then.
 func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
 	return func(ctx context.Context) error {
 		wait.UntilWithContext(ctx, func(ctx context.Context) {

@@ -58,25 +58,25 @@ func TestMain(m *testing.M) {
 
 // network is a kernel that holds pods' links.
 type network struct {
-	mu      sync.Mutex
-	links   map[string]model.Pod
-	err     error
-	serving error
+	mu       sync.Mutex
+	links    map[string]model.Pod
+	err      error
+	offerErr error
 }
 
-// set makes the network fail: err is what Attach and Detach return, serving what
-// Serving does.
-func (n *network) set(err, serving error) {
+// set makes the network fail: err is what Attach and Detach return, offerErr what
+// Offer does.
+func (n *network) set(err, offerErr error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.err, n.serving = err, serving
+	n.err, n.offerErr = err, offerErr
 }
 
-func (n *network) Serving() (attach.Serving, error) {
+func (n *network) Offer() (attach.Offer, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	blocks := []netip.Prefix{netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd00:3::/64")}
-	return attach.Serving{Blocks: blocks, Attachment: model.PointToPoint, MTU: 1500}, n.serving
+	return attach.Offer{Blocks: blocks, Attachment: model.PointToPoint, MTU: 1500}, n.offerErr
 }
 
 func (n *network) Attach(_ context.Context, pod model.Pod) error {

@@ -58,7 +58,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 		Usage:        n.book.UsageByBlock,
 		Waiting:      demand.Waiting,
 		Report:       func(status.Report) {},
-		Serve:        func(context.Context) error { return nil },
+		Install:      func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	})
 	attacher := attach.New(attach.Config{
@@ -82,7 +82,7 @@ func newCNINode(t *testing.T, c *policed) *cniNode {
 	}
 	t.Cleanup(func() { cancel(); all.Wait() })
 	gomega.NewWithT(t).Eventually(func() error {
-		_, err := offers.Serving()
+		_, err := offers.Current()
 		return err
 	}, 20*time.Second, 10*time.Millisecond).Should(gomega.Succeed())
 	return n

@@ -84,7 +84,7 @@ func (a *crashAgent) run() error {
 		Usage:        book.UsageByBlock,
 		Waiting:      demand.Waiting,
 		Report:       func(status.Report) {},
-		Serve:        func(context.Context) error { return nil },
+		Install:      func(context.Context) error { return nil },
 		FullInterval: time.Second,
 	})
 	attacher := attach.New(attach.Config{Offers: offers, Kernel: applier, Links: a.kernel, Flows: netfilter.Conntrack{}, Pods: pods, Passes: passes})

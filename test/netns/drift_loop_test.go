@@ -102,7 +102,7 @@ func startLoop(t *testing.T, n *node, proves bool, pods ...model.Pod) *loop {
 			l.repairs = append(l.repairs, repairs...)
 			drifts.Add(repairs)
 		},
-		Serve:        func(context.Context) error { return nil },
+		Install:      func(context.Context) error { return nil },
 		FullInterval: time.Hour,
 	}
 	parts := []func(context.Context) error{func(ctx context.Context) error { return l.applier.Run(ctx) },

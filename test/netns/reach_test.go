@@ -73,9 +73,9 @@ func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
 		p.Serve(t, port)
 	}
 	g := gomega.NewWithT(t)
-	serving := func() error {
+	offered := func() error {
 		l.applier.Trigger()
-		_, err := l.offers.Serving()
+		_, err := l.offers.Current()
 		return err
 	}
 	load := func(there bool) {
@@ -84,14 +84,14 @@ func TestPodsOfABridgeWaitForBridgeNetfilter(t *testing.T) {
 		c.noBridgeNetfilter = !there
 	}
 	load(false)
-	g.Eventually(serving, 10*time.Second, 50*time.Millisecond).Should(gomega.MatchError(gomega.ContainSubstring("modprobe br_netfilter")))
+	g.Eventually(offered, 10*time.Second, 50*time.Millisecond).Should(gomega.MatchError(gomega.ContainSubstring("modprobe br_netfilter")))
 	late := l.newPod(t)
 	if err := l.Try(func() error { return l.attacher.Attach(t.Context(), late.Pod) }); err == nil {
 		t.Error("a pod is attached whose policies would not hold")
 	}
 	reaches(t, a, b, remote)
 	load(true)
-	g.Eventually(serving, 10*time.Second, 50*time.Millisecond).Should(gomega.Succeed())
+	g.Eventually(offered, 10*time.Second, 50*time.Millisecond).Should(gomega.Succeed())
 	l.attach(t, late)
 	late.Serve(t, port)
 	reaches(t, late, a, remote)

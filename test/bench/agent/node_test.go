@@ -136,7 +136,7 @@ func newAgentOn(b *testing.B, underlay *topology.Underlay, name string, source o
 			defer a.mu.Unlock()
 			a.reported = r
 		},
-		Serve:        func(context.Context) error { return nil },
+		Install:      func(context.Context) error { return nil },
 		FullInterval: fullInterval,
 	})
 	a.attacher = attach.New(attach.Config{Offers: offers, Kernel: a.applier, Links: k, Flows: netfilter.Conntrack{}, Pods: pods, Passes: passes})

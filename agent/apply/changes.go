@@ -11,9 +11,9 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// tell tells, in the log and those who want to know, of what is another plan than before:
-// blocks that the node got or gave back, and paths.
-func (s *Applier) tell(ctx context.Context, before, wanted model.Plan) {
+// reportChanges reports, in the log and to those who want to know, how the plan differs from
+// the one before: blocks that the node got or gave back, and paths.
+func (s *Applier) reportChanges(ctx context.Context, before, wanted model.Plan) {
 	logger := log.FromContext(ctx)
 	for _, b := range blocksNotIn(wanted.Blocks, before.Blocks) {
 		logger.Info("this node holds a block", "block", b, "mtu", wanted.MTU)
