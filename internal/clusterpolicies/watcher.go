@@ -35,7 +35,7 @@ const (
 
 // ErrUnknown says that it is too early to say which policies there are, as it is for a
 // moment after a program has started.
-var ErrUnknown = errors.New("it is not known yet which ClusterNetworkPolicies there are")
+var ErrUnknown = errors.New("the ClusterNetworkPolicies are still unknown")
 
 // Cache is what a Watcher needs of a cache, which somebody else runs.
 type Cache interface {
@@ -66,7 +66,7 @@ func New(live client.Reader, c Cache, changed func()) *Watcher {
 }
 
 // List returns the ClusterNetworkPolicies, which nobody may change; none where the API
-// server has no such kind. It fails as long as that is not known.
+// server has no such kind. It fails as long as that is unknown.
 func (w *Watcher) List(ctx context.Context) ([]policyv1alpha2.ClusterNetworkPolicy, error) {
 	if !w.isKnown() {
 		return nil, ErrUnknown

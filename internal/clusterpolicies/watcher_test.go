@@ -171,7 +171,7 @@ func TestNoAnswerIsNotNone(t *testing.T) {
 		later()
 		g.Expect(w.known).NotTo(gomega.BeClosed())
 		_, err := w.List(context.Background())
-		g.Expect(err).To(gomega.MatchError("it is not known yet which ClusterNetworkPolicies there are"))
+		g.Expect(err).To(gomega.MatchError("the ClusterNetworkPolicies are still unknown"))
 		g.Expect(*told).To(gomega.BeZero())
 
 		s.becomes(nil, "a")

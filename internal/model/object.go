@@ -107,7 +107,7 @@ func plain[T interface {
 	return list[T]{objects: objects, same: func(a, b T) bool { return a == b }}
 }
 
-// lasting is a list of objects that go with their links alone, or of which it is not known
+// lasting is a list of objects that go with their links alone, or of which it is unknown
 // what they were before.
 func lasting[T ordered[T]](l list[T]) list[T] {
 	l.lasts = true

@@ -87,7 +87,7 @@ type Proof struct {
 	// minute, and New that the path is known for less than that and was never proven.
 	Unheard, Silent, New bool
 	// MTU is the largest packet in bytes that comes back; 0 where that is as large
-	// as the interface carries, or not known.
+	// as the interface carries, or unknown.
 	MTU int
 	// Corrupted says that only probes without a checksum come back: something computes
 	// wrong ones for packets in the tunnel.

@@ -64,7 +64,7 @@ func Run(ctx context.Context, c Config) error {
 	if !asked {
 		return nil
 	}
-	// An agent that has answered does nothing more until it is started anew, so
+	// An agent that has answered does nothing more until it is restarted, so
 	// that only an installation to come serves the network that is kept.
 	_, err = c.ask(ctx, "")
 	return err
@@ -148,7 +148,7 @@ func (c Config) silent(ctx context.Context) ([]string, error) {
 }
 
 // removeObjects removes every object of podnet's kinds. The network goes first:
-// without it the manager, which may still run, makes nothing anew.
+// without it the manager, which may still run, recreates nothing.
 func (c Config) removeObjects(ctx context.Context) error {
 	c.say("Removing all PodNetworks, RouteModes, NodeSubnets and NodeNetworks.")
 	kinds := []client.ObjectList{
