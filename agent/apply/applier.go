@@ -242,7 +242,7 @@ func (s *Applier) Pass(ctx context.Context) error {
 
 // kernelProblem says that the node itself keeps the agent from doing its work.
 func kernelProblem(err error) model.Problem {
-	return model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err), Fatal: true}
+	return model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("The agent cannot do its work on this node, and tries again: %v.", err), Fatal: true}
 }
 
 // pass is Pass without what follows from it. Its report is that of the last pass,
@@ -304,7 +304,9 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 		if !missing {
 			s.aim(wanted)
 			report.InForce, report.Refused = true, true
-			report.Problems = append(report.Problems, model.Problem{Reason: model.ReasonKernelError, Message: fmt.Sprintf("%v.", err)})
+			report.Problems = append(report.Problems, model.Problem{
+				Reason: model.ReasonKernelError, Message: fmt.Sprintf("Part of this node's network is not set up, and the agent tries again: %v.", err),
+			})
 			s.fatal = fatalOf(report.Problems)
 			return report, nil
 		}

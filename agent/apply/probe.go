@@ -36,7 +36,7 @@ func (s *Applier) withPaths(ctx context.Context, cluster model.Cluster) (model.C
 	if err != nil {
 		time.AfterFunc(s.probeRetry.Next(), s.Trigger)
 		return cluster, []model.Problem{{
-			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven, and stay as they are: %v.", err),
+			Reason: model.ReasonDegraded, Message: fmt.Sprintf("Paths cannot be proven and stay as they are, and the agent tries again: %v.", err),
 		}}, nil
 	}
 	s.probeRetry.Reset()

@@ -255,8 +255,9 @@ func (e *Enforcer) publish() {
 	problems := slices.Clone(e.unread)
 	if e.failed != nil {
 		problems = append(problems, model.Problem{
-			Reason:  model.ReasonKernelError,
-			Message: fmt.Sprintf("Network policy is enforced as it was before, since the kernel refuses a change of it: %v.", e.failed),
+			Reason: model.ReasonKernelError,
+			Message: fmt.Sprintf("The kernel refuses a change of network policy, and the former policies stay in force: %v. "+
+				"The agent tries again; if this stays, undo the last change of a policy.", e.failed),
 		})
 	}
 	if len(e.unknown) > 0 {
@@ -267,7 +268,7 @@ func (e *Enforcer) publish() {
 		problems = append(problems, model.Problem{
 			Reason: model.ReasonDegraded,
 			Message: fmt.Sprintf("The labels of %d pods of this node are unknown, as the API server has no such pods (%s): "+
-				"every network policy of their namespaces isolates them.", len(e.unknown), strings.Join(names, ", ")),
+				"every network policy of their namespaces isolates them. Remove those from the node that should not run (crictl rmp).", len(e.unknown), strings.Join(names, ", ")),
 		})
 	}
 	if n := len(e.tooLarge); n > 0 {

@@ -155,7 +155,7 @@ func (s *Source) Policies(ctx context.Context) (state.Policies, error) {
 		if err != nil {
 			out.Problems = append(out.Problems, model.Problem{
 				Reason:  podnetv1alpha1.ReasonDegraded,
-				Message: fmt.Sprintf("%v; what cannot be read allows nothing until it is mended.", err),
+				Message: fmt.Sprintf("%v. What cannot be read allows nothing: correct it.", err),
 			})
 		}
 		out.Objects.NetworkPolicies = append(out.Objects.NetworkPolicies, p)

@@ -367,5 +367,5 @@ func (s *Source) Objects(ctx context.Context) (state.Objects, error) {
 }
 
 func unreadable(err error) model.Problem {
-	return model.Problem{Reason: podnetv1alpha1.ReasonDegraded, Message: fmt.Sprintf("%v; the object is left out until it is mended.", err)}
+	return model.Problem{Reason: podnetv1alpha1.ReasonDegraded, Message: fmt.Sprintf("%v. The object is ignored: correct it.", err)}
 }

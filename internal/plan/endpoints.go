@@ -30,7 +30,8 @@ func ChooseEndpoints(links []model.HostLink, routes []model.UnderlayRoute, o mod
 		if re, err := regexp.Compile("^(?:" + o.Interface + ")$"); err == nil {
 			c.name = re
 		} else {
-			c.problem(model.ReasonDegraded, "The interface option %q is not a regular expression (%v): the endpoints are chosen as if it were not set.",
+			c.problem(model.ReasonDegraded, "The interface option %q is not a regular expression (%v): the endpoints are chosen as if it were not set. "+
+				"Correct the chart value agent.nodeInterface.",
 				o.Interface, err)
 		}
 	}
@@ -48,7 +49,7 @@ func ChooseEndpoints(links []model.HostLink, routes []model.UnderlayRoute, o mod
 		}
 	}
 	if c.name != nil && chosen[0] == nil && chosen[1] == nil {
-		c.problem(model.ReasonNoEndpoint, "No interface that is up and may be used matches the interface option %q.", o.Interface)
+		c.problem(model.ReasonNoEndpoint, "No interface that is up and may be used matches the interface option %q. Correct the chart value agent.nodeInterface.", o.Interface)
 	}
 	var endpoints []model.Endpoint
 	for _, e := range chosen {
@@ -217,7 +218,7 @@ func (c *chooser) byOption(f family) *model.Endpoint {
 	// An interface without addresses of a family is no fault: most clusters have one family.
 	if len(allowed) == 0 {
 		if len(cidrs) > 0 {
-			c.problem(model.ReasonNoEndpoint, "No interface of this node that may be used has an %s address within %v.", f.name, cidrs)
+			c.problem(model.ReasonNoEndpoint, "No interface of this node that may be used has an %s address within %v. Correct the chart value agent.nodeCIDRs.", f.name, cidrs)
 		}
 		return nil
 	}
@@ -275,7 +276,8 @@ func (c *chooser) byRule(f family, other *model.Endpoint) *model.Endpoint {
 	switch {
 	case wrong < 0:
 	case found == nil:
-		c.problem(model.ReasonNoEndpoint, "Kubernetes knows this node by %s (InternalIP), which none of its interfaces has, and there is no other %s address.",
+		c.problem(model.ReasonNoEndpoint, "Kubernetes knows this node by %s (InternalIP), which none of its interfaces has, and there is no other %s address. "+
+			"Correct the kubelet's --node-ip.",
 			c.options.NodeIPs[wrong], f.name)
 	default:
 		c.problem(model.ReasonDegraded, "Kubernetes knows this node by %s (InternalIP), which none of its interfaces has: "+

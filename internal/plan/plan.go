@@ -23,7 +23,7 @@ func Build(c model.Cluster) model.Plan {
 	if c.Network == nil {
 		return model.Plan{Problems: []model.Problem{{
 			Reason: model.ReasonNoNetwork, Fatal: true,
-			Message: "There is no PodNetwork named default.",
+			Message: "There is no PodNetwork named default: create one.",
 		}}}
 	}
 	c, refused := refuseEndpoints(c)
@@ -138,7 +138,7 @@ func activeFamilies(n model.Network, h model.Host, mtu int) (active model.PerFam
 	case !active[1]:
 		return active, nil
 	case !h.IPv6:
-		message = "The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6."
+		message = "The network has IPv6 ranges, and this node's kernel has no IPv6 or it is turned off (net.ipv6.conf.all.disable_ipv6): its pods have no IPv6. Turn it on at the node."
 	case !families[1].fits(mtu):
 		message = fmt.Sprintf("The network has IPv6 ranges, and IPv6 needs an MTU of %d where this node's pods have %d: they have no IPv6. "+
 			"Raise the MTU of the node's interface or, if it is set, spec.mtu of PodNetwork default.", model.MinIPv6MTU, mtu)
@@ -185,7 +185,8 @@ func podMTU(n model.Network, h model.Host) (int, *model.Problem) {
 	case smallest == nil:
 		return n.MTU, nil
 	case n.MTU > smallest.MTU:
-		problem := degraded("The network asks for an MTU of %d, and interface %s carries packets of at most %d bytes, which is taken instead.",
+		problem := degraded("The network asks for an MTU of %d, and interface %s carries packets of at most %d bytes, which is taken instead. "+
+			"Lower spec.mtu of PodNetwork default, or raise the MTU of the interface.",
 			n.MTU, smallest.Link, smallest.MTU)
 		return smallest.MTU, &problem
 	case n.MTU > 0:
@@ -202,7 +203,7 @@ func (v *view) noteNodeProblems() {
 			v.problem(model.Problem{
 				// The node's pods run with the other family alone where it has one.
 				Reason: model.ReasonNoBlock, Fatal: len(v.own) == 0,
-				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that can be served.", v.host.Node, f.name),
+				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that it can serve. Add a range to PodNetwork default if none has a free block; else check that podnet's manager runs.", v.host.Node, f.name),
 			})
 		}
 	}
@@ -215,7 +216,8 @@ func (v *view) noteNodeProblems() {
 	if len(v.host.Endpoints) == 0 {
 		v.problem(model.Problem{
 			Reason: model.ReasonNoEndpoint, Fatal: true,
-			Message: "This node has no address that other nodes could send to.",
+			Message: "This node has no address that other nodes could send to. Correct its InternalIP (kubelet's --node-ip), " +
+				"or choose an interface with the chart values agent.nodeInterface or agent.nodeCIDRs.",
 		})
 	}
 	if len(v.host.Missing) > 0 {
@@ -269,7 +271,7 @@ func (v *view) noteMissingEndpoints(paths []model.PathChoice) {
 		if suffering > 0 {
 			v.problem(model.Problem{
 				Reason: model.ReasonNoEndpoint,
-				Message: fmt.Sprintf("This node has no %s address that other nodes could send to: the paths to %d blocks are not what was asked for.",
+				Message: fmt.Sprintf("This node has no %s address that other nodes could send to: the paths to %d blocks are not what was asked for. Give it one.",
 					f.name, suffering),
 			})
 		}
