@@ -51,11 +51,11 @@ type Paths interface {
 	Listen(probe model.Pod, network string) error
 	// Evidence returns what is known of the paths.
 	Evidence(ctx context.Context) (map[netip.Prefix]model.Evidence, error)
-	// Aim is told which paths are in force.
+	// Aim takes the paths that are in force.
 	Aim(choices []model.PathChoice)
 }
 
-// Node tells about the node, and takes podnet off it.
+// Node reports on the node, and takes podnet off it.
 type Node interface {
 	// Host returns what the node is, and what of it does not fit the options.
 	Host(ctx context.Context) (model.Host, []model.Problem, error)
@@ -94,7 +94,7 @@ type Config struct {
 	Waiting func() [2]int64
 	// Report is told what each pass found.
 	Report func(status.Report)
-	// Watcher tells of changes to the kernel between passes, for Watch.
+	// Watcher reports changes to the kernel between passes, for Watch.
 	Watcher Watcher
 	// Repaired, unless it is nil, is told what others had changed and a pass put
 	// right. It must not block.

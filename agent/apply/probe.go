@@ -70,7 +70,7 @@ func (s *Applier) attachProbe(ctx context.Context, probe model.Pod, network stri
 	return nil
 }
 
-// aim tells which paths are in force.
+// aim hands the prober the paths that are in force.
 func (s *Applier) aim(wanted model.Plan) {
 	if s.cfg.Paths != nil {
 		s.cfg.Paths.Aim(wanted.Paths)

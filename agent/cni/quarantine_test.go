@@ -246,7 +246,7 @@ func TestAddGivesUpBeforeAnAddressLeavesQuarantine(t *testing.T) {
 		time.Sleep(addWait - leastQuarantine + 1)
 		w.end("first")
 		time.Sleep(leastQuarantine - 1)
-		w.wantRefusal(a, "cannot attach pod ns/pod-a: every free address of block 10.0.0.0/30 was released less than 5s ago: "+
+		w.wantRefusal(a, "attach pod ns/pod-a: every free address of block 10.0.0.0/30 was released less than 5s ago: "+
 			"pods wait until one has been free that long; a larger nodeBlocks.reserve keeps more of them free, see `kubectl describe podnetwork default`")
 		if a.took != addWait || !b.done || !errors.Is(b.err, context.DeadlineExceeded) {
 			t.Errorf("%+v, and where the runtime's patience ends: %+v", a, b)

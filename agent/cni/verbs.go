@@ -44,7 +44,7 @@ func (s *Server) add(ctx context.Context, request protocol.Request) (any, error)
 	}
 	reserved, err := s.reserve(ctx, pod, offer)
 	if err != nil {
-		return nil, fmt.Errorf("cannot attach %s: %w", describe(pod), err)
+		return nil, fmt.Errorf("attach %s: %w", describe(pod), err)
 	}
 	if err := s.config.Network.Attach(ctx, reserved); err != nil {
 		err = fmt.Errorf("attach %s: %w", describe(reserved), err)

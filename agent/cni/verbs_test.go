@@ -94,7 +94,7 @@ func TestAddFailsWithASentence(t *testing.T) {
 		t.Fatal(e)
 	}
 	_, e := a.call(t, protocol.Add, request("second", `{}`))
-	wantError(t, e, types.ErrTryAgainLater, "cannot attach pod ns/pod-second: all 1 addresses of block 10.0.0.0/30 are in use")
+	wantError(t, e, types.ErrTryAgainLater, "attach pod ns/pod-second: all 1 addresses of block 10.0.0.0/30 are in use")
 	_, e = a.call(t, protocol.Add, request("second", ports))
 	wantError(t, e, types.ErrTryAgainLater, "host port 80/tcp of this node is in use by pod ns/pod-first")
 

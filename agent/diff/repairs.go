@@ -16,7 +16,7 @@ type Repair struct {
 	Found string
 }
 
-// Repairs tells which operations, which turn have into something, undo what
+// Repairs returns which operations, which turn have into something, undo what
 // somebody else did: those on objects of which w, which was wanted before and was
 // in force, wants the same. What goes with another object is not named for itself:
 // what is on a link with the link, and a route with the address that is its source.
@@ -83,7 +83,7 @@ func (r *repairs) add(op Op) {
 	}
 }
 
-// object tells of one operation.
+// object reports what one operation undid.
 func (r *repairs) object(op Op) {
 	o, key := op.Object, op.Object.Identity()
 	want, wanted := r.before.objects[key]
@@ -91,13 +91,13 @@ func (r *repairs) object(op Op) {
 	switch {
 	case r.lost[o.On()] || r.lost6[o.On()] && o.IP().Is6():
 	case op.Verb == Delete && r.before.strange(key):
-		r.tell(o, "%s had been added", o.Describe())
+		r.report(o, "%s had been added", o.Describe())
 	case op.Verb == Delete || !wanted || want != o:
 		// The objects ask for something else than before.
 	case there:
-		r.tell(o, "%s had been changed to %s", o.Describe(), was.Detail(o))
+		r.report(o, "%s had been changed to %s", o.Describe(), was.Detail(o))
 	default:
-		r.tell(o, "%s was missing", o.Describe())
+		r.report(o, "%s was missing", o.Describe())
 	}
 }
 
@@ -115,7 +115,7 @@ func switchOf(s model.Sysctl) string {
 	}
 }
 
-func (r *repairs) tell(o model.Object, format string, args ...any) {
+func (r *repairs) report(o model.Object, format string, args ...any) {
 	r.out = append(r.out, Repair{Kind: string(o.ObjectKind()), Found: fmt.Sprintf(format, args...)})
 }
 
@@ -124,7 +124,7 @@ func (r *repairs) withoutSource(o model.Route) bool {
 	return slices.ContainsFunc(r.lostAddrs, func(a model.Address) bool { return a.Addr.Addr() == o.Src })
 }
 
-// link tells of a link. One that is removed only to be recreated is reported when
+// link reports what was found of a link. One that is removed only to be recreated is reported when
 // it is put.
 func (r *repairs) link(verb Verb, o model.Link) {
 	want, wanted := r.before.objects[o.Identity()]
@@ -132,7 +132,7 @@ func (r *repairs) link(verb Verb, o model.Link) {
 	if verb == Delete {
 		r.lost[o.Name] = true
 		if r.before.strange(o.Identity()) {
-			r.tell(o, "%s had been added", o.Describe())
+			r.report(o, "%s had been added", o.Describe())
 		}
 		return
 	}
@@ -145,17 +145,17 @@ func (r *repairs) link(verb Verb, o model.Link) {
 	}
 	switch {
 	case !there:
-		r.tell(o, "%s was missing", o.Describe())
+		r.report(o, "%s was missing", o.Describe())
 	case !inPlace:
-		r.tell(o, "%s had been replaced by another", o.Describe())
+		r.report(o, "%s had been replaced by another", o.Describe())
 	case was.MTU == 0:
-		r.tell(o, "%s was down", o.Describe())
+		r.report(o, "%s was down", o.Describe())
 	case was.MAC != o.MAC:
-		r.tell(o, "%s had the MAC %s in place of %s", o.Describe(), was.MAC, o.MAC)
+		r.report(o, "%s had the MAC %s in place of %s", o.Describe(), was.MAC, o.MAC)
 	case was.Local != o.Local || was.Underlay != o.Underlay:
-		r.tell(o, "%s sent from %s on %s in place of %s on %s", o.Describe(), was.Local, was.Underlay, o.Local, o.Underlay)
+		r.report(o, "%s sent from %s on %s in place of %s on %s", o.Describe(), was.Local, was.Underlay, o.Local, o.Underlay)
 	default:
-		r.tell(o, "%s had an MTU of %d in place of %d", o.Describe(), was.MTU, o.MTU)
+		r.report(o, "%s had an MTU of %d in place of %d", o.Describe(), was.MTU, o.MTU)
 	}
 }
 
@@ -165,12 +165,12 @@ func (r *repairs) table(verb Verb, o model.Table) {
 	_, there := r.found.objects[key]
 	switch {
 	case verb == Delete && r.before.strange(key):
-		r.tell(o, "%s had been added", o.Describe())
+		r.report(o, "%s had been added", o.Describe())
 	case verb == Delete || !wanted || was != o.Structure():
 	case there:
-		r.tell(o, "%s had other chains, rules or sets", o.Describe())
+		r.report(o, "%s had other chains, rules or sets", o.Describe())
 	default:
-		r.tell(o, "%s was missing", o.Describe())
+		r.report(o, "%s was missing", o.Describe())
 	}
 }
 
@@ -194,5 +194,5 @@ func (r *repairs) elements(verb Verb, o Elements) {
 	if verb == Delete {
 		how = "had been added"
 	}
-	r.tell(o, "%s in set %s of nft table %s %s %s", what, o.Set, o.Family, o.Table, how)
+	r.report(o, "%s in set %s of nft table %s %s %s", what, o.Set, o.Family, o.Table, how)
 }

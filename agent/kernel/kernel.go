@@ -33,7 +33,7 @@ type NFT interface {
 	// Noted returns the keys of the elements that rules have added to a set.
 	Noted(ctx context.Context, family nft.Family, table, set string) ([][]string, error)
 	// Notices subscribes to what becomes of the tables of a name, and returns what tells of it until
-	// that fails or stop is called. missed is called when some cannot be told of.
+	// that fails or stop is called. missed is called when some were lost.
 	Notices(name string, seen func(nft.Notice), missed func()) (receive func() error, stop func(), err error)
 	// Remove removes the tables of a name.
 	Remove(ctx context.Context, name string) error

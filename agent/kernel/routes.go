@@ -122,7 +122,7 @@ func (p *pass) deleteRoute(gone model.Route) error {
 	return err
 }
 
-// routing tells of a route.
+// routing reports a route.
 func (w *watcher) routing(m syscall.NetlinkMessage, gone bool) error {
 	s, ok, err := w.routeOf(m, gone)
 	if ok && err == nil {

@@ -35,9 +35,9 @@ const (
 	sysctlsAtOnce = 256
 )
 
-// Watch tells what becomes of podnet's objects, whoever changes them, and of links
+// Watch reports what becomes of podnet's objects, whoever changes them, and of links
 // that are not podnet's, their addresses and the main table's routes, until ctx ends or
-// a subscription fails; then it returns an error. First it tells that anything may have
+// a subscription fails; then it returns an error. First it reports that anything may have
 // changed. Of parameters it looks at those that sysctls returns, once a second, or in turn
 // where they are many. seen may be called concurrently and must not block.
 func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
@@ -77,7 +77,7 @@ func (k *Kernel) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen 
 	return errors.Join(err, <-failed, <-failed)
 }
 
-// watchSysctls tells the values of parameters, and of those that are not there, until ctx
+// watchSysctls reports the values of parameters, and of those that are not there, until ctx
 // ends.
 func watchSysctls(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
 	tick := time.NewTicker(sysctlInterval)

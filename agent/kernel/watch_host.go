@@ -16,8 +16,8 @@ type hostAddr struct {
 	addr netip.Addr
 }
 
-// hostAddress tells of an address of a link that is not podnet's when it comes or
-// goes. That it stays is told by the kernel again and again, as with each router
+// hostAddress reports an address of a link that is not podnet's when it comes or
+// goes. That it stays is reported by the kernel again and again, as with each router
 // advertisement and each renewal of a lease.
 func (w *watcher) hostAddress(l netlink.Link, a netip.Addr, flags int, gone bool) {
 	key, usable := hostAddr{l.Attrs().Index, a}, mayBeEndpoint(a, flags)
@@ -33,7 +33,7 @@ func (w *watcher) hostAddress(l netlink.Link, a netip.Addr, flags int, gone bool
 	w.seen(diff.Sighting{Object: model.HostAddress{Link: l.Attrs().Name, Addr: a}, Gone: gone})
 }
 
-// hostLink tells of a link that is not podnet's when it came or went, or changed
+// hostLink reports a link that is not podnet's when it came or went, or changed
 // what matters of it. It is nil before it came.
 func (w *watcher) hostLink(was, l netlink.Link, gone bool) {
 	found := hostLinkOf(l)

@@ -15,7 +15,7 @@ import (
 var familyNames = map[byte]nft.Family{unix.NFPROTO_INET: nft.Inet, unix.NFPROTO_BRIDGE: nft.Bridge, unix.NFPROTO_ARP: nft.ARP}
 
 // Notices subscribes to what becomes of the tables of a name. It returns what tells of it until
-// that fails or stop is called. missed is called when some cannot be told of.
+// that fails or stop is called. missed is called when some were lost.
 func (*Conn) Notices(name string, seen func(nft.Notice), missed func()) (receive func() error, stop func(), err error) {
 	s, err := socket.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {

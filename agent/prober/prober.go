@@ -249,7 +249,7 @@ func (p *Prober) open(addr netip.Addr) ([]*socket, error) {
 	return opened, nil
 }
 
-// Aim tells which paths were chosen, and are in force now.
+// Aim takes the paths that were chosen, and are in force now.
 func (p *Prober) Aim(choices []model.PathChoice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -309,7 +309,7 @@ func (p *Prober) aim(t *target, c model.PathChoice, addr netip.Addr, now time.Ti
 	return t
 }
 
-// aim tells a pair what became of its target.
+// aim follows what became of the target of a pair.
 func (r *pair) aim(was model.PathChoice) {
 	c := r.target.PathChoice
 	for i, w := range c.Ways {

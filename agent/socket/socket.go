@@ -55,9 +55,9 @@ func Subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
-// Receive tells of the messages of a socket until that fails or is closed, and calls
-// missed when some cannot be told of.
-func Receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, missed func()) error {
+// Receive calls handle with the messages of a socket until that fails or is closed, and
+// missed when some were lost.
+func Receive(socket *nl.NetlinkSocket, handle func(syscall.NetlinkMessage) error, missed func()) error {
 	for {
 		messages, from, err := socket.Receive()
 		if errors.Is(err, unix.ENOBUFS) {
@@ -72,7 +72,7 @@ func Receive(socket *nl.NetlinkSocket, tell func(syscall.NetlinkMessage) error, 
 			continue
 		}
 		for _, m := range messages {
-			if err := tell(m); err != nil {
+			if err := handle(m); err != nil {
 				// What cannot be read may be anything.
 				missed()
 			}

@@ -17,8 +17,8 @@ var patience = map[string]time.Duration{
 	podnetv1alpha1.ReasonUnproven:  2 * time.Minute,
 }
 
-// tell tells of conditions that changed their reason, good or bad.
-func (w *Writer) tell(conditions []metav1.Condition, now time.Time) {
+// recordChanges makes Events of conditions that changed their reason, good or bad.
+func (w *Writer) recordChanges(conditions []metav1.Condition, now time.Time) {
 	if w.object == nil {
 		return
 	}
@@ -45,7 +45,7 @@ func (w *Writer) tell(conditions []metav1.Condition, now time.Time) {
 	w.waited = waiting
 }
 
-// kindOf is the kind of Event that tells of a condition.
+// kindOf is the kind of Event that reports a condition.
 func kindOf(c metav1.Condition) string {
 	good := metav1.ConditionTrue
 	if c.Type == podnetv1alpha1.ConditionPathMTUReduced {

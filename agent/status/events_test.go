@@ -19,7 +19,7 @@ func TestWhatIsExpectedIsNoWarning(t *testing.T) {
 	w.object = &podnetv1alpha1.NodeNetwork{}
 	now := time.Unix(1_700_000_000, 0)
 	report := func(status metav1.ConditionStatus, reason string) {
-		w.tell([]metav1.Condition{{Type: podnetv1alpha1.ConditionProgrammed, Status: status, Reason: reason, Message: "So it is."}}, now)
+		w.recordChanges([]metav1.Condition{{Type: podnetv1alpha1.ConditionProgrammed, Status: status, Reason: reason, Message: "So it is."}}, now)
 	}
 	report(metav1.ConditionFalse, podnetv1alpha1.ReasonNoBlock)
 	now = now.Add(30 * time.Second)

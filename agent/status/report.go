@@ -1,4 +1,4 @@
-// Package status tells the API server, and thereby people, what the agent found
+// Package status reports to the API server, and thereby to people, what the agent found
 // and did on its node: it turns a Report into the status of the node's
 // NodeNetwork and writes it when it has changed. Deciding what to do about
 // anything is left to others.

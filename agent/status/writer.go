@@ -28,7 +28,7 @@ const FieldOwner = podnetv1alpha1.AgentFieldOwner
 const writeInterval = time.Second
 
 // pathsInterval is, for each path of the node, the least time between two writes of which
-// the later tells only of other paths: a node that fails is news on all others at once. At
+// the later reports only other paths: a node that fails is news on all others at once. At
 // 5,000 nodes that is 10 s.
 const pathsInterval = 2 * time.Millisecond
 
@@ -149,10 +149,10 @@ func (w *Writer) again(r Report) {
 func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	if w.known != nil && !read {
 		if st := Build(r, w.known.Conditions, observed(w.known.Conditions), w.Version); same(&st, w.known) || same(&st, w.told) {
-			w.tell(st.Conditions, time.Now())
+			w.recordChanges(st.Conditions, time.Now())
 			return nil
 		} else if sameButPaths(&st, w.known) && time.Since(w.written) < time.Duration(len(r.Plan.Paths))*pathsInterval {
-			// One of the next reports tells of it: there is one with every pass.
+			// One of the next reports has it: there is one with every pass.
 			return nil
 		}
 	}
@@ -173,7 +173,7 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 	}
 	st := Build(r, nn.Status.Conditions, nn.Generation, w.Version)
 	if same(&st, &nn.Status) || same(&st, w.told) {
-		w.tell(st.Conditions, time.Now())
+		w.recordChanges(st.Conditions, time.Now())
 		return nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&st)
@@ -189,7 +189,7 @@ func (w *Writer) write(ctx context.Context, r Report, read bool) error {
 		return fmt.Errorf("write status of NodeNetwork %s: %w", w.Node, err)
 	}
 	w.known, w.told, w.written = w.attempted, &st, time.Now()
-	w.tell(st.Conditions, time.Now())
+	w.recordChanges(st.Conditions, time.Now())
 	return nil
 }
 

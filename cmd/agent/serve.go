@@ -254,7 +254,7 @@ func sweep(server *cni.Server, interval time.Duration) manager.RunnableFunc {
 	}
 }
 
-// start runs the parts of the agent until ctx ends, and tells whether they do well.
+// start runs the parts of the agent until ctx ends, and reports by its checks whether they do well.
 func (a *agent) start(ctx context.Context) error {
 	for _, p := range a.parts() {
 		if err := a.Add(p); err != nil {

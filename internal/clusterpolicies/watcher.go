@@ -97,7 +97,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause := wait.Jitter(interval, spread)
 		if err := w.look(ctx); err != nil && ctx.Err() == nil {
-			log.FromContext(ctx).Info("cannot tell which ClusterNetworkPolicies there are, trying again", "reason", err.Error())
+			log.FromContext(ctx).Info("cannot list the ClusterNetworkPolicies, trying again", "reason", err.Error())
 			if !w.isKnown() {
 				pause = retry
 			}
@@ -198,7 +198,7 @@ func (w *Watcher) end(ctx context.Context) error {
 	defer w.mu.Unlock()
 	w.served = false
 	if err := w.cache.RemoveInformer(ctx, &policyv1alpha2.ClusterNetworkPolicy{}); err != nil {
-		return fmt.Errorf("stop to watch ClusterNetworkPolicies: %w", err)
+		return fmt.Errorf("stop watching ClusterNetworkPolicies: %w", err)
 	}
 	return nil
 }

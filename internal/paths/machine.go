@@ -120,7 +120,7 @@ func Adopted(taken model.Path) model.Evidence {
 	return m.Evidence(time.Time{})
 }
 
-// Moved tells that a path got another way: what was proven of it holds no longer, but is
+// Moved takes note that a path got another way: what was proven of it holds no longer, but is
 // trusted until the contrary is seen.
 func (m *Machine) Moved(i, limit int) {
 	t := &m.tracks[i]
@@ -131,7 +131,7 @@ func (m *Machine) Moved(i, limit int) {
 	*t = track{way: t.way, standing: standing, limit: limit}
 }
 
-// Forget tells that a path became impossible.
+// Forget takes note that a path became impossible.
 func (m *Machine) Forget(i int) {
 	t := &m.tracks[i]
 	*t = track{way: t.way, standing: model.Unproven, limit: t.limit}

@@ -203,7 +203,8 @@ func (v *view) noteNodeProblems() {
 			v.problem(model.Problem{
 				// The node's pods run with the other family alone where it has one.
 				Reason: model.ReasonNoBlock, Fatal: len(v.own) == 0,
-				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that it can serve. Add a range to PodNetwork default if none has a free block; else check that podnet's manager runs.", v.host.Node, f.name),
+				Message: fmt.Sprintf("Node %s holds no block of %s pod addresses that it can serve. "+
+					"Add a range to PodNetwork default if none has a free block; else check that podnet's manager runs.", v.host.Node, f.name),
 			})
 		}
 	}

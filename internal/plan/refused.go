@@ -9,7 +9,7 @@ import (
 	"github.com/podnet/podnet/internal/model"
 )
 
-// refusal tells addresses that cannot be a node's.
+// refusal finds addresses that cannot be a node's.
 type refusal struct {
 	ranges   []netip.Prefix
 	blocks   []model.Block
