@@ -21,6 +21,7 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
 	"github.com/podnet/podnet/internal/policy/policyapi"
 )
 
@@ -104,7 +105,7 @@ func (r *ClusterNetworkPolicyReconciler) Reconcile(ctx context.Context, req ctrl
 		return ctrl.Result{}, fmt.Errorf("write the status of ClusterNetworkPolicy %s: %w", policy.Name, err)
 	}
 	if own[0].Status == metav1.ConditionFalse && (before == nil || before.Message != own[0].Message) {
-		r.Events.Eventf(policy, nil, corev1.EventTypeWarning, eventNotAccepted, actionEnforce, "%s", noted(own[0].Message))
+		r.Events.Eventf(policy, nil, corev1.EventTypeWarning, eventNotAccepted, actionEnforce, "%s", messages.Clip(messages.Note, own[0].Message))
 	}
 	return ctrl.Result{}, nil
 }
@@ -151,7 +152,7 @@ func accepted(policy *policyv1alpha2.ClusterNetworkPolicy, others []policyv1alph
 	if read.Policy != nil {
 		sentences = append(sentences, sharesPriority(policy, others)...)
 	}
-	c.Message = limited(strings.Join(sentences, " "))
+	c.Message = messages.Clip(messages.Condition, strings.Join(sentences, " "))
 	return c
 }
 
@@ -168,5 +169,5 @@ func sharesPriority(policy *policyv1alpha2.ClusterNetworkPolicy, others []policy
 		return nil
 	}
 	return []string{fmt.Sprintf("Other policies of the tier %s have the priority %d too: %s. The one whose name sorts first is asked first.",
-		policy.Spec.Tier, policy.Spec.Priority, some(names))}
+		policy.Spec.Tier, policy.Spec.Priority, messages.Some(names))}
 }

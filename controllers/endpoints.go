@@ -16,6 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -218,7 +221,7 @@ func claimedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []s
 // reportedEndpoints returns the addresses that the agent of this very node found on it; none as
 // long as it has not said so.
 func reportedEndpoints(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) []string {
-	if report == nil || !ownedBy(report, node) {
+	if report == nil || !objects.OwnedBy(report, node) {
 		return nil
 	}
 	return oneOfEachFamily(report.Status.Endpoints)
@@ -296,10 +299,26 @@ func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alph
 		}), nil
 	}}
 	if network != nil {
-		ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-		g.ranges = ranges.cidrs()
+		ranges, _ := allocation.PoolOf(network) // What does not parse is said in the network's conditions.
+		g.ranges = ranges.CIDRs()
 	}
 	return g, nil
+}
+
+// firstEndpoints returns those of the addresses that Kubernetes knows of a node which others may be
+// told in a new NodeSubnet, until its agent's are.
+func firstEndpoints(ctx context.Context, reader client.Reader, node *corev1.Node) ([]string, error) {
+	network, err := objects.ServedNetwork(ctx, reader)
+	if err != nil {
+		return nil, err
+	}
+	known, err := registryOf(ctx, reader, network)
+	if err != nil {
+		return nil, err
+	}
+	// The NodeSubnet controller reports those that are refused.
+	endpoints, _, err := known.publish(node, internalIPs(node), nil)
+	return endpoints, err
 }
 
 // claimantsOf finds the nodes that an address may belong to.
@@ -319,7 +338,7 @@ func claimantsOf(ctx context.Context, reader client.Reader, address string) ([]c
 		if err := reader.Get(ctx, client.ObjectKey{Name: name}, report); client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("read NodeNetwork %s: %w", name, err)
 		}
-		if err := reader.List(ctx, subnets, client.MatchingFields{nodeField: name}, client.UnsafeDisableDeepCopy); err != nil {
+		if err := reader.List(ctx, subnets, client.MatchingFields{objects.NodeField: name}, client.UnsafeDisableDeepCopy); err != nil {
 			return nil, fmt.Errorf("list the blocks of Node %s: %w", name, err)
 		}
 		if c, found := claimantOf(name, node, report, subnets.Items, address); found {
@@ -393,14 +412,14 @@ func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Objec
 	slices.Sort(names)
 	var requests []ctrl.Request
 	for _, name := range slices.Compact(names) {
-		requests = append(requests, r.subnets(ctx, client.MatchingFields{nodeField: name})...)
+		requests = append(requests, r.subnets(ctx, client.MatchingFields{objects.NodeField: name})...)
 	}
 	return requests
 }
 
 // claimants returns the nodes that addresses may belong to, by address.
 func (v *view) claimants() map[string][]claimant {
-	nodes, names := map[string]*corev1.Node{}, slices.Collect(maps.Keys(v.byNode))
+	nodes, names := map[string]*corev1.Node{}, slices.Collect(maps.Keys(v.ByNode))
 	for i := range v.everyNode {
 		node := &v.everyNode[i]
 		nodes[node.Name] = node
@@ -414,12 +433,12 @@ func (v *view) claimants() map[string][]claimant {
 		if node != nil {
 			addresses = append(statusAddresses(node), claimedEndpoints(node, report)...)
 		}
-		for _, s := range v.byNode[name] {
+		for _, s := range v.ByNode[name] {
 			addresses = append(addresses, s.Spec.Endpoints...)
 		}
 		slices.Sort(addresses)
 		for _, address := range slices.Compact(addresses) {
-			if c, found := claimantOf(name, node, report, v.byNode[name], address); found {
+			if c, found := claimantOf(name, node, report, v.ByNode[name], address); found {
 				out[address] = append(out[address], c)
 			}
 		}
@@ -431,10 +450,10 @@ func (v *view) claimants() map[string][]claimant {
 func (v *view) refusedEndpoints() metav1.Condition {
 	byAddress := v.claimants()
 	g := registry{
-		ranges: v.ranges.cidrs(), services: serviceClaims(v.services),
+		ranges: v.Ranges.CIDRs(), services: serviceClaims(v.services),
 		claimants: func(address string) ([]claimant, error) { return byAddress[address], nil },
 		inBlock: func(addr netip.Addr) (bool, error) {
-			return v.taken.Overlaps(netip.PrefixFrom(addr, addr.BitLen())), nil
+			return v.Taken.Overlaps(netip.PrefixFrom(addr, addr.BitLen())), nil
 		},
 	}
 	var sentences []string
@@ -455,11 +474,11 @@ func (v *view) refusedEndpoints() metav1.Condition {
 		return c
 	}
 	slices.Sort(sentences)
-	first := sentences[:min(len(sentences), named)]
+	first := sentences[:min(len(sentences), messages.Named)]
 	if more := len(sentences) - len(first); more > 0 {
 		first = append(slices.Clone(first), fmt.Sprintf("%d more are not listed.", more))
 	}
 	c.Status, c.Reason = metav1.ConditionTrue, podnetv1alpha1.ReasonEndpointsRefused
-	c.Message = limited(strings.Join(first, " ") + " Choose other addresses for these nodes (agent.nodeInterface, agent.nodeCIDRs), or correct their InternalIPs.")
+	c.Message = messages.Clip(messages.Condition, strings.Join(first, " ")+" Choose other addresses for these nodes (agent.nodeInterface, agent.nodeCIDRs), or correct their InternalIPs.")
 	return c
 }

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 // claiming is a cluster of nodes whose agents say which addresses are theirs. The i-th node
@@ -88,7 +90,7 @@ func (c *claiming) look(requests []ctrl.Request) {
 func (c *claiming) published(node string) []string {
 	c.t.Helper()
 	list := &podnetv1alpha1.NodeSubnetList{}
-	c.Expect(c.api.List(c.t.Context(), list, client.MatchingFields{nodeField: node})).To(gomega.Succeed())
+	c.Expect(c.api.List(c.t.Context(), list, client.MatchingFields{objects.NodeField: node})).To(gomega.Succeed())
 	c.Expect(list.Items).To(gomega.HaveLen(1))
 	return list.Items[0].Spec.Endpoints
 }
@@ -152,16 +154,11 @@ func (c *claiming) condition() metav1.Condition {
 	c.Expect(err).NotTo(gomega.HaveOccurred())
 	network := &podnetv1alpha1.PodNetwork{}
 	c.Expect(c.api.Get(c.t.Context(), client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)).To(gomega.Succeed())
-	v := viewOf(c.t)
-	v.ranges, err = poolOf(network)
-	c.Expect(err).NotTo(gomega.HaveOccurred())
+	v := &view{Census: allocation.CensusOf(network, lists.subnets.Items), reports: map[string]*podnetv1alpha1.NodeNetwork{}}
+	c.Expect(v.Invalid).NotTo(gomega.HaveOccurred())
 	v.everyNode, v.services = lists.nodes.Items, lists.services
 	for i := range lists.reports.Items {
 		v.reports[lists.reports.Items[i].Name] = &lists.reports.Items[i]
-	}
-	v.taken = takenBy(lists.subnets.Items)
-	for _, s := range lists.subnets.Items {
-		v.byNode[s.Spec.Node] = append(v.byNode[s.Spec.Node], s)
 	}
 	return v.refusedEndpoints()
 }
@@ -178,8 +175,7 @@ func TestInternalIPsAreNotBelievedEither(t *testing.T) {
 		c.look(c.keeper.withClaimants(t.Context(), node))
 		c.Expect(c.published("b")).To(gomega.BeEmpty())
 		c.Expect(c.events()).To(gomega.ContainSubstring("EndpointRefused " + address))
-		allocator := &NodeReconciler{Client: c.api}
-		c.Expect(allocator.endpoints(t.Context(), node)).To(gomega.BeEmpty(), "nor in a block that is made")
+		c.Expect(firstEndpoints(t.Context(), c.api, node)).To(gomega.BeEmpty(), "nor in a block that is made")
 	}
 	c.Expect(c.published("a")).To(gomega.Equal([]string{"192.0.2.1"}))
 }
@@ -390,7 +386,7 @@ func TestCoveredEndpointIsLookedAtAgain(t *testing.T) {
 	c.say("a", "192.0.2.1")
 	network := &podnetv1alpha1.PodNetwork{}
 	c.Expect(c.api.Get(t.Context(), client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)).To(gomega.Succeed())
-	request := c.keeper.subnets(t.Context(), client.MatchingFields{nodeField: "a"})[0]
+	request := c.keeper.subnets(t.Context(), client.MatchingFields{objects.NodeField: "a"})[0]
 	result, err := c.keeper.Reconcile(t.Context(), request)
 	c.Expect(err).NotTo(gomega.HaveOccurred())
 	c.Expect(result.RequeueAfter).To(gomega.BeZero())

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 const (
@@ -137,7 +138,7 @@ func (h *Heartbeats) look(ctx context.Context) error {
 	for i := range reports.Items {
 		report := &reports.Items[i]
 		node := byName[report.Name]
-		if node == nil || !ownedBy(report, node) || !expectsHeartbeat(report) {
+		if node == nil || !objects.OwnedBy(report, node) || !expectsHeartbeat(report) {
 			continue
 		}
 		message := h.silence(node, now)

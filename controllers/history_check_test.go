@@ -11,8 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -180,7 +182,7 @@ func (w *world) checkCreation(m *simManager, s *podnetv1alpha1.NodeSubnet) {
 		if v.name != s.Spec.Node {
 			continue
 		}
-		if _, claimed := reportedBlock(report, s.Spec.CIDR); claimed {
+		if _, claimed := objects.Block(report, s.Spec.CIDR); claimed {
 			return // The node has it already.
 		}
 		if i < m.began[reportKind] {
@@ -403,8 +405,8 @@ func (f final) checkStatus() {
 		for block, n := range m.book.UsageByBlock(nil) {
 			used[block] += n
 			recorded += n
-			if b, _ := reportedBlock(f.api.report(m.name), block.String()); countOf(b.AddressesUsed) != n {
-				f.fail(nothingLost, "%s reports %d addresses of %s and has %d", m, countOf(b.AddressesUsed), block, n)
+			if b, _ := objects.Block(f.api.report(m.name), block.String()); ptr.Deref(b.AddressesUsed, 0) != n {
+				f.fail(nothingLost, "%s reports %d addresses of %s and has %d", m, ptr.Deref(b.AddressesUsed, 0), block, n)
 			}
 		}
 		if recorded != live {

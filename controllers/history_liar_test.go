@@ -6,6 +6,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 // lie reports, of any blocks, that pods use them: of others', of free ones, of lengths
@@ -20,7 +22,7 @@ func (m *machine) lie() {
 	if r.IntN(3) > 0 {
 		st.RollCall = m.w.api.network().Status.RollCall
 	}
-	ranges, _ := poolOf(m.w.api.network())
+	ranges, _ := allocation.PoolOf(m.w.api.network())
 	for _, of := range ranges {
 		for _, block := range blocksOfRange(of.Range) {
 			switch r.IntN(4) {
@@ -33,7 +35,7 @@ func (m *machine) lie() {
 			if r.IntN(2) == 0 {
 				b.State, b.ObservedGeneration = podnetv1alpha1.SubnetActive, 1
 			}
-			if _, named := reportedBlock(&podnetv1alpha1.NodeNetwork{Status: st}, b.CIDR); !named {
+			if _, named := objects.Block(&podnetv1alpha1.NodeNetwork{Status: st}, b.CIDR); !named {
 				st.Blocks = append(st.Blocks, b)
 			}
 		}

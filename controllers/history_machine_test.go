@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -367,7 +368,7 @@ func (m *machine) apply(st podnetv1alpha1.NodeNetworkStatus) {
 func blocksOf(st podnetv1alpha1.NodeNetworkStatus) string {
 	out := ""
 	for _, b := range st.Blocks {
-		out += fmt.Sprintf("[%s %s %d]", b.CIDR, b.State, countOf(b.AddressesUsed))
+		out += fmt.Sprintf("[%s %s %d]", b.CIDR, b.State, ptr.Deref(b.AddressesUsed, 0))
 	}
 	return out
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
 )
 
 // quiet is the context of all that logs: a history notes more than the logs tell.
@@ -68,9 +68,8 @@ type simManager struct {
 	told  int
 	known map[string]*podnetv1alpha1.NodeSubnet
 
-	ledger      *ledger
-	rollCall    *RollCall
-	allocation  sync.RWMutex
+	allocator   *allocation.Allocator
+	ledger      cache.ResourceEventHandler
 	reconcilers [roles]reconcile.Reconciler
 	busy        map[worker]bool
 	fault       *fault
@@ -87,27 +86,40 @@ func (w *world) startManager(r *rand.Rand) *simManager {
 	w.managerCount++
 	m := &simManager{w: w, id: w.managerCount, cache: newWatcher(w.api), known: map[string]*podnetv1alpha1.NodeSubnet{}, busy: map[worker]bool{}}
 	m.cache.catchUp(w.clock.Now().Add(-seconds(r.IntN(10))))
-	m.rollCall = &RollCall{Clock: w.clock}
-	m.ledger = newLedger(func(*podnetv1alpha1.NodeSubnet) { m.rollCall.Begin() })
-	// The first list is told to handlers one by one; before, nothing is synced.
-	first := m.cache.at[subnetKind]
-	m.ledger.synced = func() bool { return m.told >= first }
-	m.rollCall.Lost = m.ledger.lostBy
+	m.allocator = allocation.New(allocation.Config{
+		Client: m, Live: live{m}, Events: silent{}, Clock: w.clock,
+		Endpoints: func(ctx context.Context, node *corev1.Node) ([]string, error) { return firstEndpoints(ctx, m, node) },
+	})
+	w.must(m.allocator.Follow(m))
 	m.reconcilers = [roles]reconcile.Reconciler{
 		&NodeReconciler{
-			Client: m, Live: live{m}, Events: silent{}, Allocation: &m.allocation, Ledger: m.ledger, RollCall: m.rollCall,
-			Clock: w.clock,
+			Client: m, Live: live{m}, Events: silent{}, Allocator: m.allocator, Clock: w.clock,
 		},
 		&NodeSubnetReconciler{
 			Client: m, Live: live{m}, Events: silent{}, Clock: w.clock, idle: idleness{}, unused: idleness{},
 			gone: idleness{}, agentless: idleness{}, Policies: policyList{},
 		},
-		&PodNetworkReconciler{Client: m, Events: silent{}, Allocation: &m.allocation, RollCall: m.rollCall, Clock: w.clock},
+		&PodNetworkReconciler{Client: m, Events: silent{}, Allocator: m.allocator, Clock: w.clock},
 	}
 	w.managers = append(w.managers, m)
 	w.note("manager %d starts", m.id)
 	return m
 }
+
+// AddEventHandler implements allocation.Informer. The first list is told to handlers one by one;
+// before, nothing is synced.
+func (m *simManager) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	m.ledger = handler
+	return registration{m: m, first: m.cache.at[subnetKind]}, nil
+}
+
+type registration struct {
+	cache.ResourceEventHandlerRegistration
+	m     *simManager
+	first int
+}
+
+func (r registration) HasSynced() bool { return r.m.told >= r.first }
 
 // reconcile lets a reconciler look at an object, unless it is at work or would
 // wait for a lock.
@@ -145,12 +157,12 @@ func (m *simManager) idle(c role) bool {
 	free := true
 	switch c {
 	case nodeController:
-		if free = m.allocation.TryRLock(); free {
-			m.allocation.RUnlock()
+		if free = m.allocator.Counting.TryRLock(); free {
+			m.allocator.Counting.RUnlock()
 		}
 	case networkController:
-		if free = m.allocation.TryLock(); free {
-			m.allocation.Unlock()
+		if free = m.allocator.Counting.TryLock(); free {
+			m.allocator.Counting.Unlock()
 		}
 	}
 	return free

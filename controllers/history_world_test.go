@@ -15,6 +15,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -250,7 +252,7 @@ func (w *world) collect() {
 	for _, name := range sortedKeys(w.api.now[reportKind]) {
 		nn := w.api.report(name)
 		node := w.api.node(name)
-		if node == nil || !ownedBy(nn, node) {
+		if node == nil || !objects.OwnedBy(nn, node) {
 			w.must(w.api.delete(nn))
 		}
 	}
@@ -261,7 +263,7 @@ func (w *world) collect() {
 		if m != nil && m.online {
 			is = corev1.ConditionTrue
 		}
-		if isReady(node) == (is == corev1.ConditionTrue) {
+		if objects.Ready(node) == (is == corev1.ConditionTrue) {
 			continue
 		}
 		node = node.DeepCopy()
@@ -302,7 +304,7 @@ func (w *world) takeByForce(s *podnetv1alpha1.NodeSubnet) {
 	for _, m := range w.running() {
 		if m.name == s.Spec.Node {
 			node, nn := w.api.node(m.name), w.api.report(m.name)
-			answers := m.up && m.online && node != nil && isReady(node) && nn != nil && ownedBy(nn, node) && nn.Status.RollCall != "" &&
+			answers := m.up && m.online && node != nil && objects.Ready(node) && nn != nil && objects.OwnedBy(nn, node) && nn.Status.RollCall != "" &&
 				s.Spec.State != podnetv1alpha1.SubnetReleased
 			w.forced[s.Name] = &taking{of: m, excused: !answers}
 		}
@@ -318,7 +320,7 @@ func (w *world) takeByForce(s *podnetv1alpha1.NodeSubnet) {
 
 // makeByHand makes a NodeSubnet for a block that nobody uses.
 func (w *world) makeByHand(r *rand.Rand) {
-	ranges, _ := poolOf(w.api.network())
+	ranges, _ := allocation.PoolOf(w.api.network())
 	if len(ranges) == 0 {
 		return
 	}

@@ -11,20 +11,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
 )
 
 // setNetworkUnavailable writes the Node's condition of that type where it has to
 // change. It turns True only for want of a block: an agent that restarts, or
 // reports trouble later, must not have its node tainted while pods go on talking.
 func (r *NodeReconciler) setNetworkUnavailable(
-	ctx context.Context, node *corev1.Node, report *podnetv1alpha1.NodeNetwork, outcome allocation,
+	ctx context.Context, node *corev1.Node, report *podnetv1alpha1.NodeNetwork, outcome allocation.Outcome,
 ) error {
 	have := networkUnavailable(node)
 	want := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable}
 	switch {
-	case outcome.held == 0 && outcome.shortage != "":
-		want.Status, want.Reason, want.Message = corev1.ConditionTrue, podnetv1alpha1.ReasonPodnetNoFreeBlock, outcome.shortage
-	case outcome.held > 0 && carriesPods(report):
+	case outcome.Held == 0 && outcome.Shortage != "":
+		want.Status, want.Reason, want.Message = corev1.ConditionTrue, podnetv1alpha1.ReasonPodnetNoFreeBlock, outcome.Shortage
+	case outcome.Held > 0 && carriesPods(report):
 		want.Status, want.Reason = corev1.ConditionFalse, podnetv1alpha1.ReasonPodnetProgrammed
 		want.Message = "podnet has programmed the network of this node."
 	case have.Reason == podnetv1alpha1.ReasonPodnetNoFreeBlock:

@@ -23,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 // Reasons of the Events about nodes.
@@ -30,13 +32,9 @@ const (
 	eventNoFreeBlock    = "NoFreeBlock"
 	eventNoAddress      = "NoAddress"
 	eventBlockAllocated = "BlockAllocated"
-	eventBlockReclaimed = "BlockReclaimed"
-	eventBlockDisputed  = "BlockDisputed"
 	eventBlockReleased  = "BlockReleased"
-	eventBlockTakenBack = "BlockTakenBack"
 	eventDeletedInUse   = "DeletedInUse"
 	eventRefused        = "Refused"
-	actionAllocate      = "Allocate"
 	actionReport        = "Report"
 	actionServe         = "Serve"
 )
@@ -49,15 +47,9 @@ type NodeReconciler struct {
 	Live client.Reader
 	// Events records what users need to know.
 	Events events.EventRecorder
-	// Allocation is held for reading while a block is chosen and created, and for
-	// writing while the blocks of a range are counted, so that no block comes out of
-	// a range after it was reported to be draining and empty.
-	Allocation *sync.RWMutex
-	// Ledger knows which blocks are taken.
-	Ledger *ledger
-	// RollCall reports whether blocks may be given out.
-	RollCall *RollCall
-	Clock    clock.PassiveClock
+	// Allocator gives nodes their blocks.
+	Allocator *allocation.Allocator
+	Clock     clock.PassiveClock
 
 	// waiting holds the names of nodes that no range has a block for.
 	waiting sync.Map
@@ -128,17 +120,16 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err := r.Get(ctx, req.NamespacedName, node); err != nil {
 		r.waiting.Delete(req.Name)
 		if apierrors.IsNotFound(err) {
-			r.Ledger.reserve(req.Name, nil)
-			r.RollCall.left(req.Name)
+			r.Allocator.Forget(req.Name)
 		}
 		// What a node leaves behind is the NodeSubnet controller's.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	network, err := servedNetwork(ctx, r)
+	network, err := objects.ServedNetwork(ctx, r)
 	if err != nil || network == nil {
 		return ctrl.Result{}, err
 	}
-	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() || !carries(node) {
+	if _, uninstall := network.Annotations[podnetv1alpha1.UninstallAnnotation]; uninstall || !node.DeletionTimestamp.IsZero() || !objects.Carries(node) {
 		return ctrl.Result{}, nil
 	}
 	report, err := r.ensureNodeNetwork(ctx, node)
@@ -146,57 +137,48 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return ctrl.Result{}, err // A node without an agent needs no addresses.
 	}
 	// A block that cannot be made the node's again is no reason to keep others from it.
-	waits, reportErr := r.claim(ctx, node, network, report)
-	outcome, allocateErr := r.ensureBlocks(ctx, node, network, report)
-	if outcome.pending {
-		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
+	waits, reportErr := r.Allocator.Claim(ctx, node, network, report)
+	outcome, allocateErr := r.Allocator.Ensure(ctx, node, network, report)
+	if outcome.Pending {
+		return ctrl.Result{RequeueAfter: allocation.PendingInterval}, errors.Join(reportErr, allocateErr)
 	}
 	if allocateErr == nil {
-		if outcome.shortage == "" {
+		if outcome.Shortage == "" {
 			r.waiting.Delete(node.Name)
 		} else {
 			r.waiting.Store(node.Name, nil)
 		}
 		allocateErr = r.setNetworkUnavailable(ctx, node, report, outcome)
 		r.announce(ctx, network, node, outcome)
-		if outcome.shortage != "" {
+		if outcome.Shortage != "" {
 			// The news of a block that became free may be here before the ledger's.
 			return ctrl.Result{RequeueAfter: shortageInterval}, errors.Join(reportErr, allocateErr)
 		}
 	}
 	if waits {
-		return ctrl.Result{RequeueAfter: pendingInterval}, errors.Join(reportErr, allocateErr)
+		return ctrl.Result{RequeueAfter: allocation.PendingInterval}, errors.Join(reportErr, allocateErr)
 	}
 	return ctrl.Result{}, errors.Join(reportErr, allocateErr)
 }
 
-// pendingInterval is how often a node asks whether blocks are given out by now.
-const pendingInterval = time.Second
-
 // shortageInterval is how often a node that lacks a block asks whether there is one by now.
 const shortageInterval = 30 * time.Second
 
-// carries reports whether podnet's agent can run on a node: not on Windows.
-func carries(node *corev1.Node) bool {
-	system := node.Labels[corev1.LabelOSStable]
-	return system == "" || system == string(corev1.Linux)
-}
-
 // announce tells, by Events and in the log, what came out of an allocation.
-func (r *NodeReconciler) announce(ctx context.Context, network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation) {
-	if len(outcome.created) > 0 {
-		names := make([]string, len(outcome.created))
-		for i, block := range outcome.created {
+func (r *NodeReconciler) announce(ctx context.Context, network *podnetv1alpha1.PodNetwork, node *corev1.Node, outcome allocation.Outcome) {
+	if len(outcome.Created) > 0 {
+		names := make([]string, len(outcome.Created))
+		for i, block := range outcome.Created {
 			names[i] = block.String()
 		}
 		ctrl.LoggerFrom(ctx).Info("a node got blocks", "node", node.Name, "blocks", names)
-		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, actionAllocate,
+		r.Events.Eventf(node, nil, corev1.EventTypeNormal, eventBlockAllocated, allocation.ActionAllocate,
 			"Node %s got pod addresses: %s.", node.Name, strings.Join(names, ", "))
 	}
-	if outcome.shortage != "" {
-		r.Events.Eventf(node, network, corev1.EventTypeWarning, eventNoFreeBlock, actionAllocate, "%s", outcome.shortage)
-		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventNoFreeBlock, actionAllocate,
-			"Node %s waits for a block. %s", node.Name, outcome.shortage)
+	if outcome.Shortage != "" {
+		r.Events.Eventf(node, network, corev1.EventTypeWarning, eventNoFreeBlock, allocation.ActionAllocate, "%s", outcome.Shortage)
+		r.Events.Eventf(network, node, corev1.EventTypeWarning, eventNoFreeBlock, allocation.ActionAllocate,
+			"Node %s waits for a block. %s", node.Name, outcome.Shortage)
 	}
 }
 
@@ -207,7 +189,7 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 	report := &podnetv1alpha1.NodeNetwork{}
 	err := r.Get(ctx, client.ObjectKeyFromObject(node), report)
 	switch {
-	case err == nil && ownedBy(report, node):
+	case err == nil && objects.OwnedBy(report, node):
 		return report, nil
 	case err == nil && !report.DeletionTimestamp.IsZero():
 		return nil, nil // It is on its way out, and its deletion comes back here.
@@ -238,16 +220,6 @@ func (r *NodeReconciler) ensureNodeNetwork(ctx context.Context, node *corev1.Nod
 // that runs does so before its node holds a block.
 func reported(report *podnetv1alpha1.NodeNetwork) bool {
 	return report != nil && !apiequality.Semantic.DeepEqual(report.Status, podnetv1alpha1.NodeNetworkStatus{})
-}
-
-// ownedBy reports whether a NodeNetwork is that of this very node.
-func ownedBy(report *podnetv1alpha1.NodeNetwork, node *corev1.Node) bool {
-	for _, owner := range report.OwnerReferences {
-		if owner.UID == node.UID {
-			return true
-		}
-	}
-	return false
 }
 
 // carriesPods reports whether the agent reports that pods of its node can talk:

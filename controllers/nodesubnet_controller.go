@@ -23,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -107,7 +109,7 @@ func (r *NodeSubnetReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	if subnet.Spec.Network != podnetv1alpha1.DefaultPodNetwork {
 		return ctrl.Result{}, nil
 	}
-	network, err := servedNetwork(ctx, r)
+	network, err := objects.ServedNetwork(ctx, r)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -178,7 +180,7 @@ func (r *NodeSubnetReconciler) holder(ctx context.Context, subnet *podnetv1alpha
 	if err == nil && isHolder(node) {
 		return node, nil
 	}
-	live, err := liveNode(ctx, r.Live, subnet.Spec.Node)
+	live, err := objects.LiveNode(ctx, r.Live, subnet.Spec.Node)
 	if err != nil || live == nil || !isHolder(live) {
 		return nil, err
 	}
@@ -193,13 +195,11 @@ func (r *NodeSubnetReconciler) refused(
 	if network == nil {
 		return true, nil
 	}
-	// What does not parse is said in the network's conditions.
-	ranges, _ := poolOf(network)
 	all := &podnetv1alpha1.NodeSubnetList{}
 	if err := r.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("list NodeSubnets: %w", err)
 	}
-	for _, conflict := range conflictsOf(all.Items, ranges) {
+	for _, conflict := range allocation.CensusOf(network, all.Items).Conflicts() {
 		if conflict.Refused.Name == subnet.Name {
 			r.Events.Eventf(subnet, nil, corev1.EventTypeWarning, eventRefused, actionServe, "%s.", conflict)
 			return true, nil
@@ -258,7 +258,7 @@ func (r *NodeSubnetReconciler) publish(
 		return false, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	subnet.Spec.AgentNotResponding = nil
-	if ownedBy(report, node) && !responds(report) {
+	if objects.OwnedBy(report, node) && !responds(report) {
 		subnet.Spec.AgentNotResponding = ptr.To(true)
 	}
 	claimed := claimedEndpoints(node, report)

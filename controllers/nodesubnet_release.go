@@ -6,11 +6,14 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 // release says that a block is nobody's any more: every agent withdraws its
@@ -86,7 +89,7 @@ const inUseInterval = 10 * time.Second
 // others meanwhile. What the agent of a node of that name has not said is unknown;
 // and as long as it names a state of the block, it may give addresses of it.
 func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1.NodeSubnet) (bool, error) {
-	node, err := liveNode(ctx, r.Live, subnet.Spec.Node)
+	node, err := objects.LiveNode(ctx, r.Live, subnet.Spec.Node)
 	if err != nil || node == nil {
 		return false, err
 	}
@@ -94,11 +97,11 @@ func (r *NodeSubnetReconciler) inUse(ctx context.Context, subnet *podnetv1alpha1
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), &nn); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
-	if carries(node) && (!ownedBy(&nn, node) || !reported(&nn)) {
+	if objects.Carries(node) && (!objects.OwnedBy(&nn, node) || !reported(&nn)) {
 		return !agentless(&nn, subnet, node), nil
 	}
-	b, _ := reportedBlock(&nn, subnet.Spec.CIDR)
-	return b.State != "" || countOf(b.AddressesUsed) > 0, nil
+	b, _ := objects.Block(&nn, subnet.Spec.CIDR)
+	return b.State != "" || ptr.Deref(b.AddressesUsed, 0) > 0, nil
 }
 
 // quarantine is how long a block rests. Times in objects are cut to seconds, so
@@ -112,4 +115,17 @@ func quarantine(network *podnetv1alpha1.PodNetwork) time.Duration {
 		return 0
 	}
 	return time.Duration(seconds)*time.Second + time.Second
+}
+
+// idleness remembers since when blocks have had no pod. A manager that begins to
+// lead begins to remember: a block goes back later than it might, never earlier.
+type idleness map[types.UID]time.Time
+
+// look takes note of whether a block has pods.
+func (i idleness) look(block types.UID, inUse bool, now time.Time) {
+	if _, known := i[block]; inUse {
+		delete(i, block)
+	} else if !known {
+		i[block] = now
+	}
 }

@@ -6,10 +6,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 const (
@@ -32,11 +34,11 @@ const (
 func (r *NodeSubnetReconciler) bereaved(
 	ctx context.Context, subnet *podnetv1alpha1.NodeSubnet, network *podnetv1alpha1.PodNetwork,
 ) (ctrl.Result, error) {
-	node, err := liveNode(ctx, r.Live, subnet.Spec.Node)
+	node, err := objects.LiveNode(ctx, r.Live, subnet.Spec.Node)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	back := node != nil && carries(node)
+	back := node != nil && objects.Carries(node)
 	r.gone.look(subnet.UID, back, r.Clock.Now())
 	if !back {
 		grace := min(returnGrace, quarantine(network))
@@ -49,9 +51,9 @@ func (r *NodeSubnetReconciler) bereaved(
 	if err != nil || report == nil {
 		return ctrl.Result{RequeueAfter: inUseInterval}, err
 	}
-	b, named := reportedBlock(report, subnet.Spec.CIDR)
+	b, named := objects.Block(report, subnet.Spec.CIDR)
 	switch {
-	case countOf(b.AddressesUsed) > 0:
+	case ptr.Deref(b.AddressesUsed, 0) > 0:
 		return ctrl.Result{RequeueAfter: inUseInterval}, nil
 	case !reported(report), b.State == podnetv1alpha1.SubnetActive:
 		// A change of the block makes the agent report.
@@ -70,7 +72,7 @@ func (r *NodeSubnetReconciler) reportOf(ctx context.Context, node *corev1.Node) 
 		return nil, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
 	// One that was not found is nobody's.
-	if !ownedBy(report, node) {
+	if !objects.OwnedBy(report, node) {
 		return nil, nil
 	}
 	return report, nil
@@ -118,6 +120,6 @@ func (r *NodeSubnetReconciler) untended(
 // agentless reports whether no agent ran on the node for as long as it has held the
 // block: its NodeNetwork is as old, and nobody has written into it.
 func agentless(report *podnetv1alpha1.NodeNetwork, subnet *podnetv1alpha1.NodeSubnet, node *corev1.Node) bool {
-	return report != nil && !reported(report) && ownedBy(report, node) && subnet.Spec.NodeUID == node.UID &&
+	return report != nil && !reported(report) && objects.OwnedBy(report, node) && subnet.Spec.NodeUID == node.UID &&
 		!report.CreationTimestamp.After(subnet.CreationTimestamp.Time)
 }

@@ -8,12 +8,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects/objectstest"
 )
 
 // tended is a NodeSubnetReconciler at work on a block, by a clock of its own.
@@ -33,10 +32,7 @@ func newTended(t *testing.T, subnet *podnetv1alpha1.NodeSubnet, objects ...clien
 			BlockQuarantineSeconds: ptr.To[int32](podnetv1alpha1.DefaultBlockQuarantineSeconds),
 		},
 	}
-	c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(append(objects, network, subnet)...).
-		WithIndex(&podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
-			return []string{o.(*podnetv1alpha1.NodeSubnet).Spec.Node}
-		}).Build()
+	c := objectstest.Client(append(objects, network, subnet)...)
 	now := clocktesting.NewFakePassiveClock(time.Now())
 	return &tended{t: t, clock: now, subnet: subnet, NodeSubnetReconciler: &NodeSubnetReconciler{
 		Client: c, Live: c, Events: silent{}, Clock: now, Policies: policyList{},
@@ -70,7 +66,7 @@ func (c *tended) is(want podnetv1alpha1.SubnetState, after time.Duration, when s
 }
 
 func TestBlockOfANodeThatIsGoneStaysForAWhileAndRestsThen(t *testing.T) {
-	c := newTended(t, held("10.244.7.0/24", "gone"))
+	c := newTended(t, objectstest.Held("10.244.7.0/24", "gone"))
 	c.is(podnetv1alpha1.SubnetActive, 0, "at once")
 	c.is(podnetv1alpha1.SubnetActive, returnGrace-time.Second, "within the grace")
 	c.is(podnetv1alpha1.SubnetReleased, 2*time.Second, "after the grace")
@@ -94,23 +90,23 @@ func TestBlockOfANodeThatIsBackWaitsForItsAgent(t *testing.T) {
 		"which has none, and does not serve the block": {"call", nil, podnetv1alpha1.SubnetReleased},
 	} {
 		t.Run(name, func(t *testing.T) {
-			former := held("10.244.7.0/24", "node")
+			former := objectstest.Held("10.244.7.0/24", "node")
 			former.Spec.NodeUID = "former"
-			newTended(t, former, answering("node", c.call, c.blocks...)...).is(c.want, 0, "at once")
+			newTended(t, former, objectstest.Answering("node", c.call, c.blocks...)...).is(c.want, 0, "at once")
 		})
 	}
 
-	former := held("10.244.7.0/24", "node")
+	former := objectstest.Held("10.244.7.0/24", "node")
 	former.Spec.NodeUID = "former"
-	c := newTended(t, former, answering("node", "")...)
+	c := newTended(t, former, objectstest.Answering("node", "")...)
 	c.is(podnetv1alpha1.SubnetDraining, time.Hour, "a node that is back, whatever time its agent takes")
 }
 
 func TestBlockOfANodeOnWhichNoAgentEverRanGoesBack(t *testing.T) {
-	virtual := answering("virtual", "")
+	virtual := objectstest.Answering("virtual", "")
 	made := metav1.NewTime(time.Now().Add(-time.Hour).Truncate(time.Second))
 	virtual[1].SetCreationTimestamp(made)
-	subnet := held("10.244.7.0/24", "virtual")
+	subnet := objectstest.Held("10.244.7.0/24", "virtual")
 	subnet.CreationTimestamp = made
 	c := newTended(t, subnet, virtual...)
 	c.is(podnetv1alpha1.SubnetActive, 0, "at once")
@@ -119,7 +115,7 @@ func TestBlockOfANodeOnWhichNoAgentEverRanGoesBack(t *testing.T) {
 	c.is("", podnetv1alpha1.DefaultBlockQuarantineSeconds*time.Second+2*time.Second, "after the quarantine")
 
 	// What was written again says nothing of what ran before.
-	subnet = held("10.244.7.0/24", "virtual")
+	subnet = objectstest.Held("10.244.7.0/24", "virtual")
 	subnet.CreationTimestamp = metav1.NewTime(made.Add(-time.Hour))
 	newTended(t, subnet, virtual...).is(podnetv1alpha1.SubnetActive, 24*time.Hour, "a NodeNetwork that was recreated")
 }
@@ -127,7 +123,7 @@ func TestBlockOfANodeOnWhichNoAgentEverRanGoesBack(t *testing.T) {
 func TestNodesWithoutAnAgentDoNotCount(t *testing.T) {
 	now := time.Now()
 	of := func(name, call string, age time.Duration) (corev1.Node, *podnetv1alpha1.NodeNetwork) {
-		objects := answering(name, call)
+		objects := objectstest.Answering(name, call)
 		objects[1].SetCreationTimestamp(metav1.NewTime(now.Add(-age)))
 		return *objects[0].(*corev1.Node), objects[1].(*podnetv1alpha1.NodeNetwork)
 	}

@@ -13,6 +13,8 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 	"github.com/podnet/podnet/internal/policy/policyapi"
 )
@@ -123,15 +125,13 @@ func (r *NodeSubnetReconciler) fate(
 		return fateNow(subnet), 0, nil //nolint:nilerr // The API server lets no such CIDR in; and there is nothing to decide by.
 	}
 	own, report := &podnetv1alpha1.NodeSubnetList{}, &podnetv1alpha1.NodeNetwork{}
-	if err := r.List(ctx, own, client.MatchingFields{nodeField: node.Name}); err != nil {
+	if err := r.List(ctx, own, client.MatchingFields{objects.NodeField: node.Name}); err != nil {
 		return 0, 0, fmt.Errorf("list the blocks of Node %s: %w", node.Name, err)
 	}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(node), report); client.IgnoreNotFound(err) != nil {
 		return 0, 0, fmt.Errorf("read NodeNetwork %s: %w", node.Name, err)
 	}
-	ranges, _ := poolOf(network) // What does not parse is said in the network's conditions.
-	has := holdingsOf(node, own.Items, report, network, ranges)
-	need, of := has.need(cidr.Addr().Is4(), r.emptyFor)
+	need, of := allocation.CensusOf(network, own.Items).Holdings(node, report).Need(cidr.Addr().Is4(), r.emptyFor)
 	i := slices.IndexFunc(of, func(s podnetv1alpha1.NodeSubnet) bool { return s.UID == subnet.UID })
 	if i < 0 {
 		return ipam.Use, 0, nil // It lies in no range, and nobody serves it.

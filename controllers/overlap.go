@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -46,7 +48,7 @@ func (r *PodNetworkReconciler) serviceCIDRs(ctx context.Context) ([]networkingv1
 
 // overlapping says what of the cluster, and of any network, the ranges overlap.
 func (v *view) overlapping() metav1.Condition {
-	v.overlaps = ipam.Overlaps(v.ranges.cidrs(), v.claims())
+	v.overlaps = ipam.Overlaps(v.Ranges.CIDRs(), v.claims())
 	if len(v.overlaps) == 0 {
 		return metav1.Condition{
 			Type: podnetv1alpha1.ConditionRangesOverlap, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonNoOverlap,
@@ -55,14 +57,14 @@ func (v *view) overlapping() metav1.Condition {
 	}
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionRangesOverlap, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonRangesOverlap,
-		Message: limited(overlapMessage(v.overlaps)),
+		Message: messages.Clip(messages.Condition, overlapMessage(v.overlaps)),
 	}
 }
 
 // overlapMessage tells the first few overlaps and counts the rest.
 func overlapMessage(overlaps []ipam.Overlap) string {
 	var sentences []string
-	for _, o := range overlaps[:min(len(overlaps), named)] {
+	for _, o := range overlaps[:min(len(overlaps), messages.Named)] {
 		sentences = append(sentences, o.String())
 	}
 	if more := len(overlaps) - len(sentences); more > 0 {
@@ -85,7 +87,7 @@ func (v *view) claims() []ipam.Claim {
 	for i := range v.everyNode {
 		node := &v.everyNode[i]
 		report := v.reports[node.Name]
-		if report != nil && !ownedBy(report, node) {
+		if report != nil && !objects.OwnedBy(report, node) {
 			report = nil
 		}
 		for _, addr := range v.addressesOf(node, report) {
@@ -117,7 +119,7 @@ func (v *view) addressesOf(node *corev1.Node, report *podnetv1alpha1.NodeNetwork
 			continue
 		}
 		addr = addr.Unmap().WithZone("")
-		own := slices.ContainsFunc(v.byNode[node.Name], func(s podnetv1alpha1.NodeSubnet) bool {
+		own := slices.ContainsFunc(v.ByNode[node.Name], func(s podnetv1alpha1.NodeSubnet) bool {
 			block, err := netip.ParsePrefix(s.Spec.CIDR)
 			return err == nil && ipam.NodeAddress(block) == addr
 		})
@@ -158,14 +160,14 @@ func (r *PodNetworkReconciler) tellOverlaps(network *podnetv1alpha1.PodNetwork, 
 		known = nil
 		// A manager that has just started does not repeat what another one has told.
 		before := apimeta.FindStatusCondition(network.Status.Conditions, podnetv1alpha1.ConditionRangesOverlap)
-		if len(overlaps) > 0 && before != nil && before.Message == limited(overlapMessage(overlaps)) {
+		if len(overlaps) > 0 && before != nil && before.Message == messages.Clip(messages.Condition, overlapMessage(overlaps)) {
 			known = keysOf(overlaps)
 		}
 	}
 	r.told = reportedOverlaps{network: network.UID, keys: keysOf(overlaps)}
 	fresh := slices.DeleteFunc(slices.Clone(overlaps), func(o ipam.Overlap) bool { return known[o.OverlapKey] })
 	if len(fresh) > 0 {
-		r.Events.Eventf(network, nil, corev1.EventTypeWarning, eventRangesOverlap, actionCompare, "%s", noted(overlapMessage(fresh)))
+		r.Events.Eventf(network, nil, corev1.EventTypeWarning, eventRangesOverlap, actionCompare, "%s", messages.Clip(messages.Note, overlapMessage(fresh)))
 	}
 }
 
@@ -175,13 +177,4 @@ func keysOf(overlaps []ipam.Overlap) map[ipam.OverlapKey]bool {
 		keys[o.OverlapKey] = true
 	}
 	return keys
-}
-
-// noted cuts a message to the 1,024 bytes that the note of an Event may have.
-func noted(message string) string {
-	const most = 1024
-	if len(message) <= most {
-		return message
-	}
-	return strings.ToValidUTF8(message[:most-len("…")], "") + "…"
 }

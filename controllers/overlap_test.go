@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
 )
 
 // viewOf returns a view of a cluster whose network has these ranges.
@@ -23,13 +24,11 @@ func viewOf(t *testing.T, ranges ...string) *view {
 	for _, r := range ranges {
 		network.Spec.Ranges = append(network.Spec.Ranges, podnetv1alpha1.Range{CIDR: r})
 	}
-	pool, err := poolOf(network)
-	if err != nil {
-		t.Fatal(err)
+	held := allocation.CensusOf(network, nil)
+	if held.Invalid != nil {
+		t.Fatal(held.Invalid)
 	}
-	return &view{
-		ranges: pool, byNode: map[string][]podnetv1alpha1.NodeSubnet{}, reports: map[string]*podnetv1alpha1.NodeNetwork{},
-	}
+	return &view{Census: held, reports: map[string]*podnetv1alpha1.NodeNetwork{}}
 }
 
 func (v *view) withServices(name string, cidrs ...string) *view {
@@ -47,7 +46,7 @@ func (v *view) withNode(name string, addresses ...corev1.NodeAddress) *view {
 }
 
 func (v *view) withBlock(node, cidr string) *view {
-	v.byNode[node] = append(v.byNode[node], podnetv1alpha1.NodeSubnet{Spec: podnetv1alpha1.NodeSubnetSpec{Node: node, CIDR: cidr}})
+	v.ByNode[node] = append(v.ByNode[node], podnetv1alpha1.NodeSubnet{Spec: podnetv1alpha1.NodeSubnetSpec{Node: node, CIDR: cidr}})
 	return v
 }
 

@@ -14,27 +14,21 @@ import (
 	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// named is how many nodes or NodeSubnets a message names before it counts the rest.
-const named = 5
-
 // view is all that the status of the served PodNetwork sums up.
 type view struct {
-	network *podnetv1alpha1.PodNetwork
-	ranges  pool
-	// invalid says what is wrong with ranges; nil if nothing is.
-	invalid error
-	taken   *ipam.Taken
-	subnets []podnetv1alpha1.NodeSubnet
+	allocation.Census
 	// nodes are those that carry pods, and agentless those that could and have had no
 	// agent for long.
 	nodes     []corev1.Node
 	agentless []string
 	// waits is after what time more nodes count as such; 0 where none will.
 	waits   time.Duration
-	byNode  map[string][]podnetv1alpha1.NodeSubnet
 	reports map[string]*podnetv1alpha1.NodeNetwork
 	// used are the addresses that pods have of the blocks that their nodes hold.
 	used map[nodeBlock]int64
@@ -54,9 +48,9 @@ func (v *view) accepted() metav1.Condition {
 		Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonAccepted,
 		Message: "The network is in force.",
 	}
-	if v.invalid != nil {
+	if v.Invalid != nil {
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonInvalidSelector
-		c.Message = limited(fmt.Sprintf("No node gets a block of a range whose nodeSelector is invalid: %s. Correct the selector.", oneLine(v.invalid)))
+		c.Message = messages.Clip(messages.Condition, fmt.Sprintf("No node gets a block of a range whose nodeSelector is invalid: %s. Correct the selector.", oneLine(v.Invalid)))
 	}
 	return c
 }
@@ -68,7 +62,7 @@ func (v *view) readiness() (ready int32, notReady, silent []string) {
 		node := &v.nodes[i]
 		report := v.reports[node.Name]
 		switch {
-		case report == nil || !ownedBy(report, node):
+		case report == nil || !objects.OwnedBy(report, node):
 			notReady = append(notReady, node.Name)
 		case carriesPods(report):
 			ready++
@@ -91,11 +85,11 @@ func (v *view) ready(notReady, silent []string) metav1.Condition {
 		var sentences []string
 		if len(silent) > 0 {
 			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes do not respond: %s."+
-				" Check these nodes and their agents.", len(silent), len(v.nodes), some(silent)))
+				" Check these nodes and their agents.", len(silent), len(v.nodes), messages.Some(silent)))
 		}
 		if len(notReady) > 0 {
 			sentences = append(sentences, fmt.Sprintf("The agents of %d of %d nodes have not programmed the network: %s."+
-				" The NodeNetwork of such a node says why, if its agent runs.", len(notReady), len(v.nodes), some(notReady)))
+				" The NodeNetwork of such a node says why, if its agent runs.", len(notReady), len(v.nodes), messages.Some(notReady)))
 		}
 		c.Message = strings.Join(sentences, " ")
 	default:
@@ -103,7 +97,7 @@ func (v *view) ready(notReady, silent []string) metav1.Condition {
 		c.Message = "Every node's agent has programmed the network."
 	}
 	if len(v.agentless) > 0 {
-		c.Message += fmt.Sprintf(" On %d nodes no agent has ever run, and they do not count: %s.", len(v.agentless), some(v.agentless))
+		c.Message += fmt.Sprintf(" On %d nodes no agent has ever run, and they do not count: %s.", len(v.agentless), messages.Some(v.agentless))
 	}
 	return c
 }
@@ -111,11 +105,11 @@ func (v *view) ready(notReady, silent []string) metav1.Condition {
 // sortNodes tells the nodes that carry pods from those on which no agent is to run.
 func (v *view) sortNodes(now time.Time) {
 	for _, node := range v.everyNode {
-		if !carries(&node) {
+		if !objects.Carries(&node) {
 			continue
 		}
 		report := v.reports[node.Name]
-		if report == nil || !ownedBy(report, &node) || reported(report) {
+		if report == nil || !objects.OwnedBy(report, &node) || reported(report) {
 			v.nodes = append(v.nodes, node)
 			continue
 		}
@@ -139,7 +133,7 @@ func (v *view) exhausted() metav1.Condition {
 		if !reported(v.reports[node.Name]) {
 			continue // It gets none before.
 		}
-		if shortage := v.shortage(node); shortage != "" && node.DeletionTimestamp.IsZero() {
+		if shortage := v.Shortage(node, v.reports[node.Name]); shortage != "" && node.DeletionTimestamp.IsZero() {
 			waiting = append(waiting, node.Name)
 			reasons = append(reasons, shortage)
 		}
@@ -153,31 +147,9 @@ func (v *view) exhausted() metav1.Condition {
 	slices.Sort(reasons)
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionExhausted, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonNoFreeBlock,
-		Message: limited(fmt.Sprintf("%d of %d nodes wait for a block: %s. %s",
-			len(waiting), len(v.nodes), some(waiting), strings.Join(slices.Compact(reasons), " "))),
+		Message: messages.Clip(messages.Condition, fmt.Sprintf("%d of %d nodes wait for a block: %s. %s",
+			len(waiting), len(v.nodes), messages.Some(waiting), strings.Join(slices.Compact(reasons), " "))),
 	}
-}
-
-// shortage says why a node lacks a block that no range has for it, or that it may
-// not have; empty where it lacks none, or gets one in a moment.
-func (v *view) shortage(node *corev1.Node) string {
-	has := holdingsOf(node, v.byNode[node.Name], v.reports[node.Name], v.network, v.ranges)
-	if len(v.ranges.families(node.Labels)) == 0 && len(has.subnets) == 0 {
-		return unselected()
-	}
-	var reasons []string
-	for _, is4 := range []bool{true, false} {
-		eligible := v.ranges.eligible(is4, node.Labels)
-		decision := has.decide(is4)
-		if decision.Add > 0 && decision.Urgent &&
-			!slices.ContainsFunc(eligible, func(r poolRange) bool { _, found := v.taken.Next(r.Range); return found }) {
-			reasons = append(reasons, eligible.exhaustion())
-		}
-	}
-	if limited := has.limited(); limited != "" {
-		reasons = append(reasons, limited)
-	}
-	return strings.Join(reasons, " ")
 }
 
 // allocating reports whether blocks are given out.
@@ -192,12 +164,12 @@ func (v *view) allocating() metav1.Condition {
 		Type: podnetv1alpha1.ConditionAllocating, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonRollCall,
 		Message: fmt.Sprintf("Allocation is paused (for at most %s) until every agent has reported the blocks that its pods use. Waiting for %d: %s."+
 			" Check the agents of these nodes, and restart them if they hang.",
-			rollCallPatience, len(v.missing), some(v.missing)),
+			allocation.Patience, len(v.missing), messages.Some(v.missing)),
 	}
 }
 
 func (v *view) conflicting() metav1.Condition {
-	conflicts := conflictsOf(v.subnets, v.ranges)
+	conflicts := v.Conflicts()
 	if len(conflicts) == 0 {
 		return metav1.Condition{
 			Type: podnetv1alpha1.ConditionSubnetsConflict, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonNoConflict,
@@ -212,30 +184,15 @@ func (v *view) conflicting() metav1.Condition {
 		if !conflict.Outside() {
 			c.Reason = podnetv1alpha1.ReasonOverlap
 		}
-		if len(sentences) < named {
+		if len(sentences) < messages.Named {
 			sentences = append(sentences, conflict.String()+".")
 		}
 	}
 	if more := len(conflicts) - len(sentences); more > 0 {
 		sentences = append(sentences, fmt.Sprintf("%d more are not listed.", more))
 	}
-	c.Message = limited(strings.Join(sentences, " "))
+	c.Message = messages.Clip(messages.Condition, strings.Join(sentences, " "))
 	return c
-}
-
-// some names the first few and counts the rest.
-func some(names []string) string {
-	slices.Sort(names)
-	if len(names) <= named {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:named], ", "), len(names)-named)
-}
-
-// limited cuts a message to the 32,768 characters that a condition may have.
-func limited(message string) string {
-	const most = 32768
-	return clipped(message, most)
 }
 
 // oneLine is the text of an error, those that were joined separated by semicolons.

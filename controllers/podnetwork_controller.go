@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,16 +21,16 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
 	"github.com/podnet/podnet/internal/statuses"
 )
 
 // PodNetworkReconciler says in a PodNetwork's status what became of it.
 type PodNetworkReconciler struct {
 	client.Client
-	// Allocation is held while blocks are counted; see NodeReconciler.
-	Allocation *sync.RWMutex
-	RollCall   *RollCall
-	Clock      clock.PassiveClock
+	// Allocator gives out no block while blocks are counted.
+	Allocator *allocation.Allocator
+	Clock     clock.PassiveClock
 
 	// Events records what users need to know.
 	Events events.EventRecorder
@@ -79,10 +78,10 @@ func (r *PodNetworkReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 	}
 	status := network.Status.DeepCopy()
 	if network.Name == podnetv1alpha1.DefaultPodNetwork {
-		if view.missing, err = r.RollCall.Missing(ctx, r); err != nil {
+		if view.missing, err = r.Allocator.Missing(ctx); err != nil {
 			return ctrl.Result{}, err
 		}
-		status.RollCall = r.RollCall.ID()
+		status.RollCall = r.Allocator.RollCall()
 		view.summarise(status)
 	} else {
 		*status = podnetv1alpha1.PodNetworkStatus{Conditions: status.Conditions}
@@ -130,7 +129,7 @@ func sameButCounts(a, b *podnetv1alpha1.PodNetworkStatus) bool {
 	gists := func(s *podnetv1alpha1.PodNetworkStatus) map[string]gist {
 		out := map[string]gist{}
 		for _, r := range s.Ranges {
-			out[r.CIDR] = gist{r.State, countOf(r.BlocksAllocated) == 0, countOf(r.BlocksFree) == 0}
+			out[r.CIDR] = gist{r.State, ptr.Deref(r.BlocksAllocated, 0) == 0, ptr.Deref(r.BlocksFree, 0) == 0}
 		}
 		return out
 	}
@@ -160,31 +159,23 @@ func (r *PodNetworkReconciler) look(ctx context.Context, name string) (*podnetv1
 	if err != nil {
 		return nil, nil, err
 	}
-	ranges, invalid := poolOf(network)
 	v := &view{
-		network: network, ranges: ranges, invalid: invalid, subnets: subnets.Items, everyNode: nodes.Items, services: services,
-		taken:   takenBy(subnets.Items),
+		Census: allocation.CensusOf(network, subnets.Items), everyNode: nodes.Items, services: services,
 		used:    usedAddresses(reports.Items),
-		byNode:  map[string][]podnetv1alpha1.NodeSubnet{},
 		reports: map[string]*podnetv1alpha1.NodeNetwork{},
-	}
-	for _, s := range subnets.Items {
-		v.byNode[s.Spec.Node] = append(v.byNode[s.Spec.Node], s)
 	}
 	for i := range reports.Items {
 		v.reports[reports.Items[i].Name] = &reports.Items[i]
 	}
-	for _, owed := range rollOf(nodes.Items, reports.Items).owedBy(census{network, ranges, v.taken, v.byNode}, r.RollCall) {
-		v.claimed = append(v.claimed, owed...)
-	}
+	v.claimed = r.Allocator.Owed(v.Census, nodes.Items, reports.Items)
 	v.sortNodes(r.Clock.Now())
 	return network, v, nil
 }
 
 // read reads a PodNetwork and lists, at a moment at which no block is being given out.
 func (r *PodNetworkReconciler) read(ctx context.Context, name string, network *podnetv1alpha1.PodNetwork, lists ...client.ObjectList) error {
-	r.Allocation.Lock()
-	defer r.Allocation.Unlock()
+	r.Allocator.Counting.Lock()
+	defer r.Allocator.Counting.Unlock()
 	if err := r.Get(ctx, client.ObjectKey{Name: name}, network); err != nil {
 		return fmt.Errorf("read PodNetwork %s: %w", name, err)
 	}
@@ -198,8 +189,8 @@ func (r *PodNetworkReconciler) read(ctx context.Context, name string, network *p
 
 // summarise writes what the view shows into the status.
 func (v *view) summarise(status *podnetv1alpha1.PodNetworkStatus) {
-	status.Ranges = make([]podnetv1alpha1.RangeStatus, len(v.ranges))
-	for i, r := range v.ranges {
+	status.Ranges = make([]podnetv1alpha1.RangeStatus, len(v.Ranges))
+	for i, r := range v.Ranges {
 		status.Ranges[i] = v.rangeStatus(r)
 	}
 	ready, notReady, silent := v.readiness()

@@ -7,6 +7,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
 // converged reports whether the paths of all nodes are as the PodNetwork and the RouteModes
@@ -20,14 +22,14 @@ func (v *view) converged() metav1.Condition {
 	for i := range v.nodes {
 		node := &v.nodes[i]
 		report := v.reports[node.Name]
-		if report == nil || !ownedBy(report, node) || !carriesPods(report) {
+		if report == nil || !objects.OwnedBy(report, node) || !carriesPods(report) {
 			continue
 		}
 		paths := report.Status.Paths
 		switch {
 		case paths.Diverging == nil:
 			// An agent of the version before does not say it.
-		case paths.NetworkGeneration != v.network.Generation:
+		case paths.NetworkGeneration != v.Network.Generation:
 			// It follows from another PodNetwork than the present one: what is so of this one
 			// the agent says in a moment.
 		case *paths.Diverging > 0:
@@ -43,8 +45,8 @@ func (v *view) converged() metav1.Condition {
 	}
 	if len(diverging) > 0 {
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesDiverge
-		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s: %s",
-			len(diverging), len(v.nodes), some(diverging), first, firstDivergence(v.reports[first])))
+		c.Message = messages.Clip(messages.Condition, fmt.Sprintf("%d of %d nodes have paths that are not as they are asked for: %s. %s: %s",
+			len(diverging), len(v.nodes), messages.Some(diverging), first, firstDivergence(v.reports[first])))
 	}
 	return c
 }

@@ -11,13 +11,14 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
 )
 
 // diverging is a view of nodes a1, a2 and b1, of whose paths so many are not as asked for.
 func diverging(paths map[string]int32) *view {
 	v := &view{
-		network: &podnetv1alpha1.PodNetwork{ObjectMeta: metav1.ObjectMeta{Generation: 3}},
-		nodes:   racked(), reports: map[string]*podnetv1alpha1.NodeNetwork{},
+		Census: allocation.CensusOf(&podnetv1alpha1.PodNetwork{ObjectMeta: metav1.ObjectMeta{Generation: 3}}, nil),
+		nodes:  racked(), reports: map[string]*podnetv1alpha1.NodeNetwork{},
 	}
 	for i := range v.nodes {
 		node := &v.nodes[i]
@@ -55,7 +56,7 @@ func TestNetworkConvergesWhenAllPathsAreAsAsked(t *testing.T) {
 		"a2: to 10.244.9.0/24 of node b1: The overlay is taken."))
 
 	// What follows from another PodNetwork than the present one says nothing of it.
-	v.network.Generation = 4
+	v.Network.Generation = 4
 	g.Expect(v.converged().Status).To(gomega.Equal(metav1.ConditionTrue))
 
 	// Of who does not respond the other condition speaks.

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -12,23 +11,22 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/messages"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
 // mostRemaining is how many nodes the status of a draining range names.
 const mostRemaining = 10
 
-// lowShare is the share of a pool's blocks, as its inverse, that is few.
-const lowShare = 10
-
 // rangeStatus counts the blocks and addresses of a range. Every NodeSubnet that
 // overlaps the range counts as allocated: as long as there is one, the range cannot
 // be removed.
-func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
+func (v *view) rangeStatus(r allocation.Range) podnetv1alpha1.RangeStatus {
 	var allocated, freeInBlocks int64
 	pods := map[string]int64{}
-	for i := range v.subnets {
-		s := &v.subnets[i]
+	for i := range v.Subnets {
+		s := &v.Subnets[i]
 		cidr, err := netip.ParsePrefix(s.Spec.CIDR)
 		if err != nil || !cidr.Overlaps(r.CIDR) {
 			continue
@@ -49,15 +47,15 @@ func (v *view) rangeStatus(r poolRange) podnetv1alpha1.RangeStatus {
 	for _, n := range pods {
 		used += n
 	}
-	free := v.taken.Free(r.Range)
+	free := v.Taken.Free(r.Range)
 	out := podnetv1alpha1.RangeStatus{
 		CIDR: r.CIDR.String(), State: podnetv1alpha1.RangeActive,
 		BlocksTotal: ptr.To(r.Total()), BlocksAllocated: &allocated, BlocksFree: &free,
-		AddressesTotal: ptr.To(times(r.Total(), r.addresses())), AddressesAllocated: &used,
-		AddressesFree: ptr.To(ipam.Sum(times(free, r.addresses()), freeInBlocks)),
+		AddressesTotal: ptr.To(times(r.Total(), r.Addresses())), AddressesAllocated: &used,
+		AddressesFree: ptr.To(ipam.Sum(times(free, r.Addresses()), freeInBlocks)),
 		Nodes:         ptr.To(int32(min(len(pods), math.MaxInt32))), //nolint:gosec // It is bounded right here.
 	}
-	if r.draining {
+	if r.Draining {
 		out.State, out.BlocksFree, out.AddressesFree = podnetv1alpha1.RangeDraining, ptr.To(int64(0)), ptr.To(int64(0))
 		out.Remaining = remaining(pods)
 	}
@@ -87,37 +85,15 @@ func usedAddresses(reports []podnetv1alpha1.NodeNetwork) map[nodeBlock]int64 {
 	used := map[nodeBlock]int64{}
 	for i := range reports {
 		for _, b := range reports[i].Status.Blocks {
-			used[nodeBlock{reports[i].Name, b.CIDR}] = countOf(b.AddressesUsed)
+			used[nodeBlock{reports[i].Name, b.CIDR}] = ptr.Deref(b.AddressesUsed, 0)
 		}
 	}
 	return used
 }
 
-// runningLow says which nodes will soon find no block: those of a range with a
-// nodeSelector draw from it and from those without one, all others from these alone.
+// runningLow says which nodes will soon find no block.
 func (v *view) runningLow() metav1.Condition {
-	var sentences []string
-	for _, is4 := range []bool{true, false} {
-		var open, selected pool
-		for _, r := range v.ranges {
-			switch {
-			case r.draining || r.CIDR.Addr().Is4() != is4:
-			case r.selector == nil:
-				open = append(open, r)
-			default:
-				selected = append(selected, r)
-			}
-		}
-		pools := []pool{open}
-		for _, r := range selected {
-			pools = append(pools, append(pool{r}, open...))
-		}
-		for _, p := range pools {
-			if sentence := v.low(p); sentence != "" {
-				sentences = append(sentences, sentence)
-			}
-		}
-	}
+	sentences := v.Low()
 	if len(sentences) == 0 {
 		return metav1.Condition{
 			Type: podnetv1alpha1.ConditionRunningLow, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonEnoughFree,
@@ -126,25 +102,8 @@ func (v *view) runningLow() metav1.Condition {
 	}
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionRunningLow, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonFewFree,
-		Message: limited(strings.Join(sentences, " ")),
+		Message: messages.Clip(messages.Condition, strings.Join(sentences, " ")),
 	}
-}
-
-// low says in a sentence that the ranges together have few blocks left; empty where they have enough.
-func (v *view) low(p pool) string {
-	var free, total int64
-	for _, r := range p {
-		free, total = ipam.Sum(free, v.taken.Free(r.Range)), ipam.Sum(total, r.Total())
-	}
-	if total == 0 || free > total/lowShare {
-		return ""
-	}
-	names := make([]string, len(p))
-	for i, r := range p {
-		names[i] = r.CIDR.String()
-	}
-	return fmt.Sprintf("%d of %d blocks are free in %s: add a range to PodNetwork %s before nodes have to wait.",
-		free, total, strings.Join(names, ", "), podnetv1alpha1.DefaultPodNetwork)
 }
 
 // times is the product of two counts, at most MaxInt64.

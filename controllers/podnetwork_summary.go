@@ -10,6 +10,7 @@ import (
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	podnetv1alpha1ac "github.com/podnet/podnet/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -43,7 +44,7 @@ func summaryOf(status *podnetv1alpha1.PodNetworkStatus) podnetv1alpha1.PodNetwor
 	}
 	for _, bad := range networkWorst {
 		if c := apimeta.FindStatusCondition(status.Conditions, bad.condition); c != nil && c.Status != bad.good {
-			s.Problem, s.Message = c.Reason, clipped(c.Message, longestMessage)
+			s.Problem, s.Message = c.Reason, messages.Clip(longestMessage, c.Message)
 			break
 		}
 	}
@@ -66,15 +67,7 @@ func summaryOf(status *podnetv1alpha1.PodNetworkStatus) podnetv1alpha1.PodNetwor
 }
 
 // listed joins what kubectl prints in one column.
-func listed(items []string) string { return clipped(strings.Join(items, ","), longestList) }
-
-// clipped cuts a text to so many bytes.
-func clipped(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
-}
+func listed(items []string) string { return messages.Clip(longestList, strings.Join(items, ",")) }
 
 // networkSummary is the summary as it is applied.
 func networkSummary(s podnetv1alpha1.PodNetworkSummary) *podnetv1alpha1ac.PodNetworkSummaryApplyConfiguration {

@@ -13,6 +13,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/model"
 )
 
@@ -35,7 +37,7 @@ func (v routeModeView) summarise(status *podnetv1alpha1.RouteModeStatus) {
 		status.Conditions = nil
 		apimeta.SetStatusCondition(&status.Conditions, metav1.Condition{
 			Type: podnetv1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: podnetv1alpha1.ReasonInvalidSelector,
-			Message: limited(fmt.Sprintf("This RouteMode has no effect, as one of its selectors is invalid: %s. Correct the selector.", oneLine(err))),
+			Message: messages.Clip(messages.Condition, fmt.Sprintf("This RouteMode has no effect, as one of its selectors is invalid: %s. Correct the selector.", oneLine(err))),
 		})
 		return
 	}
@@ -44,7 +46,7 @@ func (v routeModeView) summarise(status *podnetv1alpha1.RouteModeStatus) {
 		Message: "The RouteMode is in force.",
 	})
 	selected := slices.DeleteFunc(slices.Clone(v.nodes), func(n corev1.Node) bool {
-		return !carries(&n) || !slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(n.Labels)) })
+		return !objects.Carries(&n) || !slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(n.Labels)) })
 	})
 	converged := v.converged(selected, status)
 	apimeta.SetStatusCondition(&status.Conditions, converged)
@@ -62,7 +64,7 @@ func (v routeModeView) converged(selected []corev1.Node, status *podnetv1alpha1.
 	for i := range selected {
 		node := &selected[i]
 		report := reports[node.Name]
-		if report != nil && !ownedBy(report, node) {
+		if report != nil && !objects.OwnedBy(report, node) {
 			report = nil
 		}
 		message, known := v.exception(report)
@@ -89,7 +91,7 @@ func (v routeModeView) converged(selected []corev1.Node, status *podnetv1alpha1.
 	switch {
 	case len(diverging) > 0:
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesDiverge
-		c.Message = limited(fmt.Sprintf("%d of %d nodes have paths that are not as the RouteMode asks. %s: %s",
+		c.Message = messages.Clip(messages.Condition, fmt.Sprintf("%d of %d nodes have paths that are not as the RouteMode asks. %s: %s",
 			len(diverging), len(selected), diverging[0].Node, diverging[0].Message))
 	case len(pending) > 0:
 		c.Status, c.Reason = metav1.ConditionFalse, podnetv1alpha1.ReasonNodesPending
@@ -97,8 +99,8 @@ func (v routeModeView) converged(selected []corev1.Node, status *podnetv1alpha1.
 		for i, e := range pending {
 			names[i] = e.Node
 		}
-		c.Message = limited(fmt.Sprintf("The agents of %d of %d nodes have not applied the RouteMode yet: %s.",
-			len(pending), len(selected), some(names)))
+		c.Message = messages.Clip(messages.Condition, fmt.Sprintf("The agents of %d of %d nodes have not applied the RouteMode yet: %s.",
+			len(pending), len(selected), messages.Some(names)))
 	}
 	return c
 }
@@ -149,8 +151,8 @@ func (v routeModeView) overridden() metav1.Condition {
 	}
 	return metav1.Condition{
 		Type: podnetv1alpha1.ConditionOverridden, Status: metav1.ConditionTrue, Reason: podnetv1alpha1.ReasonStrongerRouteMode,
-		Message: limited(fmt.Sprintf("Between some of the nodes that it selects, stronger RouteModes ask for another mode, and decide: %s."+
-			" The highest priority wins, then the older object, then the name.", some(stronger))),
+		Message: messages.Clip(messages.Condition, fmt.Sprintf("Between some of the nodes that it selects, stronger RouteModes ask for another mode, and decide: %s."+
+			" The highest priority wins, then the older object, then the name.", messages.Some(stronger))),
 	}
 }
 

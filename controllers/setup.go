@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,16 +19,17 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/allocation"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/clusterpolicies"
 )
 
 // FieldOwner is the name under which the manager writes fields.
 const FieldOwner = "podnet-manager"
 
-// Fields by which objects are found: NodeSubnets by their node and the endpoints that they
+// Fields by which objects are found, beside objects.NodeField: NodeSubnets by the endpoints that they
 // publish, NodeNetworks by those that they claim, and Nodes by their addresses.
 const (
-	nodeField      = "spec.node"
 	publishedField = "spec.endpoints"
 	endpointField  = "status.endpoints"
 	addressField   = "status.addresses"
@@ -43,7 +43,7 @@ type index struct {
 }
 
 var indices = []index{
-	{&podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
+	{&podnetv1alpha1.NodeSubnet{}, objects.NodeField, func(o client.Object) []string {
 		if s, ok := o.(*podnetv1alpha1.NodeSubnet); ok {
 			return []string{s.Spec.Node}
 		}
@@ -108,23 +108,19 @@ func Setup(ctx context.Context, mgr ctrl.Manager, namespace string) error {
 		}
 	}
 	events := mgr.GetEventRecorder("podnet-manager")
-	allocation := &sync.RWMutex{}
-	rollCall := &RollCall{Clock: clock.RealClock{}}
-	ledger := newLedger(func(s *podnetv1alpha1.NodeSubnet) {
-		mgr.GetLogger().Info("a NodeSubnet disappeared without being released: asking all agents which blocks they use",
-			"nodeSubnet", s.Name, "node", s.Spec.Node)
-		rollCall.Begin()
+	allocator := allocation.New(allocation.Config{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{}, Log: mgr.GetLogger(),
+		Endpoints: func(ctx context.Context, node *corev1.Node) ([]string, error) {
+			return firstEndpoints(ctx, mgr.GetClient(), node)
+		},
 	})
-	rollCall.Lost = ledger.lostBy
 	informer, err := mgr.GetCache().GetInformer(ctx, &podnetv1alpha1.NodeSubnet{}, cache.BlockUntilSynced(false))
 	if err != nil {
 		return fmt.Errorf("watch NodeSubnets: %w", err)
 	}
-	registration, err := informer.AddEventHandler(ledger)
-	if err != nil {
-		return fmt.Errorf("follow NodeSubnets: %w", err)
+	if err := allocator.Follow(informer); err != nil {
+		return err
 	}
-	ledger.synced = registration.HasSynced
 	// Each hears that something has changed; one that has not looked yet will see all.
 	forPolicies, forSubnets := make(chan event.GenericEvent, 1), make(chan event.GenericEvent, 1)
 	policies := clusterpolicies.New(mgr.GetAPIReader(), mgr.GetCache(), func() {
@@ -138,15 +134,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, namespace string) error {
 	return errors.Join(
 		mgr.Add(everywhere(policies.Run)),
 		(&NodeReconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocation: allocation,
-			Ledger: ledger, RollCall: rollCall, Clock: clock.RealClock{},
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Allocator: allocator, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		(&NodeSubnetReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{},
 			Policies: policies, PoliciesChanged: forSubnets,
 		}).SetupWithManager(mgr),
 		(&PodNetworkReconciler{
-			Client: mgr.GetClient(), Events: events, Allocation: allocation, RollCall: rollCall, Clock: clock.RealClock{},
+			Client: mgr.GetClient(), Events: events, Allocator: allocator, Clock: clock.RealClock{},
 		}).SetupWithManager(mgr),
 		mgr.Add(&Heartbeats{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Events: events, Clock: clock.RealClock{}, Namespace: namespace,
@@ -167,30 +162,3 @@ func (e everywhere) Start(ctx context.Context) error {
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (everywhere) NeedLeaderElection() bool { return false }
-
-// servedNetwork returns the PodNetwork that this version serves, or nil where
-// there is none or it is on its way out.
-func servedNetwork(ctx context.Context, reader client.Reader) (*podnetv1alpha1.PodNetwork, error) {
-	network := &podnetv1alpha1.PodNetwork{}
-	err := reader.Get(ctx, client.ObjectKey{Name: podnetv1alpha1.DefaultPodNetwork}, network)
-	switch {
-	case err == nil && network.DeletionTimestamp.IsZero():
-		return network, nil
-	case client.IgnoreNotFound(err) != nil:
-		return nil, fmt.Errorf("read PodNetwork %s: %w", podnetv1alpha1.DefaultPodNetwork, err)
-	}
-	return nil, client.IgnoreNotFound(err)
-}
-
-// liveNode returns a node as the API server has it now, or nil where there is none.
-func liveNode(ctx context.Context, live client.Reader, name string) (*corev1.Node, error) {
-	node := &corev1.Node{}
-	err := live.Get(ctx, client.ObjectKey{Name: name}, node)
-	switch {
-	case err == nil:
-		return node, nil
-	case client.IgnoreNotFound(err) != nil:
-		return nil, fmt.Errorf("read Node %s: %w", name, err)
-	}
-	return nil, client.IgnoreNotFound(err)
-}

@@ -1,4 +1,4 @@
-package controllers
+package allocation
 
 import (
 	"net/netip"
@@ -61,12 +61,12 @@ func (l *ledger) pick(demands ...demand) [][]netip.Prefix {
 
 // demand is so many blocks of the first ranges that have them.
 type demand struct {
-	ranges pool
+	ranges Pool
 	blocks int
 }
 
 // scarce reports whether a tenth or less of the blocks of the ranges is free.
-func (l *ledger) scarce(ranges pool) bool {
+func (l *ledger) scarce(ranges Pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var free, total int64

@@ -1,4 +1,4 @@
-package controllers
+package allocation
 
 import (
 	"net/netip"
@@ -7,52 +7,17 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects/objectstest"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// answering is a node that is ready, and the report of its agent, which has
-// answered a roll call and names blocks.
-func answering(name, rollCall string, blocks ...podnetv1alpha1.BlockStatus) []client.Object {
-	return []client.Object{
-		&corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-of-" + name)},
-			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
-		},
-		&podnetv1alpha1.NodeNetwork{
-			ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "v1", Kind: "Node", Name: name, UID: types.UID("uid-of-" + name)}}},
-			Status: podnetv1alpha1.NodeNetworkStatus{RollCall: rollCall, Blocks: blocks},
-		},
-	}
-}
-
-func heldBlock(cidr, node string) *podnetv1alpha1.NodeSubnet {
-	return &podnetv1alpha1.NodeSubnet{
-		ObjectMeta: metav1.ObjectMeta{Name: cidr[:len(cidr)-3] + "-24"},
-		Spec:       podnetv1alpha1.NodeSubnetSpec{Network: podnetv1alpha1.DefaultPodNetwork, Node: node, CIDR: cidr},
-	}
-}
-
-func reader(t *testing.T, objects ...client.Object) client.Client {
-	t.Helper()
-	network := &podnetv1alpha1.PodNetwork{
-		ObjectMeta: metav1.ObjectMeta{Name: podnetv1alpha1.DefaultPodNetwork},
-		Spec:       podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{{CIDR: "10.244.0.0/16", NodePrefixLength: 24}}},
-	}
-	return fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(append(objects, network)...).Build()
-}
-
-func missing(t *testing.T, call *RollCall, from client.Reader) []string {
+func missing(t *testing.T, call *rollCall, from client.Reader) []string {
 	t.Helper()
 	names, err := call.Missing(t.Context(), from)
 	if err != nil {
@@ -63,9 +28,9 @@ func missing(t *testing.T, call *RollCall, from client.Reader) []string {
 
 func TestRollCallIsOverWhenPatienceRunsOut(t *testing.T) {
 	now := clocktesting.NewFakePassiveClock(time.Now())
-	call := &RollCall{Clock: now}
-	from := reader(t, slices.Concat(answering("b", "before"), answering("a", "before"), answering("c", call.ID()))...)
-	for _, after := range []time.Duration{0, rollCallPatience} {
+	call := &rollCall{Clock: now}
+	from := objectstest.Client(slices.Concat(objectstest.Answering("b", "before"), objectstest.Answering("a", "before"), objectstest.Answering("c", call.ID()))...)
+	for _, after := range []time.Duration{0, Patience} {
 		now.SetTime(now.Now().Add(after))
 		if names := missing(t, call, from); !slices.Equal(names, []string{"a", "b"}) || call.Over() {
 			t.Fatalf("after %s: missing %v, over %t", after, names, call.Over())
@@ -73,7 +38,7 @@ func TestRollCallIsOverWhenPatienceRunsOut(t *testing.T) {
 	}
 	now.SetTime(now.Now().Add(time.Second))
 	if names := missing(t, call, from); names != nil || !call.Over() {
-		t.Fatalf("after more than %s: missing %v, over %t", rollCallPatience, names, call.Over())
+		t.Fatalf("after more than %s: missing %v, over %t", Patience, names, call.Over())
 	}
 
 	// The next call has patience of its own.
@@ -103,15 +68,15 @@ func TestRollCallWaitsForWhatAgentsClaim(t *testing.T) {
 		"what does not parse":                                {used("none", "", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			call := &RollCall{Clock: clock.RealClock{}}
-			from := reader(t, append(answering("node", call.ID(), c.block), heldBlock("10.244.0.0/24", "node"), heldBlock("10.244.1.0/24", "other"))...)
+			call := &rollCall{Clock: clock.RealClock{}}
+			from := objectstest.Client(append(objectstest.Answering("node", call.ID(), c.block), objectstest.Subnet("10.244.0.0/24", "node"), objectstest.Subnet("10.244.1.0/24", "other"))...)
 			if names := missing(t, call, from); (len(names) > 0) != c.waits || call.Over() == c.waits {
 				t.Fatalf("missing %v, over %t", names, call.Over())
 			}
 			if !c.waits {
 				return
 			}
-			if err := from.Create(t.Context(), heldBlock("10.244.3.0/24", "node")); err != nil {
+			if err := from.Create(t.Context(), objectstest.Subnet("10.244.3.0/24", "node")); err != nil {
 				t.Fatal(err)
 			}
 			if names := missing(t, call, from); len(names) > 0 || !call.Over() {
@@ -130,7 +95,7 @@ func TestLedgerKeepsAVanishedBlockUntilItIsToldOf(t *testing.T) {
 			t.Error("the block was free before anybody was told")
 		}
 	})
-	s := heldBlock("10.244.0.0/24", "node")
+	s := objectstest.Subnet("10.244.0.0/24", "node")
 	s.Spec.NodeUID, s.Spec.State = "uid", podnetv1alpha1.SubnetActive
 	l.OnAdd(s, true)
 	l.OnDelete(s)
@@ -147,8 +112,8 @@ func TestLedgerKeepsAVanishedBlockUntilItIsToldOf(t *testing.T) {
 
 func TestLedgerPicksForOneNodeAtATime(t *testing.T) {
 	l := newLedger(func(*podnetv1alpha1.NodeSubnet) {})
-	of := func(cidr string, bits int) pool {
-		return pool{{Range: ipam.Range{CIDR: netip.MustParsePrefix(cidr), BlockBits: bits}}}
+	of := func(cidr string, bits int) Pool {
+		return Pool{{Range: ipam.Range{CIDR: netip.MustParsePrefix(cidr), BlockBits: bits}}}
 	}
 	v4, v6 := of("10.0.0.0/23", 24), of("fd00::/63", 64)
 	var wg sync.WaitGroup
@@ -167,37 +132,5 @@ func TestLedgerPicksForOneNodeAtATime(t *testing.T) {
 	l.giveBack(slices.Concat(got[2]...))
 	if picked := l.pick(demand{v4, 5}); len(picked[0]) != 2 {
 		t.Errorf("picked %v of what was given back", picked)
-	}
-}
-
-// A block counts as allocated while its node is still to get it back, and only then: an answer
-// that nobody will ever deal with would keep it from being free for ever.
-func TestBlockThatNobodyWillGetBackIsFree(t *testing.T) {
-	for name, c := range map[string]struct {
-		change    func(*corev1.Node)
-		allocated int64
-	}{
-		"its node gets it back":         {func(*corev1.Node) {}, 1},
-		"podnet does not serve Windows": {func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelOSStable: "windows"} }, 0},
-		"the report is a former node's": {func(n *corev1.Node) { n.UID = "another" }, 0},
-		"the node is being deleted": {func(n *corev1.Node) {
-			n.DeletionTimestamp, n.Finalizers = ptr.To(metav1.Now()), []string{"example.com/waits"}
-		}, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			call := &RollCall{Clock: clock.RealClock{}}
-			objects := answering("node", call.ID(), podnetv1alpha1.BlockStatus{
-				CIDR: "10.244.3.0/24", State: podnetv1alpha1.SubnetActive, AddressesUsed: ptr.To[int64](1),
-			})
-			c.change(objects[0].(*corev1.Node))
-			r := &PodNetworkReconciler{Client: reader(t, objects...), Allocation: &sync.RWMutex{}, RollCall: call, Clock: clock.RealClock{}}
-			_, v, err := r.look(t.Context(), podnetv1alpha1.DefaultPodNetwork)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := *v.rangeStatus(v.ranges[0]).BlocksAllocated; n != c.allocated {
-				t.Errorf("%d blocks are allocated, and %d should be", n, c.allocated)
-			}
-		})
 	}
 }

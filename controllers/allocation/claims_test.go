@@ -1,9 +1,9 @@
-package controllers
+package allocation
 
 import (
+	"context"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,14 +13,15 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
+	"github.com/podnet/podnet/controllers/objects/objectstest"
 )
 
-// hearing is a manager that hears what agents claim.
+// hearing is an Allocator that hears what agents claim.
 type hearing struct {
-	*NodeReconciler
+	*Allocator
 	t       *testing.T
 	network *podnetv1alpha1.PodNetwork
 	events  *events.FakeRecorder
@@ -35,17 +36,11 @@ func newHearing(t *testing.T, objects ...client.Object) *hearing {
 		NodeBlocks: podnetv1alpha1.NodeBlocks{Max: 2},
 	}}
 	network.Name = podnetv1alpha1.DefaultPodNetwork
-	c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(append(objects, network)...).
-		WithIndex(&podnetv1alpha1.NodeSubnet{}, nodeField, func(o client.Object) []string {
-			return []string{o.(*podnetv1alpha1.NodeSubnet).Spec.Node}
-		}).Build()
+	c := objectstest.Client(append(objects, network)...)
 	recorder, now := events.NewFakeRecorder(100), clocktesting.NewFakePassiveClock(time.Now())
-	call := &RollCall{Clock: now}
-	l := newLedger(func(*podnetv1alpha1.NodeSubnet) { call.Begin() })
-	call.Lost = l.lostBy
-	return &hearing{t: t, network: network, events: recorder, clock: now, NodeReconciler: &NodeReconciler{
-		Client: c, Live: c, Events: recorder, Allocation: &sync.RWMutex{}, Ledger: l, RollCall: call, Clock: now,
-	}}
+	return &hearing{t: t, network: network, events: recorder, clock: now, Allocator: New(Config{
+		Client: c, Live: c, Events: recorder, Clock: now, Endpoints: func(context.Context, *corev1.Node) ([]string, error) { return nil, nil },
+	})}
 }
 
 // used is a block of which pods have addresses.
@@ -53,23 +48,16 @@ func used(cidr string) podnetv1alpha1.BlockStatus {
 	return podnetv1alpha1.BlockStatus{CIDR: cidr, AddressesUsed: ptr.To[int64](1)}
 }
 
-// held is a block that a node holds.
-func held(cidr, node string) *podnetv1alpha1.NodeSubnet {
-	s := heldBlock(cidr, node)
-	s.Spec.NodeUID, s.Spec.State = types.UID("uid-of-"+node), podnetv1alpha1.SubnetActive
-	return s
-}
-
 // says makes the agent of a node answer the last roll call with these blocks, and
 // lets the manager hear it. It returns whether what it claims waits.
 func (c *hearing) says(node string, blocks ...podnetv1alpha1.BlockStatus) bool {
 	c.t.Helper()
 	report := &podnetv1alpha1.NodeNetwork{}
-	if err := c.Get(c.t.Context(), client.ObjectKey{Name: node}, report); err != nil {
+	if err := c.Client.Get(c.t.Context(), client.ObjectKey{Name: node}, report); err != nil {
 		c.t.Fatal(err)
 	}
-	report.Status.RollCall, report.Status.Blocks = c.RollCall.ID(), blocks
-	if err := c.Update(c.t.Context(), report); err != nil {
+	report.Status.RollCall, report.Status.Blocks = c.RollCall(), blocks
+	if err := c.Client.Update(c.t.Context(), report); err != nil {
 		c.t.Fatal(err)
 	}
 	return c.hears(node)
@@ -79,11 +67,11 @@ func (c *hearing) hears(node string) bool {
 	c.t.Helper()
 	of, report := &corev1.Node{}, &podnetv1alpha1.NodeNetwork{}
 	for _, o := range []client.Object{of, report} {
-		if err := c.Get(c.t.Context(), client.ObjectKey{Name: node}, o); err != nil {
+		if err := c.Client.Get(c.t.Context(), client.ObjectKey{Name: node}, o); err != nil {
 			c.t.Fatal(err)
 		}
 	}
-	pending, err := c.claim(c.t.Context(), of, c.network, report)
+	pending, err := c.Claim(c.t.Context(), of, c.network, report)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -94,7 +82,7 @@ func (c *hearing) hears(node string) bool {
 func (c *hearing) has(node string, want ...string) {
 	c.t.Helper()
 	all := &podnetv1alpha1.NodeSubnetList{}
-	if err := c.List(c.t.Context(), all, client.MatchingFields{nodeField: node}); err != nil {
+	if err := c.Client.List(c.t.Context(), all, client.MatchingFields{objects.NodeField: node}); err != nil {
 		c.t.Fatal(err)
 	}
 	var is []string
@@ -108,8 +96,8 @@ func (c *hearing) has(node string, want ...string) {
 
 // free is the number of blocks that can be given out.
 func (c *hearing) free() int64 {
-	ranges, _ := poolOf(c.network)
-	return c.Ledger.taken.Free(ranges[0].Range)
+	ranges, _ := PoolOf(c.network)
+	return c.ledger.taken.Free(ranges[0].Range)
 }
 
 // told fails unless the last Event has such a text.
@@ -128,8 +116,8 @@ func (c *hearing) told(text string) {
 }
 
 func TestClaimWithoutEvidenceTakesNothing(t *testing.T) {
-	c := newHearing(t, slices.Concat(answering("evil", "before"), answering("victim", "before"),
-		[]client.Object{held("10.244.0.0/24", "victim"), held("10.244.1.0/24", "evil")})...)
+	c := newHearing(t, slices.Concat(objectstest.Answering("evil", "before"), objectstest.Answering("victim", "before"),
+		[]client.Object{objectstest.Held("10.244.0.0/24", "victim"), objectstest.Held("10.244.1.0/24", "evil")})...)
 	c.says("victim")
 	c.says("evil", used("10.244.1.0/24"))
 	c.says("evil", used("10.244.0.0/24"), used("10.244.1.0/24"), used("10.244.2.0/24"), used("10.244.128.0/17"))
@@ -146,15 +134,15 @@ func TestClaimWithoutEvidenceTakesNothing(t *testing.T) {
 }
 
 func TestRollCallProvesNoMoreThanANodeMayHold(t *testing.T) {
-	c := newHearing(t, append(answering("evil", "before"), held("10.244.1.0/24", "evil"))...)
+	c := newHearing(t, append(objectstest.Answering("evil", "before"), objectstest.Held("10.244.1.0/24", "evil"))...)
 	c.says("evil", used("10.244.128.0/17"), used("10.244.2.0/25"), used("10.244.3.0/24"), used("10.244.4.0/24"), used("10.244.5.0/24"))
 	c.has("evil", "10.244.1.0/24", "10.244.3.0/24")
 }
 
 func TestRollCallProvesNoMoreThanANodeMayKeepFromOthers(t *testing.T) {
-	objects := answering("evil", "before")
+	objects := objectstest.Answering("evil", "before")
 	for _, cidr := range []string{"10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"} {
-		resting := held(cidr, "evil")
+		resting := objectstest.Held(cidr, "evil")
 		resting.Spec.State = podnetv1alpha1.SubnetReleased
 		objects = append(objects, resting)
 	}
@@ -164,14 +152,14 @@ func TestRollCallProvesNoMoreThanANodeMayKeepFromOthers(t *testing.T) {
 }
 
 func TestRollCallProvesNothingBeforeAllHaveAnswered(t *testing.T) {
-	c := newHearing(t, slices.Concat(answering("a", "before"), answering("b", "before"), answering("c", "before"))...)
+	c := newHearing(t, slices.Concat(objectstest.Answering("a", "before"), objectstest.Answering("b", "before"), objectstest.Answering("c", "before"))...)
 	if !c.says("a", used("10.244.7.0/24"), used("10.244.8.0/24")) {
 		t.Error("b has not answered yet, and might name it too")
 	}
 	c.has("a")
 	c.says("b", used("10.244.7.0/24"))
 	c.says("c")
-	c.clock.SetTime(c.clock.Now().Add(pendingInterval))
+	c.clock.SetTime(c.clock.Now().Add(PendingInterval))
 	for _, node := range []string{"a", "b", "a"} {
 		if c.hears(node) {
 			t.Error("all have answered")
@@ -181,23 +169,23 @@ func TestRollCallProvesNothingBeforeAllHaveAnswered(t *testing.T) {
 	c.has("b")
 
 	// It is asked again when one of the two has gone.
-	for _, o := range answering("b", "")[:1] {
-		if err := c.Delete(t.Context(), o); err != nil {
+	for _, o := range objectstest.Answering("b", "")[:1] {
+		if err := c.Client.Delete(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c.RollCall.left("b")
+	c.Forget("b")
 	c.says("c")
 	c.says("a", used("10.244.7.0/24"), used("10.244.8.0/24"))
 	c.has("a", "10.244.7.0/24", "10.244.8.0/24")
 }
 
 func TestABlockThatWasSeenToVanishIsItsNodesAndNobodyElses(t *testing.T) {
-	lost := held("10.244.7.0/24", "a")
-	c := newHearing(t, append(slices.Concat(answering("a", "before"), answering("evil", "before")), held("10.244.1.0/24", "a"), held("10.244.2.0/24", "a"))...)
-	c.RollCall.ID()
-	c.Ledger.OnAdd(lost, true)
-	c.Ledger.OnDelete(lost)
+	lost := objectstest.Held("10.244.7.0/24", "a")
+	c := newHearing(t, append(slices.Concat(objectstest.Answering("a", "before"), objectstest.Answering("evil", "before")), objectstest.Held("10.244.1.0/24", "a"), objectstest.Held("10.244.2.0/24", "a"))...)
+	c.RollCall()
+	c.ledger.OnAdd(lost, true)
+	c.ledger.OnDelete(lost)
 	c.says("evil", used("10.244.7.0/24"))
 	if c.says("a", used("10.244.7.0/24")) {
 		t.Error("it is known whose it was")
@@ -208,8 +196,8 @@ func TestABlockThatWasSeenToVanishIsItsNodesAndNobodyElses(t *testing.T) {
 }
 
 func TestABlockIsMadeAgainThoughTheLedgerHasNotHeardThatItIsGone(t *testing.T) {
-	c := newHearing(t, answering("a", "before")...)
-	c.Ledger.add("10.244.7.0-24", "10.244.7.0/24")
+	c := newHearing(t, objectstest.Answering("a", "before")...)
+	c.ledger.add("10.244.7.0-24", "10.244.7.0/24")
 	c.says("a", used("10.244.7.0/24"))
 	c.has("a", "10.244.7.0/24")
 }
@@ -217,17 +205,17 @@ func TestABlockIsMadeAgainThoughTheLedgerHasNotHeardThatItIsGone(t *testing.T) {
 func TestNodeThatCameBackTakesBackWhatItsPodsUse(t *testing.T) {
 	for _, state := range []podnetv1alpha1.SubnetState{podnetv1alpha1.SubnetActive, podnetv1alpha1.SubnetDraining, podnetv1alpha1.SubnetReleased} {
 		t.Run(string(state), func(t *testing.T) {
-			former, idle := held("10.244.7.0/24", "a"), held("10.244.8.0/24", "a")
+			former, idle := objectstest.Held("10.244.7.0/24", "a"), objectstest.Held("10.244.8.0/24", "a")
 			for _, s := range []*podnetv1alpha1.NodeSubnet{former, idle} {
 				s.Spec.NodeUID, s.Spec.State = "former", state
 				s.Annotations = map[string]string{podnetv1alpha1.ReleasedAtAnnotation: "2020-01-01T00:00:00Z"}
 			}
-			c := newHearing(t, slices.Concat(answering("a", "before"), answering("b", "before"), []client.Object{former, idle})...)
+			c := newHearing(t, slices.Concat(objectstest.Answering("a", "before"), objectstest.Answering("b", "before"), []client.Object{former, idle})...)
 			c.says("b", used("10.244.7.0/24"))
 			c.says("a", used("10.244.7.0/24"), podnetv1alpha1.BlockStatus{CIDR: "10.244.8.0/24", State: podnetv1alpha1.SubnetActive})
 			for cidr, uid := range map[string]types.UID{"10.244.7.0/24": "uid-of-a", "10.244.8.0/24": "former"} {
 				s := &podnetv1alpha1.NodeSubnet{}
-				if err := c.Get(t.Context(), client.ObjectKey{Name: heldBlock(cidr, "").Name}, s); err != nil {
+				if err := c.Client.Get(t.Context(), client.ObjectKey{Name: objectstest.Subnet(cidr, "").Name}, s); err != nil {
 					t.Fatal(err)
 				}
 				if s.Spec.Node != "a" || s.Spec.NodeUID != uid {

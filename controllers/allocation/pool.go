@@ -1,4 +1,4 @@
-package controllers
+package allocation
 
 import (
 	"errors"
@@ -14,12 +14,13 @@ import (
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// pool is the ranges of a PodNetwork as values.
-type pool []poolRange
+// Pool is the ranges of a PodNetwork as values.
+type Pool []Range
 
-type poolRange struct {
+// Range is a range of a PodNetwork.
+type Range struct {
 	ipam.Range
-	draining bool
+	Draining bool
 	// selector is nil where any node may draw from the range.
 	selector labels.Selector
 	// unreadable says that the range's selector does not parse: no node gets a block of
@@ -28,19 +29,19 @@ type poolRange struct {
 }
 
 // leftBy reports whether the range is not for nodes with these labels, as its selector has it.
-func (r poolRange) leftBy(nodeLabels map[string]string) bool {
+func (r Range) leftBy(nodeLabels map[string]string) bool {
 	return r.selector != nil && !r.unreadable && !r.selector.Matches(labels.Set(nodeLabels))
 }
 
-// addresses is the number of addresses of one of its blocks that pods can have.
-func (r poolRange) addresses() int64 {
+// Addresses is the number of addresses of one of its blocks that pods can have.
+func (r Range) Addresses() int64 {
 	return ipam.AddressCount(netip.PrefixFrom(r.CIDR.Addr(), r.BlockBits))
 }
 
-// poolOf returns the ranges of a network. A range whose selector does not parse
+// PoolOf returns the ranges of a network. A range whose selector does not parse
 // selects no node and is named in the error.
-func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
-	var ranges pool
+func PoolOf(network *podnetv1alpha1.PodNetwork) (Pool, error) {
+	var ranges Pool
 	var errs []error
 	for _, r := range network.Spec.Ranges {
 		cidr, err := netip.ParsePrefix(r.CIDR)
@@ -48,9 +49,9 @@ func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
 			errs = append(errs, fmt.Errorf("range %s: %w", r.CIDR, err))
 			continue
 		}
-		out := poolRange{
+		out := Range{
 			Range:    ipam.Range{CIDR: cidr, BlockBits: ipam.DefaultBlockBits(cidr.Addr().Is4())},
-			draining: r.State == podnetv1alpha1.RangeDraining,
+			Draining: r.State == podnetv1alpha1.RangeDraining,
 		}
 		if r.NodePrefixLength != 0 {
 			out.BlockBits = int(r.NodePrefixLength)
@@ -69,11 +70,11 @@ func poolOf(network *podnetv1alpha1.PodNetwork) (pool, error) {
 
 // eligible returns the ranges of a family from which a node with these labels
 // may get a new block: first those that select it, then those that take any.
-func (p pool) eligible(is4 bool, nodeLabels map[string]string) pool {
-	var selected, open pool
+func (p Pool) eligible(is4 bool, nodeLabels map[string]string) Pool {
+	var selected, open Pool
 	for _, r := range p {
 		switch {
-		case r.draining || r.CIDR.Addr().Is4() != is4:
+		case r.Draining || r.CIDR.Addr().Is4() != is4:
 		case r.selector == nil:
 			open = append(open, r)
 		case r.selector.Matches(labels.Set(nodeLabels)):
@@ -85,12 +86,12 @@ func (p pool) eligible(is4 bool, nodeLabels map[string]string) pool {
 
 // families returns, as whether it is IPv4, each family of which a node with
 // these labels is to hold a block.
-func (p pool) families(nodeLabels map[string]string) []bool {
+func (p Pool) families(nodeLabels map[string]string) []bool {
 	return slices.DeleteFunc([]bool{true, false}, func(is4 bool) bool { return len(p.eligible(is4, nodeLabels)) == 0 })
 }
 
-// cidrs returns the ranges' prefixes.
-func (p pool) cidrs() []netip.Prefix {
+// CIDRs returns the ranges' prefixes.
+func (p Pool) CIDRs() []netip.Prefix {
 	out := make([]netip.Prefix, len(p))
 	for i, r := range p {
 		out[i] = r.CIDR
@@ -99,18 +100,18 @@ func (p pool) cidrs() []netip.Prefix {
 }
 
 // containing returns the range that a block lies in.
-func (p pool) containing(block netip.Prefix) (poolRange, bool) {
-	i := slices.IndexFunc(p, func(r poolRange) bool {
+func (p Pool) containing(block netip.Prefix) (Range, bool) {
+	i := slices.IndexFunc(p, func(r Range) bool {
 		return r.CIDR.Bits() <= block.Bits() && r.CIDR.Contains(block.Addr())
 	})
 	if i < 0 {
-		return poolRange{}, false
+		return Range{}, false
 	}
 	return p[i], true
 }
 
 // exhaustion says in a sentence that none of the ranges has a block left, and how many each has.
-func (p pool) exhaustion() string {
+func (p Pool) exhaustion() string {
 	counts := make([]string, len(p))
 	for i, r := range p {
 		counts[i] = fmt.Sprintf("%s has %d of /%d", r.CIDR, r.Total(), r.BlockBits)
@@ -123,27 +124,4 @@ func (p pool) exhaustion() string {
 func unselected() string {
 	return fmt.Sprintf("No Active range of PodNetwork %s takes this node: its labels match no nodeSelector of the ranges."+
 		" Add a range for it, or one without a nodeSelector.", podnetv1alpha1.DefaultPodNetwork)
-}
-
-// takenBy returns what NodeSubnets take, those of other networks and those at rest included.
-func takenBy(subnets []podnetv1alpha1.NodeSubnet) *ipam.Taken {
-	taken := &ipam.Taken{}
-	for i := range subnets {
-		if cidr, err := netip.ParsePrefix(subnets[i].Spec.CIDR); err == nil {
-			taken.Take(cidr.Masked())
-		}
-	}
-	return taken
-}
-
-// conflictsOf returns the NodeSubnets of the network that nobody serves.
-func conflictsOf(subnets []podnetv1alpha1.NodeSubnet, ranges pool) []ipam.Conflict {
-	values := make([]ipam.Subnet, 0, len(subnets))
-	for i := range subnets {
-		s := &subnets[i]
-		if cidr, err := netip.ParsePrefix(s.Spec.CIDR); err == nil && s.Spec.Network == podnetv1alpha1.DefaultPodNetwork {
-			values = append(values, ipam.Subnet{Name: s.Name, CIDR: cidr.Masked(), Created: s.CreationTimestamp.Time})
-		}
-	}
-	return ipam.Conflicts(values, ranges.cidrs())
 }

@@ -1,7 +1,8 @@
-package controllers
+package allocation
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,14 +10,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/objects"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
-// holdings are what a node has and what is known about it: all that decides
+// Holdings are what a node has and what is known about it: all that decides
 // which blocks it gets and gives back.
-type holdings struct {
+type Holdings struct {
 	node *corev1.Node
 	// subnets are the node's own, the oldest first, those given back excluded.
 	subnets []podnetv1alpha1.NodeSubnet
@@ -24,23 +27,22 @@ type holdings struct {
 	resting []podnetv1alpha1.NodeSubnet
 	// report is what the node's agent said last; nil where it has said nothing.
 	report *podnetv1alpha1.NodeNetwork
-	ranges pool
+	ranges Pool
 	limits podnetv1alpha1.NodeBlocks
 }
 
-// holdingsOf sorts out, of the NodeSubnets that name a node, those that it holds.
-func holdingsOf(
-	node *corev1.Node, subnets []podnetv1alpha1.NodeSubnet, report *podnetv1alpha1.NodeNetwork, network *podnetv1alpha1.PodNetwork, ranges pool,
-) holdings {
+// Holdings sorts out, of the NodeSubnets that name a node, those that it holds.
+func (c Census) Holdings(node *corev1.Node, report *podnetv1alpha1.NodeNetwork) Holdings {
+	subnets := c.ByNode[node.Name]
 	held := heldBy(subnets, node)
 	slices.SortFunc(held, func(a, b podnetv1alpha1.NodeSubnet) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 	})
-	if report != nil && !ownedBy(report, node) {
+	if report != nil && !objects.OwnedBy(report, node) {
 		report = nil
 	}
-	return holdings{
-		node: node, subnets: held, resting: restingOf(subnets, node), report: report, ranges: ranges, limits: network.Spec.NodeBlocks,
+	return Holdings{
+		node: node, subnets: held, resting: restingOf(subnets, node), report: report, ranges: c.Ranges, limits: c.Network.Spec.NodeBlocks,
 	}
 }
 
@@ -65,9 +67,9 @@ func restingOf(subnets []podnetv1alpha1.NodeSubnet, node *corev1.Node) []podnetv
 	})
 }
 
-// need returns what the node needs of a family, and the NodeSubnets that are its
+// Need returns what the node needs of a family, and the NodeSubnets that are its
 // holdings, index by index. empty says for how long a block has had no pod.
-func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need, []podnetv1alpha1.NodeSubnet) {
+func (h Holdings) Need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need, []podnetv1alpha1.NodeSubnet) {
 	need := ipam.Need{
 		Max: maxBlocks(h.limits), Reserve: defaultReserve,
 		Idle: time.Duration(cmp.Or(h.limits.IdleSeconds, defaultIdleSeconds)) * time.Second,
@@ -76,7 +78,7 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		need.Reserve = int64(*h.limits.Reserve)
 	}
 	if eligible := h.ranges.eligible(is4, h.node.Labels); len(eligible) > 0 {
-		need.Next = eligible[0].addresses()
+		need.Next = eligible[0].Addresses()
 	}
 	var of []podnetv1alpha1.NodeSubnet
 	for _, s := range h.subnets {
@@ -88,13 +90,13 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 		holding := ipam.Holding{
 			CIDR: cidr, Draining: s.Spec.State == podnetv1alpha1.SubnetDraining,
 			// A node for which no other range is there keeps what it has, unless the range drains.
-			Leaving:     within.draining || need.Next > 0 && within.leftBy(h.node.Labels),
-			RangeDrains: within.draining,
+			Leaving:     within.Draining || need.Next > 0 && within.leftBy(h.node.Labels),
+			RangeDrains: within.Draining,
 		}
-		if b, reported := reportedBlock(h.report, s.Spec.CIDR); reported {
+		if b, reported := objects.Block(h.report, s.Spec.CIDR); reported {
 			// A block may have been Draining before, and Active in between.
 			holding.InForce = b.State == s.Spec.State && b.ObservedGeneration == s.Generation
-			holding.Used = countOf(b.AddressesUsed)
+			holding.Used = ptr.Deref(b.AddressesUsed, 0)
 		}
 		if holding.Used == 0 {
 			holding.Empty = empty(s.UID)
@@ -104,14 +106,14 @@ func (h holdings) need(is4 bool, empty func(types.UID) time.Duration) (ipam.Need
 	}
 	for _, s := range h.resting {
 		cidr, err := netip.ParsePrefix(s.Spec.CIDR)
-		if within, found := h.ranges.containing(cidr); err == nil && cidr.Addr().Is4() == is4 && found && !within.draining {
+		if within, found := h.ranges.containing(cidr); err == nil && cidr.Addr().Is4() == is4 && found && !within.Draining {
 			need.Resting++
 		}
 	}
 	if h.report != nil {
 		for _, a := range h.report.Status.Addresses {
 			if a.Family == familyName(is4) {
-				need.Waiting = countOf(a.Waiting)
+				need.Waiting = ptr.Deref(a.Waiting, 0)
 			}
 		}
 	}
@@ -131,43 +133,39 @@ func maxBlocks(limits podnetv1alpha1.NodeBlocks) int {
 }
 
 // decide returns what becomes of the node's blocks of a family.
-func (h holdings) decide(is4 bool) ipam.Decision {
-	need, _ := h.need(is4, func(types.UID) time.Duration { return 0 })
+func (h Holdings) decide(is4 bool) ipam.Decision {
+	need, _ := h.Need(is4, func(types.UID) time.Duration { return 0 })
 	if need.Next == 0 && len(need.Held) == 0 {
 		return ipam.Decision{}
 	}
 	return need.Decide()
 }
 
-// reportedBlock is what an agent says of a block, and whether it says anything.
-func reportedBlock(report *podnetv1alpha1.NodeNetwork, cidr string) (podnetv1alpha1.BlockStatus, bool) {
-	if report == nil {
-		return podnetv1alpha1.BlockStatus{}, false
+// limited says in sentences that the node needs more blocks than it may have, or than it
+// may keep from others; empty where it does not.
+func (h Holdings) limited() string {
+	var sentences []string
+	for _, is4 := range []bool{true, false} {
+		d := h.decide(is4)
+		switch {
+		case !d.Urgent:
+		case d.Limited:
+			sentences = append(sentences, fmt.Sprintf(
+				"Node %s has used up its %s blocks and holds as many as a node may: raise spec.nodeBlocks.max of PodNetwork %s (%d), or run fewer pods there.",
+				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, maxBlocks(h.limits)))
+		case d.Kept:
+			sentences = append(sentences, fmt.Sprintf(
+				"Node %s keeps as many %s blocks from others as a node may, twice spec.nodeBlocks.max of PodNetwork %s (%d), since some that it left have pods or rest."+
+					" Wait until they are free, and let the node's labels choose the same ranges meanwhile.",
+				h.node.Name, familyName(is4), podnetv1alpha1.DefaultPodNetwork, maxBlocks(h.limits)))
+		}
 	}
-	i := slices.IndexFunc(report.Status.Blocks, func(b podnetv1alpha1.BlockStatus) bool { return b.CIDR == cidr })
-	if i < 0 {
-		return podnetv1alpha1.BlockStatus{}, false
-	}
-	return report.Status.Blocks[i], true
+	return strings.Join(sentences, " ")
 }
 
-// countOf is a count that need not be there.
-func countOf(n *int64) int64 {
-	if n == nil {
-		return 0
+func familyName(is4 bool) podnetv1alpha1.AddressFamily {
+	if is4 {
+		return podnetv1alpha1.IPv4
 	}
-	return *n
-}
-
-// idleness remembers since when blocks have had no pod. A manager that begins to
-// lead begins to remember: a block goes back later than it might, never earlier.
-type idleness map[types.UID]time.Time
-
-// look takes note of whether a block has pods.
-func (i idleness) look(block types.UID, inUse bool, now time.Time) {
-	if _, known := i[block]; inUse {
-		delete(i, block)
-	} else if !known {
-		i[block] = now
-	}
+	return podnetv1alpha1.IPv6
 }

@@ -1,4 +1,4 @@
-package controllers
+package allocation
 
 import (
 	"context"
@@ -16,14 +16,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/controllers/messages"
+	"github.com/podnet/podnet/controllers/objects"
 )
 
-// rollCallPatience is how long agents have for their answer: many times what one
+// Patience is how long agents have for their answer: many times what one
 // takes whose watch broke unnoticed. A node whose agent does not run must not keep
 // others from growing for ever.
-const rollCallPatience = 3 * time.Minute
+const Patience = 3 * time.Minute
 
-// RollCall keeps blocks from being given out before every agent has said which
+// PendingInterval is how often a node that waits for answers asks whether all are there by now.
+const PendingInterval = time.Second
+
+// rollCall keeps blocks from being given out before every agent has said which
 // ones its pods use. The API server may hold less than the nodes do, as after a
 // restore of etcd from a backup, and nothing in it says so. A manager calls when
 // it begins to lead, and again when a NodeSubnet disappears that was not released.
@@ -31,7 +36,7 @@ const rollCallPatience = 3 * time.Minute
 // An answer is evidence too: of the blocks that nobody holds, those that it names become
 // its node's. It is so once, and once all have answered, so that a block that
 // several name becomes nobody's.
-type RollCall struct {
+type rollCall struct {
 	Clock clock.PassiveClock
 	// Lost, unless it is nil, returns the node that held a block whose NodeSubnet was seen to
 	// disappear without having been released; empty where none was.
@@ -54,7 +59,7 @@ type RollCall struct {
 
 // Begin asks all agents again. Before the first call, which is still to
 // come, it does nothing.
-func (c *RollCall) Begin() {
+func (c *rollCall) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.id != "" {
@@ -62,14 +67,14 @@ func (c *RollCall) Begin() {
 	}
 }
 
-func (c *RollCall) begin() {
+func (c *rollCall) begin() {
 	c.id, c.began, c.over = string(uuid.NewUUID()), c.Clock.Now(), false
 	c.looked, c.closed, c.claimants = time.Time{}, map[string]bool{}, nil
 	c.contested, c.contenders = map[netip.Prefix]bool{}, map[string]bool{}
 }
 
 // ID identifies the last call. The first one begins when somebody asks for it.
-func (c *RollCall) ID() string {
+func (c *rollCall) ID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.id == "" {
@@ -79,7 +84,7 @@ func (c *RollCall) ID() string {
 }
 
 // Over reports whether the last call is over.
-func (c *RollCall) Over() bool {
+func (c *rollCall) Over() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.over
@@ -87,14 +92,14 @@ func (c *RollCall) Over() bool {
 
 // hears reports whether an agent's report answers the last call with what was not
 // dealt with yet.
-func (c *RollCall) hears(report *podnetv1alpha1.NodeNetwork) bool {
+func (c *rollCall) hears(report *podnetv1alpha1.NodeNetwork) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.id != "" && report.Status.RollCall == c.id && !c.closed[report.Name]
 }
 
 // close says that a node's answer to a call was dealt with.
-func (c *RollCall) close(node, call string) {
+func (c *rollCall) close(node, call string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.id != "" && call == c.id {
@@ -103,7 +108,7 @@ func (c *RollCall) close(node, call string) {
 }
 
 // claim reports whether a block becomes that of a node which names it in its answer.
-func (c *RollCall) claim(node string, block netip.Prefix) bool {
+func (c *rollCall) claim(node string, block netip.Prefix) bool {
 	if c.lostBy(block) != "" {
 		return false // It is known whose it was.
 	}
@@ -115,7 +120,7 @@ func (c *RollCall) claim(node string, block netip.Prefix) bool {
 
 // note takes note of a claim. Blocks that count are of one length in each range, and
 // overlap only where they are equal.
-func (c *RollCall) note(node string, block netip.Prefix) {
+func (c *rollCall) note(node string, block netip.Prefix) {
 	if c.claimants == nil {
 		c.claimants = map[netip.Prefix]string{}
 	}
@@ -127,7 +132,7 @@ func (c *RollCall) note(node string, block netip.Prefix) {
 
 // left takes note that a node has gone. Where it named blocks that others name too,
 // these are asked again.
-func (c *RollCall) left(node string) {
+func (c *rollCall) left(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.contenders[node] {
@@ -135,7 +140,7 @@ func (c *RollCall) left(node string) {
 	}
 }
 
-func (c *RollCall) lostBy(block netip.Prefix) string {
+func (c *rollCall) lostBy(block netip.Prefix) string {
 	if c.Lost == nil {
 		return ""
 	}
@@ -144,11 +149,11 @@ func (c *RollCall) lostBy(block netip.Prefix) string {
 
 // owed are the blocks that a node's agent names and that are still to be made its
 // node's again.
-func (c *RollCall) owed(report *podnetv1alpha1.NodeNetwork, objects census) []netip.Prefix {
+func (c *rollCall) owed(report *podnetv1alpha1.NodeNetwork, held Census) []netip.Prefix {
 	var seen, named []netip.Prefix
-	for _, cidr := range claims(report, objects.ranges) {
+	for _, cidr := range claims(report, held.Ranges) {
 		switch node := c.lostBy(cidr); {
-		case objects.taken.Overlaps(cidr):
+		case held.Taken.Overlaps(cidr):
 		case node == report.Name:
 			seen = append(seen, cidr)
 		case node == "":
@@ -158,7 +163,7 @@ func (c *RollCall) owed(report *podnetv1alpha1.NodeNetwork, objects census) []ne
 	if len(named) == 0 || !c.hears(report) {
 		return seen
 	}
-	return append(seen, objects.countable(report.Name, named)...)
+	return append(seen, held.countable(report.Name, named)...)
 }
 
 // roll are the nodes and what their agents report.
@@ -191,7 +196,7 @@ func (r roll) silent(call string) []string {
 	for i := range r.reports {
 		report := &r.reports[i]
 		node := r.nodes[report.Name]
-		if node != nil && isReady(node) && ownedBy(report, node) && report.Status.RollCall != "" && report.Status.RollCall != call {
+		if node != nil && objects.Ready(node) && objects.OwnedBy(report, node) && report.Status.RollCall != "" && report.Status.RollCall != call {
 			names = append(names, report.Name)
 		}
 	}
@@ -199,28 +204,28 @@ func (r roll) silent(call string) []string {
 }
 
 // owed are the blocks that are still to be made nodes' again, by node.
-func (r roll) owed(ctx context.Context, reader client.Reader, call *RollCall) (map[string][]netip.Prefix, error) {
-	network, err := servedNetwork(ctx, reader)
+func (r roll) owed(ctx context.Context, reader client.Reader, call *rollCall) (map[string][]netip.Prefix, error) {
+	network, err := objects.ServedNetwork(ctx, reader)
 	if err != nil || network == nil {
 		return nil, err
 	}
-	objects, err := takeCensus(ctx, reader, network)
+	held, err := takeCensus(ctx, reader, network)
 	if err != nil {
 		return nil, err
 	}
-	return r.owedBy(objects, call), nil
+	return r.owedBy(held, call), nil
 }
 
 // owedBy are the blocks that are still to be made nodes' again as the objects are, by node.
-func (r roll) owedBy(objects census, call *RollCall) map[string][]netip.Prefix {
+func (r roll) owedBy(held Census, call *rollCall) map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
 	for i := range r.reports {
 		report := &r.reports[i]
 		node := r.nodes[report.Name]
-		if node == nil || !ownedBy(report, node) || !node.DeletionTimestamp.IsZero() || !carries(node) {
+		if node == nil || !objects.OwnedBy(report, node) || !node.DeletionTimestamp.IsZero() || !objects.Carries(node) {
 			continue
 		}
-		if owed := call.owed(report, objects); len(owed) > 0 {
+		if owed := call.owed(report, held); len(owed) > 0 {
 			out[report.Name] = owed
 		}
 	}
@@ -229,11 +234,11 @@ func (r roll) owedBy(objects census, call *RollCall) map[string][]netip.Prefix {
 
 // complete reports whether all have answered who are waited for, and takes note of
 // what they name.
-func (c *RollCall) complete(ctx context.Context, reader client.Reader) (bool, error) {
+func (c *rollCall) complete(ctx context.Context, reader client.Reader) (bool, error) {
 	id := c.ID()
 	c.mu.Lock()
-	noted, over := c.claimants != nil, c.over || c.Clock.Since(c.began) > rollCallPatience
-	lately := c.Clock.Since(c.looked) < pendingInterval // Many nodes may wait for the answers of a few.
+	noted, over := c.claimants != nil, c.over || c.Clock.Since(c.began) > Patience
+	lately := c.Clock.Since(c.looked) < PendingInterval // Many nodes may wait for the answers of a few.
 	c.mu.Unlock()
 	if noted || lately {
 		return noted, nil
@@ -269,10 +274,10 @@ func (c *RollCall) complete(ctx context.Context, reader client.Reader) (bool, er
 // name blocks that are still to be made theirs again; none once the call is over.
 // Those that never answered one are not waited for, as their agents may not know
 // how, nor those that are not ready.
-func (c *RollCall) Missing(ctx context.Context, reader client.Reader) ([]string, error) {
+func (c *rollCall) Missing(ctx context.Context, reader client.Reader) ([]string, error) {
 	id := c.ID()
 	c.mu.Lock()
-	over, late := c.over, c.Clock.Since(c.began) > rollCallPatience
+	over, late := c.over, c.Clock.Since(c.began) > Patience
 	c.mu.Unlock()
 	if over {
 		return nil, nil
@@ -297,13 +302,7 @@ func (c *RollCall) Missing(ctx context.Context, reader client.Reader) ([]string,
 	defer c.mu.Unlock()
 	if c.id == id {
 		c.over = true
-		ctrl.LoggerFrom(ctx).Info("the roll call is over", "after", c.Clock.Since(c.began).String(), "missing", some(missing))
+		ctrl.LoggerFrom(ctx).Info("the roll call is over", "after", c.Clock.Since(c.began).String(), "missing", messages.Some(missing))
 	}
 	return nil, nil
-}
-
-func isReady(node *corev1.Node) bool {
-	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
 }

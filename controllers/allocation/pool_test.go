@@ -1,4 +1,4 @@
-package controllers
+package allocation
 
 import (
 	"slices"
@@ -16,7 +16,7 @@ import (
 // poolWith returns the pool of ranges that are each written as a CIDR, behind it
 // the labels that it selects nodes by, and "draining" where it drains:
 // "10.0.0.0/16 zone=a,disk=ssd draining".
-func poolWith(t *testing.T, written ...string) pool {
+func poolWith(t *testing.T, written ...string) Pool {
 	t.Helper()
 	network := &podnetv1alpha1.PodNetwork{}
 	for _, w := range written {
@@ -31,7 +31,7 @@ func poolWith(t *testing.T, written ...string) pool {
 		}
 		network.Spec.Ranges = append(network.Spec.Ranges, r)
 	}
-	p, err := poolOf(network)
+	p, err := PoolOf(network)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestSelectorThatDoesNotParseSelectsNoNode(t *testing.T) {
 		}}},
 		{CIDR: "10.1.0.0/16"},
 	}}}
-	p, err := poolOf(network)
+	p, err := PoolOf(network)
 	if err == nil || !strings.Contains(err.Error(), "10.0.0.0/16") {
 		t.Errorf("got the error %v, want one that names the range", err)
 	}
@@ -139,7 +139,7 @@ func TestBlockSizesOfTheFamiliesAreIndependent(t *testing.T) {
 	network := &podnetv1alpha1.PodNetwork{Spec: podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{
 		{CIDR: "10.0.0.0/16"}, {CIDR: "10.1.0.0/16", NodePrefixLength: 26}, {CIDR: "fd00::/48"}, {CIDR: "fd01::/48", NodePrefixLength: 120},
 	}}}
-	p, err := poolOf(network)
+	p, err := PoolOf(network)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,11 +169,11 @@ func TestABlockIsLeftWhereItsRangeIsNotForItsNode(t *testing.T) {
 		"it drains, and no other takes the node":         {[]string{"10.0.0.0/16 draining", "10.1.0.0/16 zone=b"}, "zone=a", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			has := holdings{
+			has := Holdings{
 				node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: labelsOfWord(c.node)}}, ranges: poolWith(t, c.ranges...),
 				subnets: []podnetv1alpha1.NodeSubnet{{Spec: podnetv1alpha1.NodeSubnetSpec{CIDR: "10.0.3.0/24", State: podnetv1alpha1.SubnetActive}}},
 			}
-			need, _ := has.need(true, func(types.UID) time.Duration { return 0 })
+			need, _ := has.Need(true, func(types.UID) time.Duration { return 0 })
 			if len(need.Held) != 1 || need.Held[0].Leaving != c.want {
 				t.Errorf("got %+v", need.Held)
 			}
@@ -182,7 +182,7 @@ func TestABlockIsLeftWhereItsRangeIsNotForItsNode(t *testing.T) {
 }
 
 func TestASelectorThatDoesNotParseDrivesNobodyAway(t *testing.T) {
-	ranges, err := poolOf(&podnetv1alpha1.PodNetwork{Spec: podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{{
+	ranges, err := PoolOf(&podnetv1alpha1.PodNetwork{Spec: podnetv1alpha1.PodNetworkSpec{Ranges: []podnetv1alpha1.Range{{
 		CIDR: "10.0.0.0/16", NodeSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "zone", Operator: "Is"}}},
 	}}}})
 	if err == nil || len(ranges) != 1 || ranges[0].leftBy(nil) {
