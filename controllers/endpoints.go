@@ -19,6 +19,7 @@ import (
 	"github.com/podnet/podnet/controllers/allocation"
 	"github.com/podnet/podnet/controllers/messages"
 	"github.com/podnet/podnet/controllers/objects"
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -286,7 +287,7 @@ func registryOf(ctx context.Context, reader client.Reader, network *podnetv1alph
 	if err := reader.List(ctx, services, client.UnsafeDisableDeepCopy); err != nil {
 		return registry{}, fmt.Errorf("list ServiceCIDRs: %w", err)
 	}
-	g := registry{services: serviceClaims(services.Items), claimants: func(address string) ([]claimant, error) {
+	g := registry{services: convert.ServiceCIDRs(services.Items), claimants: func(address string) ([]claimant, error) {
 		return claimantsOf(ctx, reader, address)
 	}, inBlock: func(addr netip.Addr) (bool, error) {
 		subnets := &podnetv1alpha1.NodeSubnetList{}
@@ -375,19 +376,6 @@ func namesWith(ctx context.Context, reader client.Reader, address string) ([]str
 	return slices.Compact(names), nil
 }
 
-// serviceClaims are the service CIDRs as values.
-func serviceClaims(services []networkingv1.ServiceCIDR) []ipam.Claim {
-	var out []ipam.Claim
-	for i := range services {
-		for _, text := range services[i].Spec.CIDRs {
-			if cidr, err := netip.ParsePrefix(text); err == nil {
-				out = append(out, ipam.Claim{CIDR: cidr, Kind: ipam.ClaimServices, By: services[i].Name})
-			}
-		}
-	}
-	return out
-}
-
 // withClaimants returns a request for each NodeSubnet of the node that an object is of, and
 // of those that claim an address which the object names: it may be theirs now.
 func (r *NodeSubnetReconciler) withClaimants(ctx context.Context, o client.Object) []ctrl.Request {
@@ -450,7 +438,7 @@ func (v *view) claimants() map[string][]claimant {
 func (v *view) refusedEndpoints() metav1.Condition {
 	byAddress := v.claimants()
 	g := registry{
-		ranges: v.Ranges.CIDRs(), services: serviceClaims(v.services),
+		ranges: v.Ranges.CIDRs(), services: convert.ServiceCIDRs(v.services),
 		claimants: func(address string) ([]claimant, error) { return byAddress[address], nil },
 		inBlock: func(addr netip.Addr) (bool, error) {
 			return v.Taken.Overlaps(netip.PrefixFrom(addr, addr.BitLen())), nil

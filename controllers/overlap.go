@@ -18,6 +18,7 @@ import (
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
 	"github.com/podnet/podnet/controllers/messages"
 	"github.com/podnet/podnet/controllers/objects"
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -75,7 +76,7 @@ func overlapMessage(overlaps []ipam.Overlap) string {
 
 // claims returns what the cluster uses for something else than pods.
 func (v *view) claims() []ipam.Claim {
-	claims := serviceClaims(v.services)
+	claims := convert.ServiceCIDRs(v.services)
 	add := func(kind ipam.ClaimKind, by string, cidrs ...string) {
 		for _, text := range cidrs {
 			// What is no prefix can overlap none: others have to tell its writer.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
+	"github.com/podnet/podnet/internal/convert"
 	"github.com/podnet/podnet/internal/ipam"
 )
 
@@ -44,18 +45,12 @@ func PoolOf(network *podnetv1alpha1.PodNetwork) (Pool, error) {
 	var ranges Pool
 	var errs []error
 	for _, r := range network.Spec.Ranges {
-		cidr, err := netip.ParsePrefix(r.CIDR)
+		of, err := convert.Range(r)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("range %s: %w", r.CIDR, err))
 			continue
 		}
-		out := Range{
-			Range:    ipam.Range{CIDR: cidr, BlockBits: ipam.DefaultBlockBits(cidr.Addr().Is4())},
-			Draining: r.State == podnetv1alpha1.RangeDraining,
-		}
-		if r.NodePrefixLength != 0 {
-			out.BlockBits = int(r.NodePrefixLength)
-		}
+		out := Range{Range: of, Draining: r.State == podnetv1alpha1.RangeDraining}
 		if r.NodeSelector != nil {
 			out.selector, err = metav1.LabelSelectorAsSelector(r.NodeSelector)
 			if err != nil {

@@ -3,10 +3,12 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/utils/ptr"
 
 	podnetv1alpha1 "github.com/podnet/podnet/api/v1alpha1"
@@ -34,17 +36,13 @@ func Network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		out.MTU = int(*n.Spec.MTU)
 	}
 	for _, r := range n.Spec.Ranges {
-		p, err := netip.ParsePrefix(r.CIDR)
+		of, err := Range(r)
 		if err != nil {
 			return nil, fmt.Errorf("PodNetwork %s: range: %w", n.Name, err)
 		}
-		out.Ranges = append(out.Ranges, p.Masked())
-		i := model.FamilyIndex(p.Addr())
-		bits := int(r.NodePrefixLength)
-		if bits == 0 {
-			bits = ipam.DefaultBlockBits(p.Addr().Is4())
-		}
-		out.BlockBits[i] = max(out.BlockBits[i], bits)
+		out.Ranges = append(out.Ranges, of.CIDR.Masked())
+		i := model.FamilyIndex(of.CIDR.Addr())
+		out.BlockBits[i] = max(out.BlockBits[i], of.BlockBits)
 	}
 	for _, c := range n.Spec.Masquerade.ExcludeCIDRs {
 		p, err := netip.ParsePrefix(c)
@@ -54,6 +52,29 @@ func Network(n *podnetv1alpha1.PodNetwork) (*model.Network, error) {
 		out.MasqueradeExclude = append(out.MasqueradeExclude, p.Masked())
 	}
 	return out, nil
+}
+
+// Range turns a range of a PodNetwork into a value, with the length that its blocks have where it
+// names none.
+func Range(r podnetv1alpha1.Range) (ipam.Range, error) {
+	cidr, err := netip.ParsePrefix(r.CIDR)
+	if err != nil {
+		return ipam.Range{}, err
+	}
+	return ipam.Range{CIDR: cidr, BlockBits: cmp.Or(int(r.NodePrefixLength), ipam.DefaultBlockBits(cidr.Addr().Is4()))}, nil
+}
+
+// ServiceCIDRs turns ServiceCIDRs into what they claim. What does not parse claims nothing.
+func ServiceCIDRs(services []networkingv1.ServiceCIDR) []ipam.Claim {
+	var out []ipam.Claim
+	for i := range services {
+		for _, text := range services[i].Spec.CIDRs {
+			if cidr, err := netip.ParsePrefix(text); err == nil {
+				out = append(out, ipam.Claim{CIDR: cidr, Kind: ipam.ClaimServices, By: services[i].Name})
+			}
+		}
+	}
+	return out
 }
 
 // Exhausted says of which families the ranges have blocks and none is free.
