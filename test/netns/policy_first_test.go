@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	cnitypes "github.com/containernetworking/cni/pkg/types"
+
 	"github.com/podnet/podnet/internal/model"
 	"github.com/podnet/podnet/test/netns/topology"
 )
@@ -191,6 +193,17 @@ func (s *shouting) start(i int) {
 	})
 	time.Sleep(rand.N(10 * time.Millisecond))
 	addrs, err := s.add(s.t.Context(), p.Namespace, p.namespace)
+	for tries := 1; err != nil && tries < 4; tries++ {
+		// On a busy machine the agent may not know of the pod in time, and then asks for another ADD.
+		var asked *cnitypes.Error
+		if !errors.As(err, &asked) || asked.Code != cnitypes.ErrTryAgainLater {
+			break
+		}
+		s.t.Log("trying again: ", err)
+		if err = s.del(s.t.Context(), p.Namespace, p.namespace); err == nil {
+			addrs, err = s.add(s.t.Context(), p.Namespace, p.namespace)
+		}
+	}
 	if err != nil {
 		s.t.Error(err)
 	}
