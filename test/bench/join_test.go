@@ -21,6 +21,7 @@ func BenchmarkJoin(b *testing.B) {
 		nodes  int
 		ranges []string
 	}{
+		{"nodes=50", 50, []string{"10.0.0.0/8"}},
 		{"nodes=500", 500, []string{"10.0.0.0/8"}},
 		{"nodes=5000", 5000, []string{"10.0.0.0/8"}},
 		{"nodes=5000,dual-stack", 5000, []string{"10.0.0.0/8", "fd00:10::/40"}},
