@@ -73,12 +73,13 @@ func (v *view) vxlanOut() []string {
 
 // vxlanForward keeps pods from sending to the overlay's port of anything but pods, and
 // everybody from being led there by a Service: masqueraded, such a packet would be
-// this node's to others. Which addresses other nodes have nobody knows for sure.
+// this node's to others. Which addresses other nodes have nobody knows for sure. An endpoint
+// that a range was laid over is a node's until a block has it.
 func (v *view) vxlanForward() []string {
 	var rules []string
 	for i, f := range families {
 		if v.active[i] {
-			rules = append(rules, fmt.Sprintf("%s daddr @%s%s return", f.header, setRanges, f.digit))
+			rules = append(rules, fmt.Sprintf("%[1]s daddr @%[2]s%[4]s %[1]s daddr != @%[3]s%[4]s return", f.header, setRanges, setEndpoints, f.digit))
 		}
 	}
 	return append(rules, pods+" drop", "ct status dnat drop")
