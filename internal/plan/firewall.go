@@ -13,10 +13,11 @@ import (
 // pods matches packets from links that face pods, bridge those from the bridge, and podVeths
 // those from veths alone.
 const (
-	pods     = `iifname "` + model.PodLinkPrefix + `*"`
-	bridge   = `iifname "` + model.BridgeLink + `"`
-	podVeths = pods + ` iifname != "` + model.BridgeLink + `"`
-	toPods   = `oifname "` + model.PodLinkPrefix + `*"`
+	pods      = `iifname "` + model.PodLinkPrefix + `*"`
+	bridge    = `iifname "` + model.BridgeLink + `"`
+	notBridge = `iifname != "` + model.BridgeLink + `"`
+	podVeths  = pods + " " + notBridge
+	toPods    = `oifname "` + model.PodLinkPrefix + `*"`
 )
 
 // afterServices is the priority of the chains of hostPorts: what kube-proxy has translated they
@@ -153,22 +154,21 @@ func (v *view) rawPrerouting() []string {
 }
 
 // rawPods drops what pods send in somebody else's name. Sources of what comes through the
-// bridge were checked at its ports.
+// bridge were checked at its ports. A node may have pods of both attachments: those that were
+// attached before the network was recreated with another one keep theirs.
 func (v *view) rawPods() []string {
+	var rules []string
 	if v.bridge {
-		return []string{
-			bridge + " meta nfproto ipv4 goto " + chainPods + families[0].digit,
-			bridge + " meta nfproto ipv6 goto " + chainPods + families[1].digit,
-			"drop",
-		}
+		rules = append(rules,
+			bridge+" meta nfproto ipv4 goto "+chainPods+families[0].digit,
+			bridge+" meta nfproto ipv6 goto "+chainPods+families[1].digit)
 	}
-	return []string{
-		"iifname . ip saddr @" + setPodSources + "4 goto " + chainPods + families[0].digit,
-		"iifname . ip6 saddr @" + setPodSources + "6 goto " + chainPods + families[1].digit,
+	return append(rules,
+		"iifname . ip saddr @"+setPodSources+"4 goto "+chainPods+families[0].digit,
+		"iifname . ip6 saddr @"+setPodSources+"6 goto "+chainPods+families[1].digit,
 		// Neighbour discovery alone uses the unspecified source (RFC 4861, section 4.3).
-		"ip6 saddr :: meta l4proto ipv6-icmp goto " + chainPods + families[1].digit,
-		"drop",
-	}
+		"ip6 saddr :: meta l4proto ipv6-icmp goto "+chainPods+families[1].digit,
+		"drop")
 }
 
 // podsSend4 drops of IPv4 what pods must not send with their own addresses either.
@@ -191,17 +191,18 @@ func (v *view) podsSend4() []string {
 // podsSend6 does the same for IPv6.
 func (v *view) podsSend6() []string {
 	f := families[1]
-	var rules []string
-	if !v.bridge {
-		rules = []string{
-			// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
-			// node notes whoever solicits it among the neighbours, of which it can hold only so
-			// many: a pod has one link-local address.
-			"ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop",
-			// The gateway's address is the node's on this link, and for neighbour discovery alone.
-			"ip6 daddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
-			"ip6 daddr fe80::/10 drop",
-		}
+	onVeth := ""
+	if v.bridge {
+		onVeth = notBridge + " "
+	}
+	rules := []string{
+		// Neighbour discovery uses link-local and unspecified sources; nothing else may. The
+		// node notes whoever solicits it among the neighbours, of which it can hold only so
+		// many: a pod has one link-local address.
+		onVeth + "ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop",
+		// The gateway's address is the node's on this link, and for neighbour discovery alone.
+		onVeth + "ip6 daddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+		onVeth + "ip6 daddr fe80::/10 drop",
 	}
 	return append(append(rules, v.probesToPods(f)...), append([]string{
 		leavesTCP,

@@ -79,7 +79,7 @@ func TestVXLANIsSentByNobodyButNodes(t *testing.T) {
 	// Whatever the network identifier: it stands in the first datagram of several alone.
 	expectRule(t, s, "filter-forward", "udp dport 8472 jump vxlan-forward")
 	expectRule(t, s, "filter-output", "udp dport 8472 ct status dnat jump vxlan-forward")
-	expectChain(t, s, "vxlan-forward", "ip daddr @ranges4 return", "ip6 daddr @ranges6 return", `iifname "podn*" drop`, "ct status dnat drop")
+	expectChain(t, s, "vxlan-forward", "ip daddr @ranges4 ip daddr != @endpoints4 return", "ip6 daddr @ranges6 ip6 daddr != @endpoints6 return", `iifname "podn*" drop`, "ct status dnat drop")
 }
 
 func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
@@ -96,9 +96,17 @@ func TestPodsNeverReachTheNodesLoopback(t *testing.T) {
 func TestPodsSendWithSourcesThatTheyHave(t *testing.T) {
 	expectChain(t, Build(cluster()).State, "raw-pods",
 		"iifname . ip saddr @podsources4 goto pods4", "iifname . ip6 saddr @podsources6 goto pods6", "ip6 saddr :: meta l4proto ipv6-icmp goto pods6", "drop")
-	c := cluster()
-	c.Network.Attachment = model.Bridge
-	expectChain(t, Build(c).State, "raw-pods", `iifname "podnet0" meta nfproto ipv4 goto pods4`, `iifname "podnet0" meta nfproto ipv6 goto pods6`, "drop")
+	// Where there is a bridge, be it for pods that were attached before the network was recreated with
+	// the other attachment, pods of both kinds are served.
+	for _, network := range []model.Attachment{model.Bridge, model.PointToPoint} {
+		c := cluster()
+		old := pod("x", 2)
+		old.Attachment = model.Bridge
+		c.Network.Attachment, c.Pods = network, []model.Pod{old, pod("y", 3)}
+		expectChain(t, Build(c).State, "raw-pods", `iifname "podnet0" meta nfproto ipv4 goto pods4`, `iifname "podnet0" meta nfproto ipv6 goto pods6`,
+			"iifname . ip saddr @podsources4 goto pods4", "iifname . ip6 saddr @podsources6 goto pods6", "ip6 saddr :: meta l4proto ipv6-icmp goto pods6", "drop")
+		expectRule(t, Build(c).State, "pods6", `iifname != "podnet0" ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop`)
+	}
 }
 
 func TestPodsSendErrorsAboutTheirOwnConnectionsAlone(t *testing.T) {

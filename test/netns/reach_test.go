@@ -41,6 +41,30 @@ func TestPodsReachEachOther(t *testing.T) {
 	})
 }
 
+// Pods that were attached before the network was recreated with the other attachment keep theirs,
+// and other nodes' pods reach both kinds. Pods on the bridge look for all others of their block there.
+func TestPodsOfBothAttachmentsReachOtherNodes(t *testing.T) {
+	for former, present := range map[model.Attachment]model.Attachment{model.Bridge: model.PointToPoint, model.PointToPoint: model.Bridge} {
+		t.Run("from "+string(former)+" to "+string(present), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, options{attachment: former, mode: model.ModeRouted, families: dual, nodes: 2})
+			n := c.nodes[0]
+			old := n.newPod(t)
+			n.attach(t, old)
+			c.network.Attachment = present
+			for _, n := range c.nodes {
+				n.sync(t)
+			}
+			remote := c.nodes[1].addPod(t)
+			old.Serve(t, port)
+			later := n.addPod(t)
+			reaches(t, old, remote)
+			reaches(t, later, remote)
+			reaches(t, remote, old, later)
+		})
+	}
+}
+
 // Packets to unused addresses of a node's blocks end on that node, and whoever
 // sent them is told.
 func TestUnusedAddressesAreUnreachable(t *testing.T) {
