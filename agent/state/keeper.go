@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,10 @@ func (k *Keeper) Build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A cache lists its objects in any order.
+	slices.SortFunc(is.Blocks, func(a, b model.Block) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(is.RouteModes, func(a, b model.RouteMode) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(is.Problems, func(a, b model.Problem) int { return strings.Compare(a.Message, b.Message) })
 	is.Blocks = append(is.Blocks, k.lost.blocks(is.Blocks)...)
 	is.Former = k.former.endpoints(is.Blocks)
 	was := k.current.Swap(&kept{Objects: is, at: k.cfg.Clock.Now()})

@@ -70,9 +70,16 @@ func TestObjectsAreReadOnceAndPublished(t *testing.T) {
 
 	g.Expect(k.Build(t.Context())).To(gomega.Succeed())
 	g.Expect(changes).To(gomega.Equal(2), "nothing has changed")
+	a.objects.RouteModes = []model.RouteMode{{Name: "x"}, {Name: "y"}}
+	g.Expect(k.Build(t.Context())).To(gomega.Succeed())
+	g.Expect(changes).To(gomega.Equal(3))
+	// Caches list in any order.
+	a.objects.RouteModes = []model.RouteMode{{Name: "y"}, {Name: "x"}}
+	g.Expect(k.Build(t.Context())).To(gomega.Succeed())
+	g.Expect(changes).To(gomega.Equal(3), "nothing but the order has changed")
 	after(formerGrace + time.Second)
 	g.Expect(k.Build(t.Context())).To(gomega.Succeed())
-	g.Expect(changes).To(gomega.Equal(3), "what was remembered is forgotten")
+	g.Expect(changes).To(gomega.Equal(4), "what was remembered is forgotten")
 	objects, err = k.Objects()
 	g.Expect(err).NotTo(gomega.HaveOccurred())
 	g.Expect(objects.Blocks).To(gomega.HaveLen(1))
