@@ -118,6 +118,8 @@ type Applier struct {
 
 	// rerouted is what was done while a pass was under way.
 	rerouted rerouted
+	// aiming is held while the prober is handed what was published last.
+	aiming sync.Mutex
 	// states are published by passes that have a network.
 	states state.Store
 	// found is what the last pass found in the kernel; nil before the first.
@@ -302,7 +304,7 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 	if err != nil {
 		// Peers that cannot be reached, for one, are no reason to keep pods waiting.
 		if !missing {
-			s.aim(wanted)
+			s.aim()
 			report.InForce, report.Refused = true, true
 			report.Problems = append(report.Problems, model.Problem{
 				Reason: model.ReasonKernelError, Message: fmt.Sprintf("Part of this node's network is not set up, and the agent tries again: %v.", err),
@@ -314,7 +316,7 @@ func (s *Applier) program(ctx context.Context) (status.Report, error) {
 		return report, err
 	}
 	report.InForce = true
-	s.aim(wanted)
+	s.aim()
 	s.fatal = fatalOf(report.Problems)
 	if s.fatal == nil {
 		var again time.Duration
@@ -368,7 +370,7 @@ func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, er
 	}
 	operations.Add(float64(len(ops)))
 	log.FromContext(ctx).Info("changing the kernel", "operations", len(ops))
-	failed := s.cfg.Kernel.Execute(ctx, ops)
+	failed := errors.Join(s.cfg.Kernel.Execute(ctx, ops), s.putAgain(ctx))
 	if failed == nil {
 		s.repaired(ctx, s.notes.settle(before, have, ops, nil))
 		return false, nil
@@ -421,6 +423,7 @@ func (s *Applier) look(ctx context.Context, ranges []netip.Prefix, own []model.B
 // remove takes podnet off the node. After that the agent does nothing more until
 // it is started again.
 func (s *Applier) remove(ctx context.Context, last status.Report) (status.Report, error) {
+	s.rerouted.end()
 	if err := s.cfg.Node.Remove(ctx); err != nil {
 		return last, fmt.Errorf("take podnet off the node: %w", err)
 	}

@@ -25,6 +25,10 @@ type heldNode struct {
 	held  chan struct{}
 	// failed says that the routed path to the other node's blocks has failed.
 	failed bool
+	// asked, unless it is nil, is called after the evidence was asked for, once.
+	asked func()
+	// aimed are the paths that the prober was handed last.
+	aimed []model.PathChoice
 }
 
 // Execute implements Kernel.
@@ -38,7 +42,7 @@ func (n *heldNode) Execute(ctx context.Context, ops []diff.Op) error {
 
 func (*heldNode) Netns() string                  { return "/proc/1/fd/3" }
 func (*heldNode) Listen(model.Pod, string) error { return nil }
-func (*heldNode) Aim([]model.PathChoice)         {}
+func (n *heldNode) Aim(c []model.PathChoice)     { n.aimed = c }
 
 // Evidence implements Paths: both paths are proven, or the routed one has failed.
 func (n *heldNode) Evidence(context.Context) (map[netip.Prefix]model.Evidence, error) {
@@ -46,6 +50,10 @@ func (n *heldNode) Evidence(context.Context) (map[netip.Prefix]model.Evidence, e
 	e := model.Evidence{Node: "b", Taken: model.PathRouted, Proofs: []model.Proof{proven, proven}}
 	if n.failed {
 		e.Proofs[0] = model.Proof{Standing: model.Failed}
+	}
+	if n.asked != nil {
+		defer n.asked()
+		n.asked = nil
 	}
 	return map[netip.Prefix]model.Evidence{peerRoute: e, netip.MustParsePrefix("fd00:10:244:2::/64"): e}, nil
 }
@@ -68,7 +76,8 @@ func TestNobodyWaitsForTheFirewall(t *testing.T) {
 		rerouted := make(chan error, 1)
 		go func() { rerouted <- s.Reroute(ctx) }()
 
-		// Another node's endpoint changes the firewall.
+		// Another node's endpoint changes the firewall, and somebody has taken the route away.
+		g.Expect(n.node.Execute(t.Context(), []diff.Op{{Verb: diff.Delete, Object: n.route(t)}})).To(gomega.Succeed())
 		n.held = make(chan struct{})
 		n.snapshot.Blocks = append(n.snapshot.Blocks, block("10.244.3.0/24", "c", "192.0.2.3"))
 		passed := make(chan error, 1)
@@ -93,9 +102,40 @@ func TestNobodyWaitsForTheFirewall(t *testing.T) {
 		close(n.held)
 		g.Expect(<-passed).To(gomega.Succeed())
 		g.Expect(n.route(t).Link).To(gomega.Equal(model.VXLANLink4), "the pass leaves it alone that knew less")
+		g.Expect(n.aimed).To(gomega.ContainElement(gomega.HaveField("Path", model.PathOverlay)))
+		g.Expect(n.aimed).NotTo(gomega.ContainElement(gomega.HaveField("Path", model.PathRouted)), "the prober is handed what is in force")
 		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
 		g.Expect(n.route(t).Link).To(gomega.Equal(model.VXLANLink4))
 		cancel()
 		g.Expect(<-rerouted).To(gomega.Succeed())
 	})
+}
+
+// A pass that looked at the evidence before a path failed may publish its plan afterwards.
+func TestPathIsLeftThatAPassKnewNothingOf(t *testing.T) {
+	g := gomega.NewWithT(t)
+	n := &heldNode{node: newNode()}
+	n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
+	n.snapshot.Network.Mode = model.ModeRouted
+	cfg := n.applier().cfg
+	cfg.Kernel, cfg.Links, cfg.Paths, cfg.PathsNews = n, n, n, loop.NewSignal()
+	s := New(cfg)
+	for range 2 {
+		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	}
+	n.failed = true
+	n.asked = func() {
+		was := s.states.Current()
+		g.Expect(s.states.Publish(was, was.Cluster, was.Plan)).NotTo(gomega.BeNil())
+	}
+	g.Expect(s.reroute(t.Context())).To(gomega.Succeed())
+	g.Expect(n.route(t).Link).To(gomega.Equal(model.VXLANLink4))
+	// Nothing is left any more once podnet is being taken off the node.
+	n.failed = false
+	g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	is := n.route(t)
+	s.rerouted.end()
+	n.failed = true
+	g.Expect(s.reroute(t.Context())).To(gomega.Succeed())
+	g.Expect(n.route(t)).To(gomega.Equal(is))
 }

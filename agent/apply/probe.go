@@ -70,9 +70,12 @@ func (s *Applier) attachProbe(ctx context.Context, probe model.Pod, network stri
 	return nil
 }
 
-// aim hands the prober the paths that are in force.
-func (s *Applier) aim(wanted model.Plan) {
-	if s.cfg.Paths != nil {
-		s.cfg.Paths.Aim(wanted.Paths)
+// aim hands the prober the paths that are in force, those of what was published last.
+func (s *Applier) aim() {
+	if s.cfg.Paths == nil {
+		return
 	}
+	s.aiming.Lock()
+	defer s.aiming.Unlock()
+	s.cfg.Paths.Aim(s.states.Current().Plan.Paths)
 }

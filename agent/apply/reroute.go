@@ -40,34 +40,46 @@ func (s *Applier) Reroute(ctx context.Context) error {
 // reroute replaces the routes of paths that have failed. That is one step for each, and what
 // the other path needs is there.
 func (s *Applier) reroute(ctx context.Context) error {
-	was := s.states.Current()
-	if was == nil || s.Removed() {
-		return nil
+	s.rerouted.mu.Lock()
+	defer s.rerouted.mu.Unlock()
+	for !s.rerouted.over {
+		was := s.states.Current()
+		if was == nil {
+			return nil
+		}
+		evidence, err := s.cfg.Paths.Evidence(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(was.Plan.Paths, func(c model.PathChoice) bool { return isLeft(c, evidence[c.Block]) }) {
+			return nil
+		}
+		cluster := was.Cluster
+		cluster.Evidence = evidence
+		wanted := plan.Build(cluster)
+		if s.states.Publish(was, cluster, wanted) == nil {
+			// A pass has published meanwhile, which may have looked at the evidence before.
+			continue
+		}
+		s.reportChanges(ctx, was.Plan, wanted)
+		return s.leave(ctx, was.Plan, wanted)
 	}
-	evidence, err := s.cfg.Paths.Evidence(ctx)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(was.Plan.Paths, func(c model.PathChoice) bool { return isLeft(c, evidence[c.Block]) }) {
-		return nil
-	}
-	cluster := was.Cluster
-	cluster.Evidence = evidence
-	wanted := plan.Build(cluster)
-	ops := slices.DeleteFunc(diff.Diff(model.State{Routes: wanted.State.Routes}, model.State{Routes: was.Plan.State.Routes}),
+	return nil
+}
+
+// leave puts the routes of a plan that another one has otherwise. The caller holds rerouted.mu.
+func (s *Applier) leave(ctx context.Context, was, wanted model.Plan) error {
+	ops := slices.DeleteFunc(diff.Diff(model.State{Routes: wanted.State.Routes}, model.State{Routes: was.State.Routes}),
 		func(op diff.Op) bool { return op.Verb != diff.Put })
-	if s.states.Publish(was, cluster, wanted) == nil {
-		// The pass that has just begun knows as much.
-		return nil
-	}
 	changed := s.rerouted.note(ops)
 	s.notes.add(model.State{Routes: changed})
 	log.FromContext(ctx).Info("leaving paths that failed", "routes", len(ops))
 	if err := s.cfg.Kernel.Execute(ctx, ops); err != nil {
+		// The next pass puts what is missing, which nobody else has taken away.
+		s.notes.remove(model.State{Routes: changed})
 		return fmt.Errorf("leave paths that failed: %w", err)
 	}
-	s.aim(wanted)
-	s.reportChanges(ctx, was.Plan, wanted)
+	s.aim()
 	return nil
 }
 
@@ -81,29 +93,37 @@ func isLeft(c model.PathChoice, e model.Evidence) bool {
 	return false
 }
 
-// rerouted are the blocks whose routes were put since the plan of the pass that is under
-// way was built: it leaves them alone.
+// rerouted are the routes that were put since the plan of the pass that is under way was built:
+// it leaves them as they are. The lock is held while routes are put, and never while links or
+// the firewall are changed.
 type rerouted struct {
 	mu     sync.Mutex
-	blocks map[netip.Prefix]bool
+	routes map[netip.Prefix]model.Route
+	// over says that podnet is being taken off the node.
+	over bool
 }
 
 // reset is called before a pass looks at the evidence.
 func (r *rerouted) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.blocks = map[netip.Prefix]bool{}
+	r.routes, r.over = map[netip.Prefix]model.Route{}, false
 }
 
-// note takes operations that are about to be executed, and returns their routes.
-func (r *rerouted) note(ops []diff.Op) []model.Route {
+// end lets no path be left any more.
+func (r *rerouted) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.over = true
+}
+
+// note takes operations that are about to be executed, and returns their routes. The caller holds mu.
+func (r *rerouted) note(ops []diff.Op) []model.Route {
 	var routes []model.Route
 	for _, op := range ops {
 		if route, ok := op.Object.(model.Route); ok {
 			routes = append(routes, route)
-			r.blocks[route.Dst] = true
+			r.routes[route.Dst] = route
 		}
 	}
 	return routes
@@ -113,11 +133,28 @@ func (r *rerouted) note(ops []diff.Op) []model.Route {
 func (r *rerouted) without(ops []diff.Op) []diff.Op {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.blocks) == 0 {
+	if len(r.routes) == 0 {
 		return ops
 	}
 	return slices.DeleteFunc(ops, func(op diff.Op) bool {
 		route, ok := op.Object.(model.Route)
-		return ok && r.blocks[route.Dst]
+		_, left := r.routes[route.Dst]
+		return ok && left
 	})
+}
+
+// putAgain puts the routes once more that were put while a pass was executed: it may have put
+// them as it knew them, or replaced the link that they are on.
+func (s *Applier) putAgain(ctx context.Context) error {
+	s.rerouted.mu.Lock()
+	defer s.rerouted.mu.Unlock()
+	var routes []model.Route
+	for _, route := range s.rerouted.routes {
+		routes = append(routes, route)
+	}
+	if len(routes) == 0 {
+		return nil
+	}
+	s.notes.add(model.State{Routes: routes})
+	return s.cfg.Kernel.Execute(ctx, diff.Additions(model.State{Routes: routes}))
 }
