@@ -111,10 +111,10 @@ const received = " -R -i 0.5"
 
 // stalledBriefly lets a stream be without bytes for as long as a path may take to be found, a second, and TCP to notice: it
 // sends again 0.2, 0.6 and 1.4 s after what was lost first, and what it sends at 1.4 s is told by the node what the path
-// carries. That can empty two half seconds, and never three. A path that is found after more than 1.4 s would empty five at least.
-// What the machine stalled meanwhile is not the path's.
+// carries. That can empty two half seconds, and three where what comes then comes a little late. A path that is found after more
+// than 1.4 s would empty five at least: four are let pass. What the machine stalled meanwhile is not the path's.
 func (c *control) stalledBriefly(output string) error {
-	return stalledFor(output, time.Second+c.stalled(2*time.Second))
+	return stalledFor(output, 2*time.Second+c.stalled(2*time.Second))
 }
 
 // lostForASecond lets as many of 1,000 pings in a second be lost as are sent while a path is found.
