@@ -67,7 +67,7 @@ func TestGuardTellsWhetherAgentsAreHeldToTheirNodes(t *testing.T) {
 				t.Errorf("found %v", found)
 			}
 			if (changes == 1) != c.open {
-				t.Errorf("told of %d changes", changes)
+				t.Errorf("%d changes were reported", changes)
 			}
 			if len(s.asked) != c.asked || len(s.asked) > 0 && !s.dry {
 				t.Errorf("asked for %v, dry run: %t", s.asked, s.dry)

@@ -361,7 +361,8 @@ func (s *Applier) apply(ctx context.Context, want model.State) (missing bool, er
 	if err != nil {
 		return true, fmt.Errorf("observe the kernel: %w", err)
 	}
-	ops := s.rerouted.without(diff.Diff(want, have))
+	want = s.rerouted.in(want)
+	ops := diff.Diff(want, have)
 	s.found.Store(&Found{At: time.Now(), Have: have, Operations: describe(ops)})
 	before := s.notes.want(want, peerEndpoints(s.states.Current().Cluster))
 	if len(ops) == 0 {

@@ -32,7 +32,7 @@ func (w *watched) Watch(ctx context.Context, _ func() []model.Sysctl, seen func(
 	return ctx.Err()
 }
 
-// Objects implements Source, and tells of the passes.
+// Objects implements Source, and reports the passes.
 func (w *watched) Objects() (state.Objects, error) {
 	w.passes <- struct{}{}
 	return w.node.Objects()

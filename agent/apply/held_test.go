@@ -31,6 +31,23 @@ type heldNode struct {
 	aimed []model.PathChoice
 }
 
+// newHeldNode returns a node whose path to the other one is routed, and its Applier.
+func newHeldNode(t *testing.T) (*heldNode, *Applier) {
+	t.Helper()
+	g := gomega.NewWithT(t)
+	n := &heldNode{node: newNode(), holds: make(chan struct{}, 1)}
+	n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
+	n.snapshot.Network.Mode = model.ModeRouted
+	cfg := n.applier().cfg
+	cfg.Kernel, cfg.Links, cfg.Paths, cfg.PathsNews = n, n, n, loop.NewSignal()
+	s := New(cfg)
+	for range 2 {
+		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
+	}
+	g.Expect(n.route(t).Link).To(gomega.Equal("eth0"), "the path is routed")
+	return n, s
+}
+
 // Execute implements Kernel.
 func (n *heldNode) Execute(ctx context.Context, ops []diff.Op) error {
 	if n.held != nil && slices.ContainsFunc(ops, func(op diff.Op) bool { return op.Object.ObjectKind() == model.KindFirewall }) {
@@ -62,16 +79,7 @@ func (n *heldNode) Evidence(context.Context) (map[netip.Prefix]model.Evidence, e
 func TestNobodyWaitsForTheFirewall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gomega.NewWithT(t)
-		n := &heldNode{node: newNode(), holds: make(chan struct{}, 1)}
-		n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
-		n.snapshot.Network.Mode = model.ModeRouted
-		cfg := n.applier().cfg
-		cfg.Kernel, cfg.Links, cfg.Paths, cfg.PathsNews = n, n, n, loop.NewSignal()
-		s := New(cfg)
-		for range 2 {
-			g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-		}
-		g.Expect(n.route(t).Link).To(gomega.Equal("eth0"), "the path is routed")
+		n, s := newHeldNode(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		rerouted := make(chan error, 1)
 		go func() { rerouted <- s.Reroute(ctx) }()
@@ -85,7 +93,7 @@ func TestNobodyWaitsForTheFirewall(t *testing.T) {
 		<-n.holds
 		begun := time.Now()
 		n.failed = true
-		cfg.PathsNews.Raise()
+		s.cfg.PathsNews.Raise()
 		synctest.Wait()
 		g.Expect(n.route(t).Link).To(gomega.Equal(model.VXLANLink4), "the path that failed was left")
 		g.Expect(s.Ready()).To(gomega.Succeed())
@@ -102,6 +110,8 @@ func TestNobodyWaitsForTheFirewall(t *testing.T) {
 		close(n.held)
 		g.Expect(<-passed).To(gomega.Succeed())
 		g.Expect(n.route(t).Link).To(gomega.Equal(model.VXLANLink4), "the pass leaves it alone that knew less")
+		contradicts, _ := s.notes.pending()
+		g.Expect(contradicts).To(gomega.BeFalse())
 		g.Expect(n.aimed).To(gomega.ContainElement(gomega.HaveField("Path", model.PathOverlay)))
 		g.Expect(n.aimed).NotTo(gomega.ContainElement(gomega.HaveField("Path", model.PathRouted)), "the prober is handed what is in force")
 		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
@@ -114,15 +124,7 @@ func TestNobodyWaitsForTheFirewall(t *testing.T) {
 // A pass that looked at the evidence before a path failed may publish its plan afterwards.
 func TestPathIsLeftThatAPassKnewNothingOf(t *testing.T) {
 	g := gomega.NewWithT(t)
-	n := &heldNode{node: newNode()}
-	n.kernel = difftest.New(model.State{}, "eth0", model.ProbeLink)
-	n.snapshot.Network.Mode = model.ModeRouted
-	cfg := n.applier().cfg
-	cfg.Kernel, cfg.Links, cfg.Paths, cfg.PathsNews = n, n, n, loop.NewSignal()
-	s := New(cfg)
-	for range 2 {
-		g.Expect(s.Pass(t.Context())).To(gomega.Succeed())
-	}
+	n, s := newHeldNode(t)
 	n.failed = true
 	n.asked = func() {
 		was := s.states.Current()
@@ -138,4 +140,24 @@ func TestPathIsLeftThatAPassKnewNothingOf(t *testing.T) {
 	n.failed = true
 	g.Expect(s.reroute(t.Context())).To(gomega.Succeed())
 	g.Expect(n.route(t)).To(gomega.Equal(is))
+}
+
+// What was put between a pass's look at the evidence and its look at the kernel is what the pass
+// wants, each route in its own table.
+func TestPassTakesRoutesAsTheyWerePutMeanwhile(t *testing.T) {
+	g := gomega.NewWithT(t)
+	_, s := newHeldNode(t)
+	want := s.states.Current().Plan.State
+	i := slices.IndexFunc(want.Routes, func(r model.Route) bool { return r.Dst == peerRoute && r.Table == 0 })
+	put := want.Routes[i]
+	put.Link, put.MTU = model.VXLANLink4, 1450
+	s.rerouted.routes[put.Identity()] = put
+	got := s.rerouted.in(want)
+	g.Expect(got.Routes[i]).To(gomega.Equal(put))
+	for j := range got.Routes {
+		if j != i {
+			g.Expect(got.Routes[j]).To(gomega.Equal(want.Routes[j]))
+		}
+	}
+	g.Expect(want.Routes[i].Link).To(gomega.Equal("eth0"), "what was published does not change")
 }

@@ -3,7 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -69,14 +69,18 @@ func (s *Applier) reroute(ctx context.Context) error {
 
 // leave puts the routes of a plan that another one has otherwise. The caller holds rerouted.mu.
 func (s *Applier) leave(ctx context.Context, was, wanted model.Plan) error {
-	ops := slices.DeleteFunc(diff.Diff(model.State{Routes: wanted.State.Routes}, model.State{Routes: was.State.Routes}),
-		func(op diff.Op) bool { return op.Verb != diff.Put })
-	changed := s.rerouted.note(ops)
-	s.notes.add(model.State{Routes: changed})
-	log.FromContext(ctx).Info("leaving paths that failed", "routes", len(ops))
-	if err := s.cfg.Kernel.Execute(ctx, ops); err != nil {
+	var changed model.State
+	for _, op := range diff.Diff(model.State{Routes: wanted.State.Routes}, model.State{Routes: was.State.Routes}) {
+		if route, ok := op.Object.(model.Route); ok && op.Verb == diff.Put {
+			changed.Routes = append(changed.Routes, route)
+			s.rerouted.routes[route.Identity()] = route
+		}
+	}
+	log.FromContext(ctx).Info("leaving paths that failed", "routes", len(changed.Routes))
+	s.notes.add(changed)
+	if err := s.cfg.Kernel.Execute(ctx, diff.Additions(changed)); err != nil {
 		// The next pass puts what is missing, which nobody else has taken away.
-		s.notes.remove(model.State{Routes: changed})
+		s.notes.remove(changed)
 		return fmt.Errorf("leave paths that failed: %w", err)
 	}
 	s.aim()
@@ -93,12 +97,12 @@ func isLeft(c model.PathChoice, e model.Evidence) bool {
 	return false
 }
 
-// rerouted are the routes that were put since the plan of the pass that is under way was built:
-// it leaves them as they are. The lock is held while routes are put, and never while links or
-// the firewall are changed.
+// rerouted are the routes that were put since the plan of the pass that is under way was built,
+// by their identities. The lock is held while routes are put, and never while links or the
+// firewall are changed.
 type rerouted struct {
 	mu     sync.Mutex
-	routes map[netip.Prefix]model.Route
+	routes map[any]model.Route
 	// over says that podnet is being taken off the node.
 	over bool
 }
@@ -107,7 +111,7 @@ type rerouted struct {
 func (r *rerouted) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.routes, r.over = map[netip.Prefix]model.Route{}, false
+	r.routes, r.over = map[any]model.Route{}, false
 }
 
 // end lets no path be left any more.
@@ -117,30 +121,17 @@ func (r *rerouted) end() {
 	r.over = true
 }
 
-// note takes operations that are about to be executed, and returns their routes. The caller holds mu.
-func (r *rerouted) note(ops []diff.Op) []model.Route {
-	var routes []model.Route
-	for _, op := range ops {
-		if route, ok := op.Object.(model.Route); ok {
-			routes = append(routes, route)
-			r.routes[route.Dst] = route
-		}
-	}
-	return routes
-}
-
-// without returns the operations of a pass that are none on such routes.
-func (r *rerouted) without(ops []diff.Op) []diff.Op {
+// in returns what a pass wants with these routes in the place of those that it knew.
+func (r *rerouted) in(want model.State) model.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.routes) == 0 {
-		return ops
+	want.Routes = slices.Clone(want.Routes)
+	for i, route := range want.Routes {
+		if now, changed := r.routes[route.Identity()]; changed {
+			want.Routes[i] = now
+		}
 	}
-	return slices.DeleteFunc(ops, func(op diff.Op) bool {
-		route, ok := op.Object.(model.Route)
-		_, left := r.routes[route.Dst]
-		return ok && left
-	})
+	return want
 }
 
 // putAgain puts the routes once more that were put while a pass was executed: it may have put
@@ -148,13 +139,11 @@ func (r *rerouted) without(ops []diff.Op) []diff.Op {
 func (s *Applier) putAgain(ctx context.Context) error {
 	s.rerouted.mu.Lock()
 	defer s.rerouted.mu.Unlock()
-	var routes []model.Route
-	for _, route := range s.rerouted.routes {
-		routes = append(routes, route)
-	}
-	if len(routes) == 0 {
+	if len(s.rerouted.routes) == 0 {
 		return nil
 	}
-	s.notes.add(model.State{Routes: routes})
-	return s.cfg.Kernel.Execute(ctx, diff.Additions(model.State{Routes: routes}))
+	routes := model.State{Routes: slices.Collect(maps.Values(s.rerouted.routes))}
+	routes.Sort()
+	s.notes.add(routes)
+	return s.cfg.Kernel.Execute(ctx, diff.Additions(routes))
 }

@@ -1,6 +1,6 @@
 // Package attach holds what new pods get of the node's network, and makes and removes their
 // attachments. Which addresses they get, and the runtime's requests, are left to agent/cni;
-// what all else in the kernel is to agent/apply.
+// all else in the kernel is left to agent/apply.
 package attach
 
 import (

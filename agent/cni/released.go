@@ -19,7 +19,7 @@ type released struct {
 
 // noteReleased writes that addresses are about to be released. Where it cannot be
 // written, as on a disk that is full, the addresses are released all the same, which
-// makes room. The former note goes then, since it may tell of an earlier release of the
+// makes room. The former note goes then, since it may report an earlier release of the
 // same addresses: without a note all count as released when the next agent starts, and stay in
 // quarantine the longer.
 func (b *Book) noteReleased(addrs []netip.Addr) {

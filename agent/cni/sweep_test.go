@@ -194,7 +194,7 @@ func TestPodThatTheRuntimeLostIsReclaimed(t *testing.T) {
 		s.sweep(1, "a")
 		want := "b: the runtime does not know its sandbox, and no process is in its network namespace"
 		if len(s.reclaimed) != 1 || s.reclaimed[0] != want {
-			t.Errorf("told of %q", s.reclaimed)
+			t.Errorf("reported %q", s.reclaimed)
 		}
 		if count := counted(t) - before; count != 2 {
 			t.Errorf("%v addresses counted, want one of each family", count)
@@ -404,7 +404,7 @@ func TestSweepFailsWhereTheKernelDoesNotSayWhichLinksThereAre(t *testing.T) {
 	s.net.presentErr = nil
 	s.sweep(0)
 	if want := "a: its network namespace and its link are gone"; !slices.Equal(s.reclaimed, []string{want}) {
-		t.Errorf("told of %q", s.reclaimed)
+		t.Errorf("reported %q", s.reclaimed)
 	}
 }
 
@@ -416,7 +416,7 @@ func TestGCTellsWhatItReclaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := "b: the runtime no longer counts it among its attachments"; !slices.Equal(s.reclaimed, []string{want}) {
-		t.Errorf("told of %q", s.reclaimed)
+		t.Errorf("reported %q", s.reclaimed)
 	}
 }
 

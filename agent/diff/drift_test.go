@@ -38,7 +38,7 @@ func TestWhatNobodyWantsMayGo(t *testing.T) {
 	}
 }
 
-// sightings are the objects of a state as the kernel tells of them.
+// sightings are the objects of a state as the kernel reports them.
 func sightings(s model.State) []diff.Seen {
 	out := []diff.Seen{diff.ElementKey{
 		Family: "inet", Table: "podnet", Set: "podsources4", Key: "pod1" + string(make([]byte, 12)) + "\x0a\xf4\x00\x01",
@@ -113,7 +113,7 @@ func TestPodsPartIsWantedUntilItGoes(t *testing.T) {
 	}
 }
 
-// found returns what is told of a pass that finds a kernel as it is spoiled.
+// found returns what is reported of a pass that finds a kernel as it is spoiled.
 func found(before, want model.State, spoil func(*model.State), moved ...string) []string {
 	have := whole()
 	spoil(&have)

@@ -7,7 +7,7 @@ import (
 	"github.com/podnet/podnet/internal/nft"
 )
 
-// Sighting is what the kernel told of one object: how it is now, or that it is gone.
+// Sighting is what the kernel reported of one object: how it is now, or that it is gone.
 type Sighting struct {
 	// Object is one of a State's lists, or an ElementKey. A model.Table says that something
 	// of its structure changed, and nil that anything may have changed. What is not podnet's: a
@@ -18,7 +18,7 @@ type Sighting struct {
 	Gone   bool
 }
 
-// Seen is something that the kernel tells of. Of two sightings of one identity the later counts.
+// Seen is something that the kernel reports. Of two sightings of one identity the later counts.
 type Seen interface{ Identity() any }
 
 // Wanted is what a kernel shall be, in a form in which single objects are found.

@@ -83,7 +83,7 @@ func overlapFinding(all []foreign, ranges []netip.Prefix) []model.Finding {
 	return []model.Finding{found}
 }
 
-// counts reports whether something can overlap a range. The manager tells of ranges
+// counts reports whether something can overlap a range. The manager reports ranges
 // with addresses that are local to every link or host. Default routes say nothing
 // of what is behind them, nor do halves of one, which VPNs set to win over it.
 func (f foreign) counts() bool {

@@ -32,7 +32,7 @@ type Tables interface {
 type NFT interface {
 	// Noted returns the keys of the elements that rules have added to a set.
 	Noted(ctx context.Context, family nft.Family, table, set string) ([][]string, error)
-	// Notices subscribes to what becomes of the tables of a name, and returns what tells of it until
+	// Notices subscribes to changes of the tables of a name, and returns what reports them until
 	// that fails or stop is called. missed is called when some were lost.
 	Notices(name string, seen func(nft.Notice), missed func()) (receive func() error, stop func(), err error)
 	// Remove removes the tables of a name.

@@ -16,14 +16,14 @@ type kind struct {
 	// put makes an object or changes the one of its identity, and take takes it away; take is nil
 	// for what goes with its link alone, or never.
 	put, take change
-	// news is how the kernel tells of the kind. Of parameters it does not tell, and of tables
+	// news is how the kernel reports objects of the kind. It does not report parameters, and of tables
 	// by another family of messages.
 	news news
 }
 
 type change func(ctx context.Context, k *Kernel, p *pass, o model.Object) error
 
-// news are messages by which the routing family tells of objects, of several kinds perhaps.
+// news are messages by which the routing family reports objects, of several kinds perhaps.
 type news struct {
 	groups []uint
 	// added is the message's type where something is there, after which follows that for what

@@ -23,7 +23,7 @@ var linkKind = kind{
 	news: linkNews,
 }
 
-// linkNews tell of links, whose ports they are, and of links that are not podnet's.
+// linkNews report links, whose ports they are, and links that are not podnet's.
 var linkNews = news{groups: []uint{unix.RTNLGRP_LINK}, added: unix.RTM_NEWLINK, read: (*watcher).link}
 
 // observeLinks finds podnet's links, but for those of pods.
@@ -323,7 +323,7 @@ func macOf(hw net.HardwareAddr) (model.MAC, bool) {
 
 func (w *watcher) link(m syscall.NetlinkMessage, gone bool) error {
 	data := m.Data
-	// A bridge tells of its ports by messages of its own family.
+	// A bridge reports its ports by messages of its own family.
 	if len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC {
 		return nil
 	}

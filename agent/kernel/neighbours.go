@@ -18,7 +18,7 @@ var neighbourKind = kind{
 	news: neighbourNews,
 }
 
-// neighbourNews tell of neighbours and of forwarding entries.
+// neighbourNews report neighbours and forwarding entries.
 var neighbourNews = news{groups: []uint{unix.RTNLGRP_NEIGH}, added: unix.RTM_NEWNEIGH, read: (*watcher).neighbour}
 
 // putNeighbour makes a permanent entry. One of IPv6 is marked as a router, as those

@@ -33,7 +33,7 @@ type Config struct {
 	FirstRetry time.Duration
 	// FullInterval is the time between passes when nobody asks for one.
 	FullInterval time.Duration
-	// Answered, unless it is nil, is told of each pass that was asked for and succeeded
+	// Answered, unless it is nil, is called for each pass that was asked for and succeeded
 	// how long ago it was first asked for.
 	Answered func(after time.Duration)
 }

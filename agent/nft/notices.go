@@ -14,7 +14,7 @@ import (
 // familyNames are the families of podnet's tables by the kernel's numbers.
 var familyNames = map[byte]nft.Family{unix.NFPROTO_INET: nft.Inet, unix.NFPROTO_BRIDGE: nft.Bridge, unix.NFPROTO_ARP: nft.ARP}
 
-// Notices subscribes to what becomes of the tables of a name. It returns what tells of it until
+// Notices subscribes to changes of the tables of a name. It returns what reports them until
 // that fails or stop is called. missed is called when some were lost.
 func (*Conn) Notices(name string, seen func(nft.Notice), missed func()) (receive func() error, stop func(), err error) {
 	s, err := socket.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)

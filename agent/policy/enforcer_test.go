@@ -327,7 +327,7 @@ func TestPoliciesThatCostTooMuchAreAProblem(t *testing.T) {
 	}
 }
 
-// propagation is what was told of the time that changes took: how many, and their sum in seconds.
+// propagation is what was reported of the time that changes took: how many, and their sum in seconds.
 func propagation(t *testing.T) (changes uint64, seconds float64) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -368,7 +368,7 @@ func TestPropagationIsMeasuredFromTheChange(t *testing.T) {
 			synctest.Wait()
 			after, total := propagation(t)
 			if after != before+1 {
-				t.Fatalf("%d changes are told of, want 1", after-before)
+				t.Fatalf("%d changes are reported, want 1", after-before)
 			}
 			return time.Duration((total - sum) * float64(time.Second)).Round(time.Millisecond)
 		}

@@ -110,7 +110,7 @@ func (s *socket) serve(p *Prober) {
 			return
 		}
 		if err != nil {
-			// The kernel tells of what became of packets that were sent: that they do not
+			// The kernel reports what became of packets that were sent: that they do not
 			// come back is seen.
 			continue
 		}

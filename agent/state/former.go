@@ -18,7 +18,7 @@ const (
 	// does not get to tell them.
 	formerGrace = 5 * time.Minute
 	// freshGrace is how long a node goes on sending from the endpoint that it had, as
-	// long as it has that address, after it heard itself that all others are told of
+	// long as it has that address, after it has heard of the new one, as all others do
 	// the new one.
 	freshGrace = 10 * time.Second
 	// maxFormer bounds the former endpoints of one node.

@@ -36,5 +36,5 @@ func TestWhatIsExpectedIsNoWarning(t *testing.T) {
 	g.Expect(<-recorder.Events).To(gomega.HavePrefix("Warning NoBlock"))
 
 	report(metav1.ConditionFalse, podnetv1alpha1.ReasonKernelError)
-	g.Expect(<-recorder.Events).To(gomega.HavePrefix("Warning KernelError"), "what is not expected is told of at once")
+	g.Expect(<-recorder.Events).To(gomega.HavePrefix("Warning KernelError"), "what is not expected is reported at once")
 }

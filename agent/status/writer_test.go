@@ -106,7 +106,7 @@ func TestReportNeverBlocks(*testing.T) {
 	}
 }
 
-// All nodes see at once that one fails: in a large cluster they do not all tell of it at once.
+// All nodes see at once that one fails: in a large cluster they do not all report it at once.
 func TestOtherPathsAreWrittenLessOften(t *testing.T) {
 	g := gomega.NewWithT(t)
 	scheme := runtime.NewScheme()

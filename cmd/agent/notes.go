@@ -22,7 +22,7 @@ const noteQueue = 256
 
 // note is what is to be recorded as an Event. client-go takes it for a repetition of one
 // of the last minutes that has the same reason, action and related object: then that
-// one is counted, and the text is lost. So what is to be told of each of several objects
+// one is counted, and the text is lost. So what is to be reported of each of several objects
 // has them as related objects.
 type note struct {
 	// reason and action are as in events.k8s.io.

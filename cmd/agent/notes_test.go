@@ -44,7 +44,7 @@ func TestNotesBecomeEvents(t *testing.T) {
 }
 
 // client-go counts Events that are alike, whatever their texts: drift that is another one is
-// told of all the same, and the same again is counted.
+// reported all the same, and the same again is counted.
 func TestOtherDriftIsAnEventOfItsOwn(t *testing.T) {
 	api := &sink{created: make(chan *eventsv1.Event, 10), counted: make(chan *eventsv1.Event, 10)}
 	broadcaster := events.NewBroadcaster(api)

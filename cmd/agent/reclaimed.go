@@ -8,7 +8,7 @@ import (
 )
 
 // addressReclaimed is the note on a pod whose addresses were taken back. A sweep may
-// find many, and each is told of.
+// find many, and each is reported.
 func addressReclaimed(pod model.Pod, why string) note {
 	n := note{reason: "AddressReclaimed", action: "ReclaimAddress", text: reclaimedNote(pod, why)}
 	if pod.Name != "" {

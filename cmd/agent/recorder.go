@@ -21,7 +21,7 @@ const (
 	noteBytes     = 1024
 )
 
-// ownEvents makes Events in the name of one node's agent, which all of its parts tell of by
+// ownEvents makes Events in the name of one node's agent, which all of its parts report by
 // it, and cuts off what is too long for the API. client-go names the
 // instance after the host, which may be called otherwise than its node, and the
 // admission policy podnet-agent-events goes by the node.

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/events"
 )
 
-// Whatever a part of the agent tells of, its Events are the agent's, and the API takes them.
+// Whatever a part of the agent reports, its Events are the agent's, and the API takes them.
 func TestEventsAreTheAgentsAndFitTheAPI(t *testing.T) {
 	s := &ownEvents{EventSinkImpl: events.EventSinkImpl{Interface: fake.NewClientset().EventsV1()}, node: strings.Repeat("n", 200)}
 	for note, want := range map[string]string{

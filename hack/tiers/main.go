@@ -122,7 +122,7 @@ func runLanes(ctx context.Context, logs string, skipped []string) []*outcome {
 				fmt.Printf("=== test-%s runs; %s shows how far it is\n", o.name, logOf(logs, o.name))
 				printing.Unlock()
 				o.run(logs)
-				o.judge(load)
+				o.checkBudgets(load)
 				printing.Lock()
 				fmt.Printf("=== test-%s\n%s", o.name, o.brief.String())
 				printing.Unlock()

@@ -59,12 +59,12 @@ func TestBudgetIsTheTestsOwnOrThatOfItsTier(t *testing.T) {
 		eventLine(t, event{Action: "pass", Package: "x", Test: "TestLong", Elapsed: 50}),
 		eventLine(t, event{Action: "pass", Package: "x", Test: "TestShort", Elapsed: 1.9}),
 		eventLine(t, event{Action: "pass", Package: "x"}))
-	o.judge(&meter{})
+	o.checkBudgets(&meter{})
 	if o.err != nil || len(o.tests) != 2 {
 		t.Errorf("%d tests, %v", len(o.tests), o.err)
 	}
 	o.tests[1].took = 2100 * time.Millisecond
-	o.judge(&meter{})
+	o.checkBudgets(&meter{})
 	if o.err == nil || !strings.Contains(o.err.Error(), "x.TestShort took 2.1 s") {
 		t.Error(o.err)
 	}
@@ -131,7 +131,7 @@ func TestSpecsStandForTheTestThatRunsThem(t *testing.T) {
 	if err := o.readSpecs(file); err != nil {
 		t.Fatal(err)
 	}
-	o.judge(&meter{})
+	o.checkBudgets(&meter{})
 	if len(o.tests) != 2 || o.tests[0].name != "quick" || o.tests[1].allowed != 40*time.Second {
 		t.Errorf("%+v", o.tests)
 	}

@@ -98,9 +98,9 @@ func (c *collector) follow(cmd *exec.Cmd) error {
 	return cmd.Wait()
 }
 
-// judge fails the tier for tests that took more than what they are allowed twice over.
+// checkBudgets fails the tier for tests that took more than what they are allowed twice over.
 // A busy machine takes longer for what it computes: that is taken off.
-func (o *outcome) judge(load *meter) {
+func (o *outcome) checkBudgets(load *meter) {
 	for _, t := range o.tests {
 		stretch := load.stretch(t.ended.Add(-t.took), t.ended)
 		if alone := time.Duration(float64(t.took) / stretch); t.allowed > 0 && alone > 2*t.allowed {

@@ -84,7 +84,7 @@ func TestSilenceIsSaidAfterAMinute(t *testing.T) {
 	w.answering = false
 	w.run(50 * time.Second)
 	if w.machine.Evidence(w.now).Proofs[routedWay].Silent {
-		t.Error("an agent that is being upgraded is told of")
+		t.Error("an agent that is being upgraded is reported")
 	}
 	w.run(20 * time.Second)
 	e := w.machine.Evidence(w.now)

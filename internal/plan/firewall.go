@@ -228,7 +228,7 @@ func (v *view) filterForward() []string {
 }
 
 // podErrors drops ICMP errors of pods about anything but their own connections: routers and
-// nodes send such, and a pod is neither. Whoever is told of an error cannot tell
+// nodes send such, and a pod is neither. Whoever gets an error cannot tell
 // who may have sent it, and most of the packet is the sender's to fill.
 func (v *view) podErrors() []string {
 	var rules []string

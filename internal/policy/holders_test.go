@@ -108,7 +108,7 @@ func TestAddressesThatMoreThanOnePodSaysItHas(t *testing.T) {
 	}
 }
 
-// A denial is told of the one of whom it is true, and names it.
+// A denial is reported for the pod of which it is true, and names it.
 func TestDenialOfOneOfTwoPodsIsExplained(t *testing.T) {
 	w := scene(ingressTo(from(pods("app=trusted"))))
 	w.Objects.Pods = append(w.Objects.Pods, saying("a", "node2", "stranger", "trusted"), saying("b", "node2", "stranger", "other"))

@@ -286,7 +286,7 @@ var _ = Describe("The chart", Ordered, func() {
 		Expect(cluster.ranges(ctx)).To(HaveExactElements(secondRange))
 	})
 
-	It("makes no network of old values where the nodes' blocks tell of a newer one", func(ctx context.Context) {
+	It("makes no network of old values where the nodes' blocks are of a newer one", func(ctx context.Context) {
 		install(ctx, ownChart)
 		DeferCleanup(removed)
 		held := nodeSubnet("10.248.0.0-24", "10.248.0.0/24", "node-1")

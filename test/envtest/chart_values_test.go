@@ -105,7 +105,7 @@ var _ = Describe("The chart's values", func() {
 			ContainSubstring("/network/masquerade/excludeCIDRs")),
 		Entry("more blocks than a node may hold", alsoValues("nodeBlocks", values{"max": 65}), ContainSubstring("/network/nodeBlocks/max")),
 		Entry("a rest that never ends", alsoValues("blockQuarantineSeconds", 86401), ContainSubstring("/network/blockQuarantineSeconds")),
-		Entry("unknown way to tell of denied packets", alsoValues("policy", values{"denied": "Tell"}), ContainSubstring("/network/policy/denied")),
+		Entry("unknown way to report denied packets", alsoValues("policy", values{"denied": "Tell"}), ContainSubstring("/network/policy/denied")),
 	)
 
 	DescribeTable("that the API takes are taken, and arrive as they are",

@@ -122,7 +122,7 @@ var _ = Describe("A ClusterNetworkPolicy", func() {
 		}
 	})
 
-	It("is told of others of its priority, also when these come and go", func(ctx context.Context) {
+	It("names others of its priority, also when these come and go", func(ctx context.Context) {
 		installPolicies()
 		startManager()
 		second := clusterPolicy("second", 5)

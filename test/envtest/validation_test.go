@@ -62,7 +62,7 @@ var _ = Describe("Bad and good objects", func() {
 		Entry("no range", with(podNetwork(), func(n *network) { n.Spec.RouteMode = podnetv1alpha1.ModeAuto }), "spec.ranges: Required value"),
 		Entry("unknown mode", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.RouteMode = "Tunnel" }),
 			`Unsupported value: "Tunnel": supported values: "Auto", "Routed", "Overlay"`),
-		Entry("unknown way to tell of denied packets", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.Policy.Denied = "Tell" }),
+		Entry("unknown way to report denied packets", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.Policy.Denied = "Tell" }),
 			`Unsupported value: "Tell": supported values: "Ignore", "Log", "Event"`),
 		Entry("unknown attachment", with(podNetwork(blockRange("10.244.0.0/16", 0)), func(n *network) { n.Spec.Attachment = "Macvlan" }),
 			`Unsupported value: "Macvlan": supported values: "PointToPoint", "Bridge"`),

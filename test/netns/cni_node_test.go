@@ -31,7 +31,7 @@ type cniNode struct {
 	*policyNode
 	book   *cni.Book
 	socket string
-	// attaching, unless it is nil, is told of each pod before it is admitted. It must not block.
+	// attaching, unless it is nil, is called for each pod before it is admitted. It must not block.
 	attaching func(model.Pod)
 }
 

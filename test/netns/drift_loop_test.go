@@ -24,7 +24,7 @@ import (
 )
 
 // loop is a node's agent, as far as it looks after the kernel: its full pass
-// comes so seldom that what is repaired in a test was told of by the kernel.
+// comes so seldom that what is repaired in a test was reported by the kernel.
 type loop struct {
 	*node
 	applier  *apply.Applier

@@ -70,7 +70,7 @@ func TestWatchTellsOfTheLoopbackAndOfIPv6NextHops(t *testing.T) {
 	waitFor(t, seen, diff.Sighting{Object: route})
 }
 
-// watch tells what the kernel tells of the node until the test ends.
+// watch returns what the kernel reports of the node until the test ends.
 func (n *node) watch(t *testing.T, seen chan<- diff.Sighting) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -184,7 +184,7 @@ func (s *shouting) start(i int) {
 	for _, other := range s.others {
 		p.loud.Go(func() { p.shout(other.addrs, p.quiet) })
 	}
-	// The API server tells of the pod a moment before the runtime starts it, or after.
+	// The API server reports the pod a moment before the runtime starts it, or after.
 	p.loud.Go(func() {
 		time.Sleep(rand.N(50 * time.Millisecond))
 		s.change(func(o *model.PolicyObjects) {

@@ -25,7 +25,7 @@ type policyNode struct {
 	mu sync.Mutex
 	// whole counts replacements of whole tables.
 	whole int
-	// asks is how denied packets are to be told of, and denials are those that Events were made of.
+	// asks is how denied packets are to be reported, and denials are those that Events were made of.
 	asks    model.DeniedPackets
 	denials []compiler.Denial
 	// given counts the denied packets that the kernel gave.
@@ -94,7 +94,7 @@ func (n *policyNode) List(ctx context.Context, name string) ([]nft.Table, error)
 	return n.node.nft.List(ctx, name)
 }
 
-// Watch tells of the kernel's changes.
+// Watch reports the kernel's changes.
 func (n *policyNode) Watch(ctx context.Context, name string, changed func()) error {
 	return n.node.nft.Watch(ctx, name, changed)
 }

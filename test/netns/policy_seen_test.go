@@ -126,7 +126,7 @@ func TestDeniedPacketsAreCounted(t *testing.T) {
 	}
 }
 
-// A kernel that refuses a change is told of with its reason, until it takes the change: here a
+// A kernel that refuses a change is reported with its reason, until it takes the change: here a
 // program owns the table, so that nobody else may change it.
 func TestRefusedPoliciesAreToldOf(t *testing.T) {
 	t.Parallel()
@@ -143,12 +143,12 @@ func TestRefusedPoliciesAreToldOf(t *testing.T) {
 			return p.Reason == model.ReasonKernelError && strings.Contains(p.Message, "Operation not permitted")
 		})
 	}
-	becomes(t, "the refusal is told of", told)
+	becomes(t, "the refusal is reported", told)
 	if !connects(client.Namespace, "tcp", server.Addrs[0], port, patience) {
 		t.Error("what the kernel refused is enforced")
 	}
 	let()
-	becomes(t, "nothing is told of any more", func() bool { return len(n.enforcer.Problems()) == 0 })
+	becomes(t, "nothing is reported any more", func() bool { return len(n.enforcer.Problems()) == 0 })
 	if connects(client.Namespace, "tcp", server.Addrs[0], port, soon) {
 		t.Error("the policy is not enforced")
 	}
@@ -196,7 +196,7 @@ func (n *policyNode) deniedChain(t *testing.T) string {
 	return n.Run(t, "nft", "list", "chain", "inet", model.PolicyTable, "denied")
 }
 
-// Of denied packets a sample is told of with names, as long as that is asked for. However
+// Of denied packets a sample is reported with names, as long as that is asked for. However
 // many are denied, the kernel bounds the sample.
 func TestDeniedPacketsAreToldOf(t *testing.T) {
 	t.Parallel()
@@ -267,7 +267,7 @@ func TestDeniedPacketsAreToldOf(t *testing.T) {
 	}
 }
 
-// Who else reads the kernel's sample is told of, and policies are enforced all the same.
+// Who else reads the kernel's sample is reported, and policies are enforced all the same.
 func TestSampleThatCannotBeHadIsToldOf(t *testing.T) {
 	t.Parallel()
 	c := newPoliced(t, options{nodes: 1, attachment: model.PointToPoint, mode: model.ModeRouted, families: dual})
@@ -287,7 +287,7 @@ func TestSampleThatCannotBeHadIsToldOf(t *testing.T) {
 		o.NetworkPolicies = []model.NetworkPolicy{{Namespace: "red", Name: "deny"}}
 	})
 	becomes(t, "the policy is enforced", func() bool { return !connects(client.Namespace, "tcp", server.Addrs[0], port, soon) })
-	becomes(t, "the other reader is told of", func() bool {
+	becomes(t, "the other reader is reported", func() bool {
 		return slices.ContainsFunc(n.enforcer.Problems(), func(p model.Problem) bool { return strings.Contains(p.Message, "another program reads it") })
 	})
 	if chain := n.deniedChain(t); strings.Contains(chain, "log") {
@@ -297,7 +297,7 @@ func TestSampleThatCannotBeHadIsToldOf(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	becomes(t, "nothing is told of any more", func() bool {
+	becomes(t, "nothing is reported any more", func() bool {
 		return len(n.enforcer.Problems()) == 0 && strings.Contains(n.deniedChain(t), "log")
 	})
 }

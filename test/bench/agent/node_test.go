@@ -78,7 +78,7 @@ func (m *meter) Execute(ctx context.Context, ops []diff.Op) error {
 func (m *meter) Watch(ctx context.Context, sysctls func() []model.Sysctl, seen func(diff.Sighting)) error {
 	return m.Kernel.Watch(ctx, sysctls, func(s diff.Sighting) {
 		switch s.Object.(type) {
-		case nil, model.Sysctl: // Nobody told of a change: it was looked at.
+		case nil, model.Sysctl: // Nobody reported a change: it was looked at.
 		default:
 			m.told.Add(1)
 		}
@@ -212,7 +212,7 @@ func (a *agent) pass(b *testing.B) cost {
 		took: time.Since(start), used: processorTime() - used, executing: a.kernel.executing, operations: a.kernel.operations,
 	}
 	must(b, "making a pass", a.applier.Ready())
-	// What the kernel tells of comes a moment later.
+	// What the kernel reports comes a moment later.
 	for last := told - 1; last != a.kernel.told.Load(); time.Sleep(hush) {
 		last = a.kernel.told.Load()
 	}

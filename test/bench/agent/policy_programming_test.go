@@ -83,11 +83,11 @@ type programming struct {
 	took        map[string][]latency
 
 	mu sync.Mutex
-	// told is when the cache told of an object first.
+	// told is when the cache reported an object first.
 	told map[client.ObjectKey]time.Time
 }
 
-// latency is from when the cache told of an object until the kernel went by it, and until
+// latency is from when the cache reported an object until the kernel went by it, and until
 // the first packet passed.
 type latency struct{ enforced, passed time.Duration }
 
@@ -160,7 +160,7 @@ func (p *programming) policyPass(b *testing.B) time.Duration {
 	return time.Since(start)
 }
 
-// newCache makes a cache as the agent does, which also notes when it tells of objects.
+// newCache makes a cache as the agent does, which also notes when it reports objects.
 func (p *programming) newCache(ctx context.Context, s *stored) (cache.Cache, error) {
 	scheme, err := apiserver.Scheme()
 	if err != nil {
